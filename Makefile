@@ -1,0 +1,57 @@
+# Sets the project up in .venv and runs its checks. Every target may be run again at any time; what
+# is up to date is left alone.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+BUILD := build/editable
+JOBS ?= $(shell nproc)
+
+DEPENDENCIES := $(VENV)/.dependencies
+INSTALLED := $(VENV)/.installed
+
+export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: all build demo test lint format asan clean
+.DELETE_ON_ERROR:
+
+all: build
+
+# The packages are compared with pyproject.toml each time that file changes.
+$(DEPENDENCIES): pyproject.toml tools/system_packages.sh tools/dependencies.sh
+	tools/system_packages.sh "$(PYTHON)"
+	test -x $(PY) || "$(PYTHON)" -m venv $(VENV)
+	tools/dependencies.sh $(PY)
+	touch $@
+
+# The first build goes through pip, which also writes the editable install's metadata.
+$(INSTALLED): $(DEPENDENCIES) pyproject.toml CMakeLists.txt $(wildcard cmake/*)
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation \
+	  --config-settings=build-dir=$(BUILD) --editable .
+	touch $@
+
+# After that, only what changed is compiled and copied over the installed files.
+build: $(INSTALLED)
+	@tools/rebuild.sh $(PY) $(BUILD)
+
+demo: build
+	$(PY) examples/demo.py
+
+test: build
+	$(PY) -m pytest -q tests
+
+lint: build
+	tools/lint.sh $(BIN)
+
+format: build
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files 'runtime/*.cpp' 'runtime/*.h')
+
+asan: build
+	tools/asan.sh $(BIN)
+
+clean:
+	rm -rf build $(INSTALLED)

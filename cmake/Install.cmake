@@ -1,0 +1,22 @@
+# Everything built goes into one private package, _ggml_delegate. It exists nowhere in the source
+# tree, so running from the repository root cannot shadow the installed binaries.
+
+set(package _ggml_delegate)
+configure_file(cmake/_ggml_delegate.py.in "${CMAKE_CURRENT_BINARY_DIR}/${package}.py" @ONLY)
+
+install(FILES "${CMAKE_CURRENT_BINARY_DIR}/${package}.py" DESTINATION ${package}
+        RENAME __init__.py COMPONENT orchestrator)
+install(FILES "${ORCHESTRATOR_IR_PYTHON}" DESTINATION ${package} COMPONENT orchestrator)
+if(TARGET ggml_backend)
+  install(TARGETS ggml_backend LIBRARY DESTINATION ${package} COMPONENT orchestrator)
+endif()
+if(TARGET _runtime)
+  install(TARGETS _runtime LIBRARY DESTINATION ${package} COMPONENT orchestrator)
+endif()
+if(TARGET orchestrator-run)
+  install(TARGETS orchestrator-run RUNTIME DESTINATION ${package}/bin COMPONENT orchestrator)
+endif()
+if(ORCHESTRATOR_GGML_LICENSE)
+  install(FILES "${ORCHESTRATOR_GGML_LICENSE}" DESTINATION ${package} RENAME ggml-LICENSE.txt
+          COMPONENT orchestrator)
+endif()

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Installs the Python packages for building, running and developing into a virtual environment.
+# Usage: dependencies.sh PYTHON
+set -euo pipefail
+python=$1
+
+requirements() { # requirements EXPRESSION: prints a list of pyproject.toml, one entry a line
+  "$python" -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb')); print(*($1), sep='\n')"
+}
+mapfile -t build < <(requirements "p['build-system']['requires']")
+mapfile -t run < <(requirements "p['project']['dependencies']")
+mapfile -t extra < <(requirements "sum(p['project']['optional-dependencies'].values(), [])")
+
+# torch goes first and alone: what executorch asks for would let pip choose another version of it.
+for requirement in "${run[@]}"; do
+  if [[ $requirement == torch==* ]]; then
+    "$python" -m pip install --quiet "$requirement"
+  fi
+done
+"$python" -m pip install --quiet "${build[@]}" 'cmake>=3.28' 'ninja>=1.11' "${run[@]}" "${extra[@]}"

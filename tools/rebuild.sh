@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Compiles what changed and copies it over the installed files of an editable install.
+# Usage: rebuild.sh PYTHON BUILD_FOLDER
+set -euo pipefail
+python=$1
+build=$2
+
+bin=$(dirname "$python")
+site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+"$bin/cmake" --build "$build" | { grep -v '^ninja: no work to do' || true; }
+"$bin/cmake" --install "$build" --component orchestrator --prefix "$site" >"$log" || {
+  cat "$log" >&2
+  exit 1
+}
