@@ -44,6 +44,9 @@ set(GGML_OPENMP OFF)
 set(GGML_NATIVE ON)
 if(ORCHESTRATOR_PORTABLE)
   set(GGML_NATIVE OFF)
+  foreach(instructions SSE42 AVX AVX2 BMI2 FMA F16C) # together: x86-64-v3
+    set(GGML_${instructions} ${ORCHESTRATOR_X86})
+  endforeach()
 endif()
 set(GGML_SANITIZE_ADDRESS ${ORCHESTRATOR_SANITIZE})
 

@@ -8,10 +8,16 @@ target_include_directories(orchestrator_options INTERFACE "${CMAKE_CURRENT_SOURC
 target_compile_options(orchestrator_options INTERFACE -Wall -Wextra -Werror -Werror=switch)
 target_link_libraries(orchestrator_options INTERFACE Threads::Threads)
 
-# What ggml is built with is what our kernels are built with.
-set(ORCHESTRATOR_NATIVE_OPTIONS "")
+# Our kernels and ggml (Ggml.cmake) are built for the same instructions.
+set(ORCHESTRATOR_X86 OFF)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(ORCHESTRATOR_X86 ON)
+endif()
+set(ORCHESTRATOR_CPU_OPTIONS "")
 if(NOT ORCHESTRATOR_PORTABLE)
-  set(ORCHESTRATOR_NATIVE_OPTIONS -march=native)
+  set(ORCHESTRATOR_CPU_OPTIONS -march=native)
+elseif(ORCHESTRATOR_X86)
+  set(ORCHESTRATOR_CPU_OPTIONS -march=x86-64-v3)
 endif()
 
 if(ORCHESTRATOR_SANITIZE)

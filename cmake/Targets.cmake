@@ -9,7 +9,7 @@ file(GLOB runner_sources CONFIGURE_DEPENDS runtime/runner/*.cpp)
 # The ggml delegate. Loading the library registers the backend with ExecuTorch's runtime.
 if(backend_sources)
 add_library(ggml_backend SHARED ${backend_sources} ${kernel_sources})
-target_compile_options(ggml_backend PRIVATE ${ORCHESTRATOR_NATIVE_OPTIONS})
+target_compile_options(ggml_backend PRIVATE ${ORCHESTRATOR_CPU_OPTIONS})
 # Kernels are loops to be vectorised in every build type, and none reads errno or FP traps.
 set_source_files_properties(${kernel_sources} PROPERTIES COMPILE_OPTIONS
                                                          "-O3;-fno-math-errno;-fno-trapping-math")
