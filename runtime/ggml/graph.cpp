@@ -1,0 +1,318 @@
+#include "graph.h"
+
+#include <algorithm>
+
+#include "kernels/transpose.h"
+#include "ops/lower.h"
+
+namespace ggml_delegate {
+namespace {
+
+// More tensors than any single lowering makes, apart from those that call reserve() themselves.
+constexpr size_t kTensorsPerNode = 48;
+constexpr size_t kMaxTensorsPerGraph = size_t{1} << 23;
+
+void physical_ne(const Sizes& sizes, const Order& order, int64_t (&ne)[4]) {
+  std::fill(std::begin(ne), std::end(ne), int64_t{1});
+  if (sizes.size() > 4) {
+    ne[0] = element_count(sizes);
+    return;
+  }
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    ne[i] = sizes[order[sizes.size() - 1 - i]];
+  }
+}
+
+}  // namespace
+
+ggml_type activation_type(ir::DType dtype) {
+  switch (dtype) {
+    case ir::DType_Float32:
+    case ir::DType_Float16:
+    case ir::DType_BFloat16:
+      return GGML_TYPE_F32;
+    case ir::DType_Int32:
+    case ir::DType_Int64:
+    case ir::DType_Bool:
+      return GGML_TYPE_I32;
+  }
+  return GGML_TYPE_F32;
+}
+
+Result<GraphBuilder> GraphBuilder::create(const Program& program,
+                                          const std::vector<int64_t>& symbols,
+                                          const std::vector<const void*>& constants) {
+  GraphBuilder builder;
+  builder.program_ = &program;
+  builder.symbols_ = symbols;
+  builder.memory_ = std::make_unique<GraphMemory>();
+  const size_t nodes = program.ir().nodes() ? program.ir().nodes()->size() : 0;
+  size_t edges = 0;
+  for (size_t i = 0; i < nodes; ++i) {
+    const auto* inputs = program.ir().nodes()->Get(static_cast<uint32_t>(i))->inputs();
+    edges += inputs ? inputs->size() : 0;
+  }
+  builder.max_tensors_ = program.tensor_count() + nodes * kTensorsPerNode + edges * 8 +
+                         program.output_count() * 8 + 64;
+  GGD_CHECK(builder.max_tensors_ <= kMaxTensorsPerGraph, "a partition of %zu nodes is too large",
+            nodes);
+  ggml_init_params params{};
+  params.mem_size = builder.max_tensors_ * ggml_tensor_overhead() +
+                    ggml_graph_overhead_custom(builder.max_tensors_, false);
+  params.no_alloc = true;
+  builder.memory_->context.reset(ggml_init(params));
+  GGD_CHECK_OR(MemoryAllocationFailed, builder.memory_->context != nullptr,
+               "no memory for a graph of %zu nodes", nodes);
+  builder.graph_ = ggml_new_graph_custom(builder.context(), builder.max_tensors_, false);
+  builder.values_.resize(program.tensor_count());
+  for (size_t i = 0; i < program.tensor_count(); ++i) {
+    if (constants[i] != nullptr) GGD_TRY(builder.make_leaf(i, constants[i]));
+  }
+  for (size_t i = 0; i < program.input_count(); ++i) {
+    const size_t tensor = program.ir().inputs()->Get(static_cast<uint32_t>(i));
+    if (!program.tensor(tensor).is_scalar()) GGD_TRY(builder.make_leaf(tensor, nullptr));
+  }
+  return builder;
+}
+
+Error GraphBuilder::make_leaf(size_t tensor, const void* data) {
+  const ir::Tensor& t = program_->tensor(tensor);
+  GGD_ASSIGN(const Sizes sizes, program_->sizes(tensor, symbols_));
+  const Order order = program_->order(tensor);
+  int64_t ne[4];
+  physical_ne(sizes, order, ne);
+  ggml_type type = activation_type(t.dtype());
+  if (data != nullptr && t.dtype() == ir::DType_Float16) type = GGML_TYPE_F16;
+  if (data != nullptr && t.dtype() == ir::DType_BFloat16) type = GGML_TYPE_BF16;
+  GGD_CHECK(data == nullptr || element_size(t.dtype()) == ggml_type_size(type),
+            "constant %zu has a dtype that weights cannot have", tensor);
+  ggml_tensor* leaf = ggml_new_tensor(context(), type, 4, ne);
+  // Constants are never written: ggml takes no pointer to const.
+  leaf->data = const_cast<void*>(data);
+  values_[tensor] = make(leaf, sizes, order);
+  return Error::Ok;
+}
+
+Error GraphBuilder::build() {
+  const auto* nodes = program_->ir().nodes();
+  for (uint32_t i = 0; nodes != nullptr && i < nodes->size(); ++i) {
+    GGD_TRY(lower_node(*nodes->Get(i)));
+  }
+  return Error::Ok;
+}
+
+Error GraphBuilder::lower_node(const ir::Node& node) {
+  node_ = &node;
+  const size_t out = node.outputs()->Get(0);
+  GGD_ASSIGN(out_sizes_, program_->sizes(out, symbols_));
+  GGD_TRY(reserve(kTensorsPerNode + input_count() * 8));
+  const Error error = lower_op(node);
+  GGD_CHECK_OR(InvalidProgram, error == Error::Ok, "node %s (%s) cannot be built", name(),
+               ir::EnumNameOp(node.op_type()));
+  GGD_CHECK(values_[out].tensor != nullptr, "node %s set no output", name());
+  // In execution order, so that ggml's recursive visit of the parents stays shallow.
+  return expand(values_[out].tensor);
+}
+
+Error GraphBuilder::lower_op(const ir::Node& node) {
+  switch (node.op_type()) {
+#define GGD_CASE(Op)    \
+  case ir::Op_##Op:     \
+    return lower(*this, *node.op_as_##Op());
+    GGD_FOR_EACH_OP(GGD_CASE)
+#undef GGD_CASE
+    case ir::Op_NONE:
+      break;
+  }
+  return Error::InvalidProgram;
+}
+
+Error GraphBuilder::expand(ggml_tensor* tensor) {
+  GGD_CHECK(static_cast<size_t>(ggml_graph_n_nodes(graph_)) + kTensorsPerNode < max_tensors_,
+            "a partition's graph is too large");
+  ggml_build_forward_expand(graph_, tensor);
+  return Error::Ok;
+}
+
+Error GraphBuilder::reserve(size_t tensors) const {
+  const size_t used = ggml_used_mem(context());
+  const size_t total = ggml_get_mem_size(context());
+  GGD_CHECK(used + tensors * ggml_tensor_overhead() <= total, "a partition's graph is too large");
+  return Error::Ok;
+}
+
+Error GraphBuilder::expect_inputs(size_t min, size_t max) const {
+  GGD_CHECK(input_count() >= min && input_count() <= max,
+            "node %s has %zu inputs, expected %zu to %zu", name(), input_count(), min, max);
+  for (size_t i = 0; i < min; ++i) {
+    GGD_CHECK(has_input(i), "node %s lacks input %zu", name(), i);
+  }
+  return Error::Ok;
+}
+
+Error GraphBuilder::set_output(const Value& value) {
+  GGD_CHECK(value.sizes == out_sizes_, "node %s computes other sizes than the file declares",
+            name());
+  values_[node_->outputs()->Get(0)] = value;
+  return Error::Ok;
+}
+
+Value GraphBuilder::make(ggml_tensor* tensor, const Sizes& sizes, const Order& order) const {
+  int64_t ne[4];
+  physical_ne(sizes, order, ne);
+  if (!std::equal(std::begin(ne), std::end(ne), tensor->ne)) {
+    tensor = ggml_reshape_4d(context(), tensor, ne[0], ne[1], ne[2], ne[3]);
+  }
+  Value value;
+  value.tensor = tensor;
+  value.sizes = sizes;
+  value.order = order;
+  return value;
+}
+
+Value GraphBuilder::dense(const Value& value) {
+  if (ggml_is_contiguous(value.tensor)) return value;
+  for (const Reordered& known : reordered_) {
+    if (known.source == value.tensor && known.value.order == value.order) return known.value;
+  }
+  const Value result = make(ggml_cont(context(), value.tensor), value.sizes, value.order);
+  reordered_.push_back({value.tensor, result});
+  return result;
+}
+
+Result<Value> GraphBuilder::in_order(const Value& value, const Order& order) {
+  GGD_CHECK(is_order(order, value.rank()), "node %s needs an impossible dim order", name());
+  if (same_layout(value.sizes, value.order, order)) {
+    const Value whole = dense(value);
+    return make(whole.tensor, whole.sizes, order);
+  }
+  for (const Reordered& known : reordered_) {
+    if (known.source == value.tensor && known.value.sizes == value.sizes &&
+        known.value.order == order) {
+      return known.value;
+    }
+  }
+  GGD_ASSIGN(const Value result, transpose_copy(dense(value), order));
+  reordered_.push_back({value.tensor, result});
+  return result;
+}
+
+// A copy with its dimensions rearranged. Dimensions that stay neighbours count as one, so that
+// most changes of order are one batched matrix transposition.
+Result<Value> GraphBuilder::transpose_copy(const Value& value, const Order& order) {
+  // Groups of dimensions that are neighbours, in the same sequence, before and after.
+  Sizes source_sizes;            // physical sequence of the source
+  RankVector<uint8_t> first_dim;  // first dimension of each source group
+  for (size_t i = 0; i < value.order.size(); ++i) {
+    const uint8_t dim = value.order[i];
+    bool joins = false;
+    for (size_t j = 1; i > 0 && j < order.size(); ++j) {
+      joins = joins || (order[j] == dim && order[j - 1] == value.order[i - 1]);
+    }
+    if (joins) {
+      source_sizes.back() *= value.sizes[dim];
+    } else {
+      source_sizes.push_back(value.sizes[dim]);
+      first_dim.push_back(dim);
+    }
+  }
+  TransposeParams params;
+  for (const uint8_t dim : order) {
+    for (size_t group = 0; group < first_dim.size(); ++group) {
+      if (first_dim[group] == dim) params.axes.push_back(static_cast<uint8_t>(group));
+    }
+  }
+  params.sizes = source_sizes;
+  GGD_CHECK(value.tensor->type == GGML_TYPE_F32 || value.tensor->type == GGML_TYPE_I32,
+            "node %s needs another dim order of a tensor of type %s", name(),
+            ggml_type_name(value.tensor->type));
+  int64_t ne[4];
+  physical_ne(value.sizes, order, ne);
+  ggml_tensor* result =
+      custom(transpose_kernel, ne, {value.tensor}, params, value.tensor->type);
+  return make(result, value.sizes, order);
+}
+
+Result<Value> GraphBuilder::reshape(const Value& value, const Sizes& sizes) {
+  GGD_CHECK(element_count(sizes) == value.count(), "node %s reshapes %lld elements to %lld",
+            name(), static_cast<long long>(value.count()),
+            static_cast<long long>(element_count(sizes)));
+  GGD_ASSIGN(const Value whole, contiguous(value));
+  return make(whole.tensor, sizes, identity_order(sizes.size()));
+}
+
+Value GraphBuilder::unsqueeze_to(const Value& value, size_t rank) {
+  const size_t extra = rank - value.rank();
+  Sizes sizes;
+  Order order;
+  for (size_t i = 0; i < extra; ++i) {
+    sizes.push_back(1);
+    order.push_back(static_cast<uint8_t>(i));
+  }
+  for (size_t i = 0; i < value.rank(); ++i) {
+    sizes.push_back(value.sizes[i]);
+    order.push_back(static_cast<uint8_t>(value.order[i] + extra));
+  }
+  Value result = value;
+  result.sizes = sizes;
+  result.order = order;
+  // ne are padded with 1 on the outside, so a strided view up to rank 4 stays as it is.
+  return rank > 4 ? make(dense(value).tensor, sizes, order) : result;
+}
+
+ggml_tensor* GraphBuilder::as_2d(ggml_tensor* tensor, int64_t ne0, int64_t ne1) {
+  return as_4d(tensor, ne0, ne1, 1, 1);
+}
+
+ggml_tensor* GraphBuilder::as_3d(ggml_tensor* tensor, int64_t ne0, int64_t ne1, int64_t ne2) {
+  return as_4d(tensor, ne0, ne1, ne2, 1);
+}
+
+ggml_tensor* GraphBuilder::as_4d(ggml_tensor* tensor, int64_t ne0, int64_t ne1, int64_t ne2,
+                                 int64_t ne3) {
+  if (tensor->ne[0] == ne0 && tensor->ne[1] == ne1 && tensor->ne[2] == ne2 &&
+      tensor->ne[3] == ne3) {
+    return tensor;
+  }
+  return ggml_reshape_4d(context(), tensor, ne0, ne1, ne2, ne3);
+}
+
+Result<Value> GraphBuilder::broadcast(const Value& value, const Sizes& sizes) {
+  GGD_CHECK(value.rank() == sizes.size() && value.tensor->type == GGML_TYPE_F32,
+            "node %s broadcasts a tensor of rank %zu to rank %zu", name(), value.rank(),
+            sizes.size());
+  // Neighbouring dimensions that are all repeated, or all kept, count as one.
+  Sizes from;
+  Sizes to;
+  bool last_repeated = false;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const int64_t have = value.sizes[value.order[i]];
+    const int64_t want = sizes[value.order[i]];
+    GGD_CHECK(have == want || have == 1, "node %s broadcasts size %lld to %lld", name(),
+              static_cast<long long>(have), static_cast<long long>(want));
+    if (want == 1) continue;
+    const bool repeated = have != want;
+    if (!from.empty() && repeated == last_repeated) {
+      from.back() *= have;
+      to.back() *= want;
+    } else {
+      from.push_back(have);
+      to.push_back(want);
+    }
+    last_repeated = repeated;
+  }
+  if (value.sizes == sizes) return dense(value);
+  GGD_CHECK(from.size() <= 4, "node %s broadcasts in more ways than ggml has", name());
+  int64_t have[4] = {1, 1, 1, 1};
+  int64_t want[4] = {1, 1, 1, 1};
+  for (size_t i = 0; i < from.size(); ++i) {
+    have[i] = from[from.size() - 1 - i];
+    want[i] = to[to.size() - 1 - i];
+  }
+  ggml_tensor* small = as_4d(dense(value).tensor, have[0], have[1], have[2], have[3]);
+  ggml_tensor* large =
+      ggml_repeat_4d(context(), small, want[0], want[1], want[2], want[3]);
+  return make(large, sizes, value.order);
+}
+
+}  // namespace ggml_delegate

@@ -1,0 +1,133 @@
+// Builds the ggml graph of a program for one set of sizes; ops/*.cpp lower the single ops.
+#pragma once
+
+#include <ggml.h>
+
+#include <atomic>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "program.h"
+#include "value.h"
+
+namespace ggml_delegate {
+
+struct ContextDeleter {
+  void operator()(ggml_context* context) const { ggml_free(context); }
+};
+using ContextPtr = std::unique_ptr<ggml_context, ContextDeleter>;
+
+// What goes wrong inside a kernel, where no Error can be returned.
+enum class Fault : int { None = 0, IndexOutOfRange = 1 };
+
+// Owns what the nodes of one ggml graph point to.
+struct GraphMemory {
+  ContextPtr context;
+  std::vector<std::shared_ptr<void>> attachments;  // userdata of custom ops
+  std::atomic<Fault> fault{Fault::None};
+};
+
+// Lowering of one program; every helper checks what ggml would assert.
+class GraphBuilder {
+ public:
+  // `constants[i]` is the data of tensor i, or null. `symbols` are the values of its symbols.
+  static Result<GraphBuilder> create(const Program& program, const std::vector<int64_t>& symbols,
+                                     const std::vector<const void*>& constants);
+
+  // Lowers all nodes. Afterwards value(i) of every output tensor is set.
+  Error build();
+
+  ggml_cgraph* graph() { return graph_; }
+  std::unique_ptr<GraphMemory> take_memory() { return std::move(memory_); }
+  const Value& value(size_t tensor) const { return values_[tensor]; }
+  // Adds what the executor needs behind the nodes.
+  Error expand(ggml_tensor* tensor);
+  // Fails when fewer than `tensors` more tensors fit the context.
+  Error reserve(size_t tensors) const;
+  ggml_context* context() const { return memory_->context.get(); }
+
+  // ---- for ops/*.cpp: the node being lowered -------------------------------------------------
+  const ir::Node& node() const { return *node_; }
+  const char* name() const { return node_->name() ? node_->name()->c_str() : "?"; }
+  size_t input_count() const { return node_->inputs() ? node_->inputs()->size() : 0; }
+  bool has_input(size_t i) const {
+    return i < input_count() && node_->inputs()->Get(static_cast<uint32_t>(i)) >= 0;
+  }
+  // Only when has_input(i).
+  const Value& input(size_t i) const {
+    return values_[static_cast<size_t>(node_->inputs()->Get(static_cast<uint32_t>(i)))];
+  }
+  // Between `min` and `max` inputs, the first `min` of them present.
+  Error expect_inputs(size_t min, size_t max) const;
+  Result<int64_t> evaluate(const ir::Dim& dim) const { return program_->evaluate(dim, symbols_); }
+  // The sizes that the IR declares for the node's output.
+  const Sizes& out_sizes() const { return out_sizes_; }
+  // The node's result. Its sizes must be out_sizes().
+  Error set_output(const Value& value);
+
+  // ---- building blocks -----------------------------------------------------------------------
+  // A value over `tensor`, which must be laid out as value.h says; dense above rank 4.
+  Value make(ggml_tensor* tensor, const Sizes& sizes, const Order& order) const;
+  // A dense value of the same elements: copies a strided view.
+  Value dense(const Value& value);
+  // The same elements in memory in another order; at most one copy per (value, order).
+  Result<Value> in_order(const Value& value, const Order& order);
+  Result<Value> contiguous(const Value& value) {
+    return in_order(value, identity_order(value.rank()));
+  }
+  Result<Value> channels_last(const Value& value) {
+    return in_order(value, channels_last_order(value.rank()));
+  }
+  // Torch's reshape. Free for a contiguous value.
+  Result<Value> reshape(const Value& value, const Sizes& sizes);
+  // Prepends dimensions of size 1 up to `rank`.
+  Value unsqueeze_to(const Value& value, size_t rank);
+  // The dense tensor as one with these ne (ggml order, innermost first); the count must agree.
+  ggml_tensor* as_2d(ggml_tensor* tensor, int64_t ne0, int64_t ne1);
+  ggml_tensor* as_3d(ggml_tensor* tensor, int64_t ne0, int64_t ne1, int64_t ne2);
+  ggml_tensor* as_4d(ggml_tensor* tensor, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3);
+  // Repeats dimensions of size 1 up to `sizes` (same rank), in the order of `value`.
+  Result<Value> broadcast(const Value& value, const Sizes& sizes);
+
+  // A custom op with an own kernel. `params` (trivially destructible or not) lives as long as the
+  // graph and is the kernel's userdata. `sources` holds at most 8 tensors.
+  template <typename Params>
+  ggml_tensor* custom(ggml_custom_op_t kernel, const int64_t (&ne)[4],
+                      std::initializer_list<ggml_tensor*> sources, Params params,
+                      ggml_type type = GGML_TYPE_F32, int tasks = GGML_N_TASKS_MAX) {
+    auto shared = std::make_shared<Params>(std::move(params));
+    memory_->attachments.push_back(shared);
+    std::vector<ggml_tensor*> list(sources);
+    return ggml_custom_4d(context(), type, ne[0], ne[1], ne[2], ne[3], list.data(),
+                          static_cast<int>(list.size()), kernel, tasks, shared.get());
+  }
+  std::atomic<Fault>* fault() { return &memory_->fault; }
+
+ private:
+  GraphBuilder() = default;
+  Error lower_node(const ir::Node& node);
+  Error lower_op(const ir::Node& node);
+  Error make_leaf(size_t tensor, const void* data);
+  Result<Value> transpose_copy(const Value& value, const Order& order);
+
+  const Program* program_ = nullptr;
+  std::vector<int64_t> symbols_;
+  std::unique_ptr<GraphMemory> memory_;
+  ggml_cgraph* graph_ = nullptr;
+  size_t max_tensors_ = 0;
+  std::vector<Value> values_;
+  const ir::Node* node_ = nullptr;
+  Sizes out_sizes_;
+  struct Reordered {
+    const ggml_tensor* source;
+    Value value;
+  };
+  std::vector<Reordered> reordered_;
+};
+
+// The type of ggml tensor that holds a dtype inside a graph: floats are float32 unless they are a
+// weight; integers are int32.
+ggml_type activation_type(ir::DType dtype);
+
+}  // namespace ggml_delegate

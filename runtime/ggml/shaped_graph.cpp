@@ -1,0 +1,137 @@
+#include "shaped_graph.h"
+
+#include <algorithm>
+
+namespace ggml_delegate {
+namespace {
+
+// Marks memory that the caller will bring, so that ggml's allocator leaves the tensor alone.
+void* const kCallersMemory = reinterpret_cast<void*>(uintptr_t{64});
+
+bool takes_caller_memory(ir::DType dtype) {
+  return dtype == ir::DType_Float32 || dtype == ir::DType_Int32;
+}
+
+}  // namespace
+
+void Port::bind(void* data) {
+  if (root->data == data) return;
+  root->data = data;
+  for (ggml_tensor* view : views) view->data = static_cast<char*>(data) + view->view_offs;
+}
+
+Result<std::unique_ptr<ShapedGraph>> ShapedGraph::create(
+    const Program& program, const std::vector<int64_t>& symbols,
+    const std::vector<const void*>& constants, int threads) {
+  auto shaped = std::make_unique<ShapedGraph>();
+  shaped->symbols_ = symbols;
+  GGD_ASSIGN(GraphBuilder builder, GraphBuilder::create(program, symbols, constants));
+  GGD_TRY(builder.build());
+  shaped->add_inputs(program, builder);
+  GGD_TRY(shaped->add_outputs(program, builder));
+  shaped->graph_ = builder.graph();
+  shaped->memory_ = builder.take_memory();
+  shaped->collect_views();
+  GGD_TRY(shaped->allocate(threads));
+  return shaped;
+}
+
+void ShapedGraph::add_inputs(const Program& program, const GraphBuilder& builder) {
+  inputs_.resize(program.input_count());
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    if (program.input(i).is_scalar()) continue;
+    const Value& value = builder.value(program.ir().inputs()->Get(static_cast<uint32_t>(i)));
+    Port& port = inputs_[i];
+    port.tensor = port.root = value.tensor;
+    port.sizes = value.sizes;
+    port.order = value.order;
+    port.dtype = program.input(i).dtype();
+    port.bound = takes_caller_memory(port.dtype);
+    port.root->data = kCallersMemory;
+    if (!port.bound) {
+      port.staging.resize(static_cast<size_t>(value.count()));
+      port.root->data = port.staging.data();
+    }
+  }
+}
+
+Error ShapedGraph::add_outputs(const Program& program, GraphBuilder& builder) {
+  outputs_.resize(program.output_count());
+  for (size_t i = 0; i < outputs_.size(); ++i) {
+    const size_t index = program.ir().outputs()->Get(static_cast<uint32_t>(i));
+    GGD_TRY(builder.reserve(8));
+    GGD_ASSIGN(const Value value,
+               builder.in_order(builder.value(index), program.order(index)));
+    GGD_TRY(builder.expand(value.tensor));
+    Port& port = outputs_[i];
+    port.tensor = value.tensor;
+    port.root = value.tensor->view_src ? value.tensor->view_src : value.tensor;
+    port.sizes = value.sizes;
+    port.order = value.order;
+    port.dtype = program.tensor(index).dtype();
+    GGD_CHECK(value.tensor->type == activation_type(port.dtype),
+              "output %zu is computed as %s, the file declares %s", i,
+              ggml_type_name(value.tensor->type), ir::EnumNameDType(port.dtype));
+    // The node that computes the output writes it in place when it writes nothing else: the root
+    // is neither an input, a constant nor another output.
+    port.bound = takes_caller_memory(port.dtype) && port.root->op != GGML_OP_NONE &&
+                 port.root->data == nullptr && port.tensor->view_offs == 0 &&
+                 ggml_nbytes(port.root) == ggml_nbytes(port.tensor);
+    if (port.bound) {
+      port.root->data = kCallersMemory;
+    } else {
+      ggml_set_output(port.tensor);
+      ggml_set_output(port.root);
+    }
+  }
+  return Error::Ok;
+}
+
+void ShapedGraph::collect_views() {
+  ggml_context* context = memory_->context.get();
+  const auto collect = [](ggml_tensor* tensor, std::vector<Port>& ports) {
+    for (Port& port : ports) {
+      if (port.root == tensor->view_src) {
+        port.views.push_back(tensor);
+        tensor->data = static_cast<char*>(port.root->data) + tensor->view_offs;
+      }
+    }
+  };
+  for (ggml_tensor* t = ggml_get_first_tensor(context); t != nullptr;
+       t = ggml_get_next_tensor(context, t)) {
+    if (t->view_src == nullptr || t->view_src->data == nullptr) continue;
+    collect(t, inputs_);
+    collect(t, outputs_);
+  }
+}
+
+Error ShapedGraph::allocate(int threads) {
+  allocator_.reset(ggml_gallocr_new(ggml_backend_cpu_buffer_type()));
+  GGD_CHECK_OR(MemoryAllocationFailed, ggml_gallocr_alloc_graph(allocator_.get(), graph_),
+               "no memory for a partition's activations");
+  plan_one_ = ggml_graph_plan(graph_, 1, nullptr);
+  plan_many_ = ggml_graph_plan(graph_, threads, nullptr);
+  work_.resize(std::max(plan_one_.work_size, plan_many_.work_size));
+  plan_one_.work_data = plan_many_.work_data = work_.data();
+  return Error::Ok;
+}
+
+Error ShapedGraph::compute(int threads, ggml_threadpool* own_pool) {
+  memory_->fault.store(Fault::None, std::memory_order_relaxed);
+  ggml_status status = GGML_STATUS_SUCCESS;
+  const SharedThreadpool shared(threads > 1 ? threads : 0);
+  if (threads > 1 && shared.get() != nullptr) {
+    plan_many_.threadpool = shared.get();
+    status = ggml_graph_compute(graph_, &plan_many_);
+  } else {
+    plan_one_.threadpool = own_pool;
+    status = ggml_graph_compute(graph_, &plan_one_);
+  }
+  GGD_CHECK_OR(Internal, status == GGML_STATUS_SUCCESS, "computing a graph failed with status %d",
+               static_cast<int>(status));
+  GGD_CHECK_OR(InvalidArgument, memory_->fault.load() != Fault::IndexOutOfRange,
+               "an index is outside of the tensor that it selects from");
+  return Error::Ok;
+}
+
+}  // namespace ggml_delegate

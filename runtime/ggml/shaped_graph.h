@@ -1,0 +1,67 @@
+// A ggml graph for one set of sizes, with its memory, ready to run.
+#pragma once
+
+#include <ggml-alloc.h>
+#include <ggml-cpu.h>
+
+#include <memory>
+#include <vector>
+
+#include "graph.h"
+#include "threads.h"
+
+namespace ggml_delegate {
+
+struct GraphAllocatorDeleter {
+  void operator()(ggml_gallocr* allocator) const { ggml_gallocr_free(allocator); }
+};
+using GraphAllocatorPtr = std::unique_ptr<ggml_gallocr, GraphAllocatorDeleter>;
+
+// Where a program's input or output meets the caller's memory.
+struct Port {
+  ggml_tensor* tensor = nullptr;    // holds the elements, dense, in `order`
+  bool bound = false;               // `root` is the caller's memory; else the data is copied
+  ggml_tensor* root = nullptr;      // the tensor that owns the memory
+  std::vector<ggml_tensor*> views;  // into root; their data moves with it
+  Sizes sizes;
+  Order order;
+  ir::DType dtype = ir::DType_Float32;
+  std::vector<float> staging;  // of an input that is converted
+
+  // Points the port to the caller's memory.
+  void bind(void* data);
+};
+
+class ShapedGraph {
+ public:
+  // `threads` is the most that compute() will use.
+  static Result<std::unique_ptr<ShapedGraph>> create(const Program& program,
+                                                     const std::vector<int64_t>& symbols,
+                                                     const std::vector<const void*>& constants,
+                                                     int threads);
+
+  const std::vector<int64_t>& symbols() const { return symbols_; }
+  std::vector<Port>& inputs() { return inputs_; }
+  std::vector<Port>& outputs() { return outputs_; }
+  ggml_cgraph* graph() { return graph_; }
+  // Computes the outputs from the bound and staged inputs.
+  Error compute(int threads, ggml_threadpool* own_pool);
+
+ private:
+  Error add_outputs(const Program& program, GraphBuilder& builder);
+  void add_inputs(const Program& program, const GraphBuilder& builder);
+  void collect_views();
+  Error allocate(int threads);
+
+  std::vector<int64_t> symbols_;
+  std::unique_ptr<GraphMemory> memory_;
+  GraphAllocatorPtr allocator_;
+  ggml_cgraph* graph_ = nullptr;
+  std::vector<Port> inputs_;
+  std::vector<Port> outputs_;
+  ggml_cplan plan_one_{};
+  ggml_cplan plan_many_{};
+  std::vector<uint8_t> work_;
+};
+
+}  // namespace ggml_delegate
