@@ -16,7 +16,9 @@ set_source_files_properties(${kernel_sources} PROPERTIES COMPILE_OPTIONS
 target_link_libraries(ggml_backend PRIVATE orchestrator_options orchestrator_ir orchestrator_ggml)
 target_link_libraries(ggml_backend PUBLIC executorch::runtime)
 target_link_options(ggml_backend PRIVATE LINKER:--exclude-libs,ALL LINKER:-z,defs)
-set_target_properties(ggml_backend PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/../executorch/lib")
+set_target_properties(
+  ggml_backend PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/../executorch/lib"
+                          INSTALL_RPATH_USE_LINK_PATH ${ORCHESTRATOR_USE_SYSTEM_GGML})
 endif()
 
 # Loading and running programs, shared by the Python module and the runner.
