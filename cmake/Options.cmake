@@ -6,6 +6,11 @@ add_library(orchestrator_options INTERFACE)
 target_compile_features(orchestrator_options INTERFACE cxx_std_17)
 target_include_directories(orchestrator_options INTERFACE "${CMAKE_CURRENT_SOURCE_DIR}")
 target_compile_options(orchestrator_options INTERFACE -Wall -Wextra -Werror -Werror=switch)
+# Log lines name files: relative to their project, not to this machine's folders.
+target_compile_options(
+  orchestrator_options
+  INTERFACE "-fmacro-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}/="
+            "-fmacro-prefix-map=${ORCHESTRATOR_EXECUTORCH}/share/cmake/../../include/=")
 target_link_libraries(orchestrator_options INTERFACE Threads::Threads)
 
 # Our kernels and ggml (Ggml.cmake) are built for the same instructions.
