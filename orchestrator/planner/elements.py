@@ -47,7 +47,7 @@ class Flow:
 Cost = float | Price | NoPrice
 # One cost for every layout that the backend computes in, or one per layout (the same for inputs and
 # outputs) or per flow; what is left out is infeasible.
-AtomCost = Cost | Mapping[Layout | Flow, Cost]
+AtomCost = Cost | Mapping[Layout, Cost] | Mapping[Flow, Cost]
 
 
 @dataclass(frozen=True)
