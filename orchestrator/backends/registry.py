@@ -1,0 +1,91 @@
+"""Finding backends by name: the ones shipped here, and others through entry points."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+
+from orchestrator.backends.base import Backend, BackendError
+from orchestrator.quiet import quiet_imports
+
+ENTRY_POINT_GROUP = "executorch_orchestrator.backends"
+
+# Modules are imported when their backend is asked for: XNNPACK's partitioner alone takes
+# seconds to import.
+_SHIPPED = {
+    "ggml": "orchestrator.backends.ggml:GgmlDelegate",
+    "xnnpack": "orchestrator.backends.xnnpack:XnnpackDelegate",
+}
+
+
+def backend_names() -> tuple[str, ...]:
+    """Return the names of all known backends, those shipped here first."""
+    return (*_SHIPPED, *sorted(_plugins()))
+
+
+def find_backend(name: str) -> Backend:
+    """Return a new backend with default options.
+
+    Raises:
+        BackendError: no such name, or what is registered under it is not a backend.
+    """
+    if name in _SHIPPED:
+        module, _, attribute = _SHIPPED[name].partition(":")
+        with quiet_imports():
+            factory = getattr(importlib.import_module(module), attribute)
+    else:
+        plugin = _plugins().get(name)
+        if plugin is None:
+            raise BackendError(_unknown(name))
+        factory = plugin.load()
+    backend = factory()
+    if not isinstance(backend, Backend):
+        raise BackendError(
+            f"backend {name!r}: {factory!r} made a {type(backend).__name__}, which lacks parts of "
+            "orchestrator.backends.base.Backend"
+        )
+    return backend
+
+
+def resolve_backends(backends: Iterable[str | Backend]) -> tuple[Backend, ...]:
+    """Turn names and backend objects into usable backends, in the same order.
+
+    "portable" names ExecuTorch's own kernels, which run whatever is left in any case, so it
+    resolves to nothing.
+
+    Raises:
+        BackendError: an unknown name, a name given twice, or a backend that cannot be used here.
+    """
+    if isinstance(backends, str):
+        raise BackendError(f"backends is the string {backends!r}; pass a list: [{backends!r}]")
+    resolved: list[Backend] = []
+    for item in backends:
+        if item == "portable":
+            continue
+        backend = find_backend(item) if isinstance(item, str) else item
+        reason = backend.available()
+        if reason is not None:
+            raise BackendError(f"backend {backend.name!r} cannot be used: {reason}")
+        resolved.append(backend)
+    _check_distinct(resolved)
+    return tuple(resolved)
+
+
+def _check_distinct(backends: Sequence[Backend]) -> None:
+    names = [backend.name for backend in backends]
+    for name in names:
+        if names.count(name) > 1:
+            raise BackendError(f"backend {name!r} is given {names.count(name)} times in {names}")
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _unknown(name: object) -> str:
+    known = ", ".join((*backend_names(), "portable"))
+    return (
+        f"unknown backend {name!r}; known: {known}. Others register an entry point in the group "
+        f"{ENTRY_POINT_GROUP!r}."
+    )

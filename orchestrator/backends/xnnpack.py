@@ -1,0 +1,111 @@
+"""XNNPACK, through the partitioner configs that come with ExecuTorch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+import torch
+from executorch.backends.xnnpack.partition.config.xnnpack_config import XNNPartitionerConfig
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.backends.xnnpack.utils.quant_utils import is_dequant, is_quant
+from executorch.exir.backend.canonical_partitioners.config_partitioner import format_target_name
+from executorch.exir.backend.compile_spec_schema import CompileSpec
+from executorch.exir.backend.utils import WhyNoPartition
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from orchestrator.backends.base import Candidate, NodeFilter, Rejection, Support
+from orchestrator.graph import compute_nodes, constant_nodes, mutated_buffers, op_name
+
+
+class XnnpackDelegate:
+    """ExecuTorch's XNNPACK delegate: its own partitioner's groups, one candidate each."""
+
+    name = "xnnpack"
+    backend_id = "XnnpackBackend"
+
+    def __init__(self) -> None:
+        self._partitioner = XnnpackPartitioner()
+
+    def available(self) -> str | None:
+        """Return None: the delegate is part of the executorch wheel."""
+        return None
+
+    def propose(self, ep: ExportedProgram) -> Support:
+        """Return the partitioner's match groups, and a reason for every other node."""
+        fixed, mutated = constant_nodes(ep), mutated_buffers(ep)
+        candidates, rejections = [], []
+        taken: set[Node] = set()
+        for group in self._partitioner.get_matched_nodes_from_configs(ep):
+            nodes = tuple(node for node in group if node.op == "call_function")
+            constants = tuple(node for node in group if node in fixed)
+            changing = [node.name for node in constants if node in mutated]
+            if changing:
+                # XNNPACK packs what it believes to be weights once, when the program is loaded.
+                reason = f"needs a fixed weight, but the model changes the buffer {changing[0]}"
+                rejections += [Rejection(node, reason) for node in nodes]
+            else:
+                candidates.append(Candidate(nodes, constants, divisible=not _is_quantized(nodes)))
+            taken.update(nodes)
+        rejections += [
+            Rejection(node, self._reason(node, ep))
+            for node in compute_nodes(ep)
+            if node not in taken
+        ]
+        return Support(candidates, rejections)
+
+    def preserved_ops(
+        self, ep: ExportedProgram
+    ) -> tuple[Sequence[torch._ops.OpOverload], NodeFilter]:
+        """Return the ops that XNNPACK's configs keep whole, filtered by their constraints."""
+        ops, node_filter = self._partitioner.ops_to_not_decompose(ep)
+        return ops, node_filter
+
+    def compile_specs(self) -> list[CompileSpec]:
+        """Return no options: XNNPACK is configured at load time."""
+        return []
+
+    def _reason(self, node: Node, ep: ExportedProgram) -> str:
+        target = format_target_name(getattr(node.target, "__name__", str(node.target)))
+        config = self._partitioner.target_partitioner_configs.get(target)
+        if config is None:
+            return f"no partitioner config for {op_name(node)}"
+        loggers = list(_why_loggers(config))
+        for why in loggers:
+            why.node = None
+        if config.check_constraints(node, ep):
+            return f"{type(config).__name__} accepts the node, but not the nodes around it"
+        # The configs report through module-level WhyNoPartition objects, which keep the last
+        # node and reason they were called with.
+        reasons = [why.reason for why in loggers if why.node is node]
+        if not reasons:
+            return f"a constraint of {type(config).__name__} is not met"
+        return _explain(reasons[0], node)
+
+
+def _why_loggers(config: XNNPartitionerConfig) -> Iterator[WhyNoPartition]:
+    """Yield the reporters that a config's own class and its bases use, most derived first."""
+    seen = set()
+    for cls in type(config).__mro__:
+        why = getattr(sys.modules[cls.__module__], "why", None)
+        if isinstance(why, WhyNoPartition) and id(why) not in seen:
+            seen.add(id(why))
+            yield why
+
+
+def _explain(reason: str, node: Node) -> str:
+    if reason != "invalid dtype":
+        return reason
+    found = sorted(
+        {
+            str(value.dtype).removeprefix("torch.")
+            for value in (arg.meta.get("val") for arg in (*node.all_input_nodes, node))
+            if isinstance(value, torch.Tensor)
+        }
+    )
+    return f"dtype not supported (tensors are {', '.join(found) or 'absent'})"
+
+
+def _is_quantized(nodes: Sequence[Node]) -> bool:
+    return any(is_quant(node) or is_dequant(node) for node in nodes)

@@ -1,0 +1,143 @@
+"""What the backends offer for one program: atoms, who supports each, and every rejection."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from orchestrator.backends.base import Backend, Candidate, Support
+from orchestrator.contraction import Contraction
+from orchestrator.graph import compute_nodes, is_getitem
+
+
+@dataclass(frozen=True)
+class Atom:
+    """Nodes that always run on the same backend.
+
+    id: the name of its first node.
+    nodes: in graph order.
+    backends: names of the delegates that take all of them, in the user's order. ExecuTorch's own
+        kernels are not among them.
+    """
+
+    id: str
+    nodes: tuple[Node, ...]
+    backends: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BackendRejection:
+    """A node that a backend does not take, and why."""
+
+    backend: str
+    node: Node
+    reason: str
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Everything a planner needs to know about one program.
+
+    atoms: in a topological order.
+    constants: for each backend and node, the placeholders the backend wants inside its delegate.
+    """
+
+    atoms: tuple[Atom, ...]
+    rejections: tuple[BackendRejection, ...]
+    constants: Mapping[str, Mapping[Node, frozenset[Node]]]
+
+    def nodes(self, atoms: Iterable[str]) -> Iterator[Node]:
+        """Yield the nodes of some atoms, given by id."""
+        wanted = set(atoms)
+        return (node for atom in self.atoms if atom.id in wanted for node in atom.nodes)
+
+
+def collect_candidates(ep: ExportedProgram, backends: Sequence[Backend]) -> Candidates:
+    """Ask every backend about an edge-dialect program and merge the answers into atoms.
+
+    A node with several results and its `getitem`s are one atom. Groups that backends propose
+    become atoms where at least one backend takes the merged group whole and where contracting it
+    leaves the graph acyclic; other groups are taken apart.
+    """
+    nodes = list(compute_nodes(ep))
+    support = {backend.name: _with_getitems(backend.propose(ep)) for backend in backends}
+    contraction = Contraction(nodes)
+    for node in nodes:
+        if is_getitem(node):
+            contraction.merge([node, *node.all_input_nodes])
+    covered = {
+        name: {node for candidate in offer.candidates for node in candidate.nodes}
+        for name, offer in support.items()
+    }
+    for offer in support.values():
+        for candidate in offer.candidates:
+            _merge_if_some_backend_takes_it(contraction, candidate, covered.values())
+    groups = contraction.groups_in_topological_order()
+    atoms = tuple(
+        Atom(group[0].name, tuple(group), _takers(group, support, covered)) for group in groups
+    )
+    return Candidates(atoms, _rejections(support), _wanted_constants(support))
+
+
+def _with_getitems(offer: Support) -> Support:
+    """Let a getitem go wherever the node goes whose result it takes."""
+    candidates = []
+    for candidate in offer.candidates:
+        extra = [user for node in candidate.nodes for user in node.users if is_getitem(user)]
+        nodes = tuple(dict.fromkeys((*candidate.nodes, *extra)))
+        candidates.append(Candidate(nodes, candidate.constants, candidate.divisible))
+    rejections = [rejection for rejection in offer.rejections if not is_getitem(rejection.node)]
+    return Support(candidates, rejections)
+
+
+def _merge_if_some_backend_takes_it(
+    contraction: Contraction, candidate: Candidate, covered: Iterable[set[Node]]
+) -> None:
+    if len(candidate.nodes) < 2:
+        return
+    union = {member for node in candidate.nodes for member in contraction.group(node)}
+    if any(union <= nodes for nodes in covered) and contraction.can_merge(candidate.nodes):
+        contraction.merge(candidate.nodes)
+
+
+def _takers(
+    group: Sequence[Node], support: Mapping[str, Support], covered: Mapping[str, set[Node]]
+) -> tuple[str, ...]:
+    members = set(group)
+    return tuple(
+        name
+        for name, offer in support.items()
+        if members <= covered[name]
+        and all(
+            members.issuperset(candidate.nodes)
+            for candidate in offer.candidates
+            if not candidate.divisible and not members.isdisjoint(candidate.nodes)
+        )
+    )
+
+
+def _rejections(support: Mapping[str, Support]) -> tuple[BackendRejection, ...]:
+    return tuple(
+        BackendRejection(name, rejection.node, rejection.reason)
+        for name, offer in support.items()
+        for rejection in offer.rejections
+    )
+
+
+def _wanted_constants(
+    support: Mapping[str, Support],
+) -> dict[str, dict[Node, frozenset[Node]]]:
+    wanted: dict[str, dict[Node, frozenset[Node]]] = {}
+    for name, offer in support.items():
+        by_node: dict[Node, set[Node]] = defaultdict(set)
+        for candidate in offer.candidates:
+            for constant in candidate.constants:
+                for node in candidate.nodes:
+                    if constant in node.all_input_nodes:
+                        by_node[node].add(constant)
+        wanted[name] = {node: frozenset(constants) for node, constants in by_node.items()}
+    return wanted

@@ -1,0 +1,57 @@
+"""Splitting by capability: every atom goes to the first backend in the user's order that takes it.
+
+This uses no costs. It is the baseline, and the plan while nothing is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import networkx as nx
+
+from orchestrator.planner import CostGraph, Plan, greedy, price_plan, split_into_segments
+
+
+def split_by_capability(graph: CostGraph) -> Plan:
+    """Return a legal plan in which no delegate call carries views that feed nothing in it.
+
+    A call that merges independent parts of the graph may hold parts that are views alone. They
+    cost a copy in and a copy out there, and nothing on ExecuTorch's kernels.
+    """
+    plan = greedy(graph)
+    while True:
+        moved = {
+            atom: kernels
+            for segment in plan.partitions
+            for part in _connected_parts(graph, segment.atoms)
+            if (kernels := _kernels_for_views(graph, part)) is not None
+            for atom in part
+        }
+        if not moved:
+            return plan
+        segments = split_into_segments(graph, {**plan.assignment, **moved})
+        plan = price_plan(graph, segments, solver=plan.solver)
+
+
+def _connected_parts(graph: CostGraph, atoms: Collection[str]) -> Iterator[set[str]]:
+    inside = set(atoms)
+    links: nx.Graph[str] = nx.Graph()
+    links.add_nodes_from(atoms)
+    for atom in atoms:
+        readers = (graph.atoms[succ].id for succ in graph.succs[graph.atom_index[atom]])
+        links.add_edges_from((atom, reader) for reader in readers if reader in inside)
+    return iter(nx.connected_components(links))
+
+
+def _kernels_for_views(graph: CostGraph, part: Collection[str]) -> str | None:
+    """Name kernels that can take a part of views alone; None if it computes or needs a delegate."""
+    if not all(graph.atoms[graph.atom_index[atom]].trivial for atom in part):
+        return None
+    return next(
+        (
+            backend.name
+            for backend in graph.backends
+            if not backend.is_delegate and all(graph.capable(atom, backend.name) for atom in part)
+        ),
+        None,
+    )

@@ -1,0 +1,101 @@
+"""Small questions about exported programs that several rooms ask."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator
+
+import torch
+from executorch.exir.dialects.edge._ops import EdgeOpOverload
+from executorch.exir.sym_util import eval_upper_bound
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+
+def compute_nodes(ep: ExportedProgram) -> Iterator[Node]:
+    """Yield the `call_function` nodes of the top-level graph, in order."""
+    return (node for node in ep.graph.nodes if node.op == "call_function")
+
+
+def constant_nodes(ep: ExportedProgram) -> set[Node]:
+    """Return the placeholders that stand for parameters, buffers and lifted constants."""
+    signature = ep.graph_signature
+    names = {
+        *signature.inputs_to_parameters,
+        *signature.inputs_to_buffers,
+        *signature.inputs_to_lifted_tensor_constants,
+    }
+    return {node for node in ep.graph.nodes if node.op == "placeholder" and node.name in names}
+
+
+def mutated_buffers(ep: ExportedProgram) -> set[Node]:
+    """Return the placeholders of buffers that the program changes when it runs."""
+    signature = ep.graph_signature
+    targets = set(signature.buffers_to_mutate.values())
+    names = {name for name, target in signature.inputs_to_buffers.items() if target in targets}
+    return {node for node in ep.graph.nodes if node.op == "placeholder" and node.name in names}
+
+
+def op_name(node: Node) -> str:
+    """Return an op as users know it: "aten.conv2d.default", "getitem", "sym_size"."""
+    target = node.target
+    if isinstance(target, EdgeOpOverload | torch._ops.OpOverload):
+        return str(target.__name__ if isinstance(target, EdgeOpOverload) else target)
+    return getattr(target, "__name__", str(target))
+
+
+def is_getitem(node: Node) -> bool:
+    """Whether a node takes one value out of a node that has several."""
+    return node.op == "call_function" and node.target is operator.getitem
+
+
+def module_path(node: Node) -> str:
+    """Return the path of the user's module that a node comes from, "" for the root."""
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    return str(list(stack.values())[-1][0])
+
+
+# Ops that only change how a tensor is seen; ExecuTorch turns most of them into no-ops.
+_VIEWS = {
+    "aten::alias_copy",
+    "aten::clone",
+    "aten::squeeze_copy",
+    "aten::unsqueeze_copy",
+    "aten::view_copy",
+    "dim_order_ops::_clone_dim_order",
+}
+
+
+def is_view(node: Node) -> bool:
+    """Whether a node computes and moves nothing: a view, or a copy in the same dim order."""
+    target = node.target
+    if not isinstance(target, EdgeOpOverload) or target._schema.name not in _VIEWS:
+        return False
+    source = node.all_input_nodes[0].meta.get("val")
+    result = node.meta.get("val")
+    if not isinstance(source, torch.Tensor) or not isinstance(result, torch.Tensor):
+        return False
+    return source.dim() != result.dim() or source.dim_order() == result.dim_order()
+
+
+def expected_shape(value: torch.Tensor) -> tuple[int, ...]:
+    """Return a tensor's sizes; a dynamic one counts as in the example inputs, else as its bound."""
+    return tuple(_expected(size) for size in value.shape)
+
+
+def _expected(size: int | torch.SymInt) -> int:
+    if isinstance(size, int):
+        return size
+    hint = size.node.hint
+    return int(hint if hint is not None else eval_upper_bound(size))
+
+
+def nbytes(node: Node) -> int:
+    """Return the size of a node's value, 0 unless it is one tensor."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return 0
+    return math.prod(expected_shape(value)) * value.element_size()

@@ -1,0 +1,173 @@
+"""One ExecuTorch partitioner for several backends.
+
+It works wherever ExecuTorch takes a partitioner:
+
+    to_edge_transform_and_lower(program, partitioner=[OrchestratorPartitioner(["ggml", "xnnpack"])])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from orchestrator.backends import Backend, resolve_backends
+from orchestrator.backends.portable import missing_kernel
+from orchestrator.candidates import Candidates, collect_candidates
+from orchestrator.capability import split_by_capability
+from orchestrator.graph import compute_nodes, mutated_buffers, op_name
+from orchestrator.planner import CostGraph, Plan, Segment
+from orchestrator.problem import cost_graph
+from orchestrator.report.build import describe_method
+from orchestrator.report.data import MethodReport
+from orchestrator.rewrites import rewrite
+
+Solver = Callable[[CostGraph], Plan]
+
+
+class UndecomposedOpError(RuntimeError):
+    """Ops that were kept whole for a backend, which then did not take them.
+
+    ops: the ATen ops to decompose after all.
+    """
+
+    def __init__(self, nodes: Sequence[Node], ops: Sequence[torch._ops.OpOverload]) -> None:
+        self.ops = tuple(ops)
+        names = ", ".join(f"{node.name} ({op_name(node)})" for node in nodes)
+        super().__init__(
+            f"no backend takes {names}, which were kept from being decomposed, and ExecuTorch has "
+            f"no kernel for them; pass decompose={[str(op) for op in ops]} to "
+            "OrchestratorPartitioner"
+        )
+
+
+@dataclass(frozen=True)
+class PartitionedMethod:
+    """What became of one program."""
+
+    plan: Plan
+    report: MethodReport
+
+
+class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch is untyped
+    """Splits a program among several backends.
+
+    backends: names or backend objects, the preferred one first; empty for ExecuTorch's kernels
+        alone.
+    decompose: ATen ops never to keep whole, whatever a backend would like.
+
+    Attributes:
+        results: one entry per partitioned program, in the order of the calls.
+
+    Raises:
+        BackendError: an unknown backend, or one that cannot be used here.
+    """
+
+    def __init__(
+        self,
+        backends: Iterable[str | Backend] = ("ggml", "xnnpack"),
+        *,
+        decompose: Iterable[torch._ops.OpOverload] = (),
+    ) -> None:
+        super().__init__()
+        self.backends = resolve_backends(backends)
+        self.results: list[PartitionedMethod] = []
+        self._decompose = frozenset(decompose)
+        self._solve: Solver = split_by_capability
+        self._kept: dict[str, torch._ops.OpOverload] = {}
+
+    def transform_for_pre_decomposition(self, exported_program: ExportedProgram) -> ExportedProgram:
+        """Apply the rewrites that help every backend, such as folding batch norms."""
+        return rewrite(exported_program)
+
+    def ops_to_not_decompose(
+        self, ep: ExportedProgram
+    ) -> tuple[list[torch._ops.OpOverload], Callable[[Node], bool] | None]:
+        """Return the ops that some backend wants whole; the filter asks it node by node."""
+        if not self.backends:
+            return [], None
+        filters: dict[torch._ops.OpOverload, list[Callable[[Node], bool]]] = {}
+        for backend in self.backends:
+            ops, node_filter = backend.preserved_ops(ep)
+            for op in ops:
+                if op not in self._decompose:
+                    filters.setdefault(op, []).append(node_filter)
+        self._kept |= {str(op): op for op in filters}
+
+        def keep(node: Node) -> bool:
+            # ExecuTorch asks a second time, after lowering, which ops should have gone to a
+            # delegate. Those nodes are in the edge dialect, whose ops have no entry here: one that
+            # is left by then has a kernel, or `partition` would have raised.
+            # Bodies of control flow are not partitioned.
+            return node.graph is ep.graph and any(
+                node_filter(node) for node_filter in filters.get(node.target, ())
+            )
+
+        return list(filters), keep
+
+    def partition(self, exported_program: ExportedProgram) -> PartitionResult:
+        """Tag the nodes of an edge-dialect program with the delegates they go to.
+
+        Raises:
+            UndecomposedOpError: a backend did not take a node that was kept whole for it.
+        """
+        candidates = collect_candidates(exported_program, self.backends)
+        names = [backend.name for backend in self.backends]
+        plan = self._solve(cost_graph(exported_program, candidates, names))
+        tags = self._tag(exported_program, candidates, plan.partitions)
+        self._check_kept_ops(exported_program)
+        report = describe_method(exported_program, candidates, plan.partitions)
+        self.results.append(PartitionedMethod(plan, report))
+        return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
+
+    def _tag(
+        self, ep: ExportedProgram, candidates: Candidates, segments: Sequence[Segment]
+    ) -> dict[str, DelegationSpec]:
+        specs = {
+            backend.name: DelegationSpec(backend.backend_id, backend.compile_specs())
+            for backend in self.backends
+        }
+        tags: dict[str, DelegationSpec] = {}
+        for index, segment in enumerate(segments):
+            tag = f"{segment.backend}_{index}"
+            tags[tag] = specs[segment.backend]
+            for node in candidates.nodes(segment.atoms):
+                node.meta["delegation_tag"] = tag
+        _tag_constants(ep, candidates, segments)
+        return tags
+
+    def _check_kept_ops(self, ep: ExportedProgram) -> None:
+        stranded = [
+            node
+            for node in compute_nodes(ep)
+            if "delegation_tag" not in node.meta
+            and op_name(node) in self._kept
+            and missing_kernel(node)
+        ]
+        if stranded:
+            ops = dict.fromkeys(self._kept[op_name(node)] for node in stranded)
+            raise UndecomposedOpError(stranded, tuple(ops))
+
+
+def _tag_constants(
+    ep: ExportedProgram, candidates: Candidates, segments: Sequence[Segment]
+) -> None:
+    """Move weights into the delegates that want them.
+
+    ExecuTorch gives every further user of a tagged constant a copy, which named data stores once.
+    Buffers that the program changes stay outside: they reach delegates as inputs and outputs, so
+    no two delegates can disagree about them.
+    """
+    mutated = mutated_buffers(ep)
+    owners: dict[Node, str] = {}
+    for segment in segments:
+        wanted = candidates.constants[segment.backend]
+        for node in candidates.nodes(segment.atoms):
+            for constant in wanted.get(node, frozenset()) - mutated:
+                owners.setdefault(constant, node.meta["delegation_tag"])
+    for constant, tag in owners.items():
+        constant.meta["delegation_tag"] = tag
