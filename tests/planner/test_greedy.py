@@ -1,3 +1,5 @@
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,8 @@ from orchestrator.planner import (
     is_convex,
     split_into_segments,
 )
-from tests.planner.harness import PORTABLE, cost_graphs, delegates, graph_of
+from tests.planner.harness import PORTABLE, delegates, graph_of
+from tests.planner.random_graphs import cost_graphs
 
 GX = delegates("ggml", "xnnpack")
 ANY = {"ggml": UNKNOWN, "xnnpack": UNKNOWN, "portable": UNKNOWN}
@@ -138,11 +141,12 @@ def test_separate_parts_share_calls() -> None:
     assert _parts(greedy(graph).segments) == [("ggml", ("a1", "a2")), ("xnnpack", ("b1", "b2"))]
 
 
-@given(cost_graphs(), st.randoms(use_true_random=False))
-def test_any_assignment_is_split_into_legal_segments(graph: CostGraph, random: object) -> None:
-    assert hasattr(random, "choice")
+@given(cost_graphs(), st.integers())
+def test_any_assignment_is_split_into_legal_segments(graph: CostGraph, seed: int) -> None:
+    random = Random(seed)
+    names = [backend.name for backend in graph.backends]
     assignment = {
-        atom.id: random.choice([b.name for b in graph.backends if graph.capable(atom.id, b.name)])
+        atom.id: random.choice([name for name in names if graph.capable(atom.id, name)])
         for atom in graph.atoms
     }
     segments = split_into_segments(graph, assignment)
