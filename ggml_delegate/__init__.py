@@ -1,0 +1,1 @@
+"""Ahead-of-time half of the ggml backend."""

@@ -1,0 +1,284 @@
+"""Running ExecuTorch programs natively, on torch tensors or numpy arrays.
+
+Importing this module does not import torch; tensors are recognised if the caller has done so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from _ggml_delegate import _runtime
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+Scalar: TypeAlias = "bool | int | float | str | None"
+Input: TypeAlias = "torch.Tensor | NDArray[Any] | Scalar"
+Output: TypeAlias = "torch.Tensor | NDArray[Any] | Scalar"
+
+ExecuTorchError: type[RuntimeError] = _runtime.ExecuTorchError
+"""ExecuTorch refused a program or failed while running it.
+
+`code` is ExecuTorch's name of the error ("InvalidProgram", "NotFound", ...), `log` the lines that
+it logged about it, oldest first.
+"""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor that a method takes or returns.
+
+    `sizes` are upper bounds when `is_dynamic`: a program does not say which of its dimensions
+    vary. `dim_order` lists the dimensions from outermost to innermost in memory: (0, 2, 3, 1) is
+    channels-last. `is_memory_planned` tensors live in the method's own memory, so that inputs are
+    copied there and outputs copied from there; the others are read and written in place.
+    """
+
+    dtype: str
+    sizes: tuple[int, ...]
+    dim_order: tuple[int, ...]
+    is_dynamic: bool
+    is_memory_planned: bool
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Strides, in elements, of a tensor of `sizes`."""
+        strides = [0] * len(self.sizes)
+        stride = 1
+        for dim in reversed(self.dim_order):
+            strides[dim] = stride
+            stride *= max(self.sizes[dim], 1)
+        return tuple(strides)
+
+
+@dataclass(frozen=True)
+class ScalarInfo:
+    """A scalar that a method takes or returns.
+
+    `kind` is "bool", "int", "float", "str" or "None". A method is specialised on its scalar inputs
+    when it is exported: it takes only `value`, which is None for outputs.
+    """
+
+    kind: str
+    value: Scalar = None
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a method takes, returns, and runs on; `backends` are the ids of its delegates."""
+
+    name: str
+    inputs: tuple[TensorInfo | ScalarInfo, ...]
+    outputs: tuple[TensorInfo | ScalarInfo, ...]
+    backends: tuple[str, ...]
+
+
+class NativeProgram:
+    """An ExecuTorch program (.pte), loaded into this process.
+
+    `source` is a path or the file's bytes. A file is mapped and must not change meanwhile; bytes
+    are kept alive and used in place, other writable buffers are copied.
+
+    `num_threads` limits what this program computes with: 1 keeps it off ExecuTorch's thread pool,
+    0 uses the whole pool, numbers above its size mean its size. Programs with different numbers
+    above 1 wait for each other while they run, because ExecuTorch has one pool per process.
+
+    `etdump` records a profile of loading and running methods, for etdump().
+
+    All methods may be called from any thread; runs of one program go one after another, those of
+    different programs at once. Python's lock is released meanwhile.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ExecuTorchError: the file is truncated, corrupt or no program.
+        TypeError, ValueError: an argument of a wrong type, a negative `num_threads`.
+
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | bytes | bytearray | memoryview,
+        *,
+        num_threads: int = 0,
+        etdump: bool = False,
+    ) -> None:
+        """Loads the program; methods load when they are first needed."""
+        if isinstance(source, os.PathLike):
+            source = os.fspath(source)
+        if isinstance(source, str) and not os.path.exists(source):  # noqa: PTH110
+            raise FileNotFoundError(f"there is no program file '{source}'")
+        self._program = _runtime.Program(source, num_threads=num_threads, etdump=etdump)
+
+    def __repr__(self) -> str:
+        """Names the source and the methods."""
+        return f"NativeProgram({self._program.source}, methods: {', '.join(self.method_names)})"
+
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        """The methods' names, in the file's order."""
+        return tuple(self._program.method_names())
+
+    @property
+    def num_threads(self) -> int:
+        """The number of threads that runs use."""
+        return int(self._program.num_threads)
+
+    def backends(self, method: str = "forward") -> tuple[str, ...]:
+        """The ids of the delegates that a method calls; the method need not be loadable."""
+        return tuple(self._program.peek(method).backends)
+
+    def method(self, method: str = "forward") -> MethodInfo:
+        """Describes a method, and loads it for that.
+
+        Raises:
+            ValueError: there is no such method.
+            ExecuTorchError: the method cannot be loaded; missing backends and kernels are named.
+
+        """
+        info = self._program.method(method)
+        return MethodInfo(
+            name=info.name,
+            inputs=tuple(map(_value_info, info.inputs)),
+            outputs=tuple(map(_value_info, info.outputs)),
+            backends=tuple(info.backends),
+        )
+
+    def run(
+        self, method: str, inputs: Sequence[Input], *, relayout: bool = False
+    ) -> list[Output]:
+        """Runs a method.
+
+        Tensors must have the method's dtype, its sizes (at most its upper bounds where they are
+        dynamic) and the dense layout of its dim order; they are read in place. With `relayout`,
+        tensors in another layout are copied into the right one instead of being refused.
+
+        Outputs are new and of the inputs' kind: numpy arrays if all tensors given are arrays,
+        torch tensors otherwise. They have the actual sizes and the layout that the method gave
+        them. numpy has no bfloat16, so such outputs need a torch tensor among the inputs, or none.
+
+        Raises:
+            TypeError: an input is no tensor or scalar, or one of another kind or dtype.
+            ValueError: a wrong number of inputs, sizes, layout or scalar value; no such method.
+            ExecuTorchError: the method cannot be loaded or failed.
+
+        """
+        arrays: list[Any] = []
+        as_numpy = False
+        for index, value in enumerate(inputs):
+            if isinstance(value, np.ndarray):
+                arrays.append(_array_buffer(value, index))
+                as_numpy = True
+            elif _is_tensor(value):
+                arrays.append(_tensor_buffer(value, index))
+            else:
+                arrays.append(value)
+        as_numpy = as_numpy and not any(map(_is_tensor, inputs))
+        if as_numpy:
+            self._refuse_bfloat16_arrays(method)
+        if relayout:
+            arrays = self._relayout(method, arrays)
+        outputs = self._program.run(method, arrays)
+        return [_from_native(output, as_numpy) for output in outputs]
+
+    def __call__(self, *inputs: Input) -> list[Output]:
+        """Runs "forward": see run()."""
+        return self.run("forward", inputs)
+
+    def unload(self, method: str) -> None:
+        """Frees a method's memory and delegates until it is needed again."""
+        self._program.unload(method)
+
+    def etdump(self) -> bytes:
+        """Takes the profile recorded since the last call, for ExecuTorch's Inspector.
+
+        Raises:
+            ValueError: the program was not loaded with `etdump=True`.
+
+        """
+        return bytes(self._program.etdump())
+
+    def _refuse_bfloat16_arrays(self, method: str) -> None:
+        for index, output in enumerate(self._program.method(method).outputs):
+            if output.dtype == "bfloat16":
+                raise TypeError(
+                    f"{self._program.source}: method '{method}', output {index} is bfloat16, which "
+                    f"numpy does not have: give the inputs as torch tensors"
+                )
+
+    def _relayout(self, method: str, arrays: list[Any]) -> list[Any]:
+        """Copies tensors into the dim orders of a method's inputs, where they differ."""
+        result = []
+        infos = self._program.method(method).inputs
+        for index, value in enumerate(arrays):
+            if isinstance(value, tuple) and index < len(infos):
+                array, dtype = value
+                order = infos[index].dim_order
+                if array.ndim == len(order):
+                    inverse = np.argsort(order)
+                    array = np.ascontiguousarray(array.transpose(order)).transpose(inverse)
+                value = (array, dtype)
+            result.append(value)
+        return result
+
+
+def _value_info(info: Any) -> TensorInfo | ScalarInfo:
+    if info.kind != "tensor":
+        return ScalarInfo(kind=info.kind, value=info.value)
+    return TensorInfo(
+        dtype=info.dtype,
+        sizes=info.sizes,
+        dim_order=info.dim_order,
+        is_dynamic=info.is_dynamic,
+        is_memory_planned=info.is_memory_planned,
+    )
+
+
+def _is_tensor(value: object) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _array_buffer(array: NDArray[Any], index: int) -> tuple[NDArray[Any], str]:
+    """An array and its dtype's name, as the native module takes them."""
+    if not array.dtype.isnative:
+        raise TypeError(
+            f"input {index}: expected the machine's byte order, found dtype {array.dtype.str}"
+        )
+    return array, array.dtype.name
+
+
+def _tensor_buffer(tensor: Any, index: int) -> tuple[NDArray[Any], str]:
+    """A tensor's memory as an array, and its dtype's name, as the native module takes them."""
+    import torch
+
+    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+        raise TypeError(
+            f"input {index}: expected a dense tensor on the CPU, found one on {tensor.device}"
+            f" with layout {tensor.layout}"
+        )
+    try:
+        data = tensor.detach()
+        if data.dtype == torch.bfloat16:  # numpy has no such type
+            return data.view(torch.uint16).numpy(), "bfloat16"
+        return data.numpy(), str(data.dtype).removeprefix("torch.")
+    except (RuntimeError, TypeError) as error:
+        raise TypeError(f"input {index}: the tensor's memory cannot be read: {error}") from error
+
+
+def _from_native(output: Any, as_numpy: bool) -> Output:
+    if not isinstance(output, _runtime.Tensor):
+        scalar: Scalar = output
+        return scalar
+    array: NDArray[Any] = np.asarray(memoryview(output))
+    if as_numpy:
+        return array
+    import torch
+
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if output.dtype == "bfloat16" else tensor

@@ -1,0 +1,117 @@
+"""GgmlPartitioner: an ExecuTorch partitioner that gives ggml all it can run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from executorch.exir.backend.canonical_partitioners.pattern_op_partitioner import (
+    generate_partitions_from_list_of_nodes,
+)
+from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
+from executorch.exir.backend.utils import tag_constant_data
+from torch.export import ExportedProgram
+from torch.fx.passes.operator_support import OperatorSupportBase
+
+from ggml_delegate.node_view import Constants, node_value, op_name
+from ggml_delegate.preprocess import GgmlBackend
+from ggml_delegate.registry import check_node, preserved_ops
+from ggml_delegate.symbols import bound_by, free_symbols
+
+# Ops that compute nothing: a partition of these alone is not worth a delegate call.
+VIEW_OPS = frozenset(
+    f"aten.{name}"
+    for name in (
+        "view_copy.default",
+        "view.default",
+        "unsqueeze_copy.default",
+        "squeeze_copy.dim",
+        "squeeze_copy.dims",
+        "squeeze_copy.default",
+        "permute_copy.default",
+        "t_copy.default",
+        "transpose_copy.int",
+        "alias_copy.default",
+        "detach_copy.default",
+        "clone.default",
+        "expand_copy.default",
+    )
+) | {"dim_order_ops._clone_dim_order.default"}
+
+
+class _Support(OperatorSupportBase):
+    def __init__(self, program: ExportedProgram) -> None:
+        self._program = program
+        self._constants = Constants(program)
+
+    def is_node_supported(
+        self, submodules: Mapping[str, torch.nn.Module], node: torch.fx.Node
+    ) -> bool:
+        if node.op != "call_function":
+            return False
+        return check_node(node, self._program, self._constants) is None
+
+
+def unbound_symbols(nodes: Iterable[torch.fx.Node]) -> set[str]:
+    """The size symbols of a partition that none of its inputs determines.
+
+    A partition with any cannot run: the delegate works out every size from its inputs'.
+    """
+    members = set(nodes)
+    used = set()
+    known = set()
+    for node in members:
+        for value in _sizes_of(node):
+            used |= free_symbols(value)
+        for source in node.all_input_nodes:
+            if source not in members:
+                known |= {bound_by(size) for size in _sizes_of(source)}
+    return {str(symbol) for symbol in used - known}
+
+
+def _sizes_of(node: torch.fx.Node) -> list[int | torch.SymInt]:
+    value = node_value(node)
+    values = value if isinstance(value, (list, tuple)) else [value]
+    sizes: list[int | torch.SymInt] = []
+    for item in values:
+        if isinstance(item, torch.Tensor):
+            sizes += list(item.shape)
+        elif isinstance(item, torch.SymInt):
+            sizes.append(item)
+    return sizes
+
+
+class GgmlPartitioner(Partitioner):  # type: ignore[misc]
+    """Tags, in as few partitions as stay legal, every node that ggml runs exactly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delegation_spec = DelegationSpec(GgmlBackend.__name__, [])
+
+    def partition(self, exported_program: ExportedProgram) -> PartitionResult:
+        """Tags the program's nodes in place, as ExecuTorch asks of a partitioner."""
+        support = _Support(exported_program)
+        tags: dict[str, DelegationSpec] = {}
+        for partition in generate_partitions_from_list_of_nodes(
+            exported_program.graph_module, op_support=support
+        ):
+            nodes = list(partition.nodes)
+            if all(op_name(node) in VIEW_OPS for node in nodes) or unbound_symbols(nodes):
+                continue
+            tag = f"ggml_{len(tags)}"
+            tags[tag] = self.delegation_spec
+            for node in nodes:
+                node.meta["delegation_tag"] = tag
+        tag_constant_data(exported_program)
+        return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
+
+    def ops_to_not_decompose(
+        self, ep: ExportedProgram
+    ) -> tuple[list[torch._ops.OpOverload], Callable[[torch.fx.Node], bool] | None]:
+        """The composite ops that rules take whole, and a filter for the nodes they accept."""
+        constants = Constants(ep)
+
+        def accepts(node: torch.fx.Node) -> bool:
+            return check_node(node, ep, constants) is None
+
+        return preserved_ops(), accepts

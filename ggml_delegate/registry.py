@@ -1,0 +1,167 @@
+"""Op rules: which nodes the delegate takes, and how each is lowered.
+
+One rule object per op (see ops/*.py). `check` decides from metadata alone and returns None or the
+reason why not; what it accepts, `lower` must lower and the runtime must compute right.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch.export import ExportedProgram
+
+from ggml_delegate.node_view import Constants, NodeView, node_value, op_name
+
+if TYPE_CHECKING:
+    from ggml_delegate.builder import Builder
+
+MAX_RANK = 8
+FLOAT_DTYPES = (torch.float32,)
+WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+INTEGER_DTYPES = (torch.int32, torch.int64, torch.bool)
+
+
+class OpRule(ABC):
+    """How one op, or a few that differ in nothing but a number, goes to ggml."""
+
+    # Names without the dialect, e.g. "aten.add.Tensor".
+    targets: ClassVar[tuple[str, ...]] = ()
+    # ATen overloads, by the same kind of name, that must not be decomposed on the way here.
+    preserve: ClassVar[tuple[str, ...]] = ()
+    # Whether int32, int64 and bool tensors may come in and go out.
+    integer_inputs: ClassVar[bool] = False
+    # Whether results are read through getitem nodes.
+    outputs_via_getitem: ClassVar[bool] = False
+
+    @abstractmethod
+    def check(self, node: NodeView) -> str | None:
+        """None when the node can be lowered, else the reason; reads metadata only."""
+
+    @abstractmethod
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """Emits IR for a node that check() accepted."""
+
+    def defined_outputs(self, node: NodeView) -> set[int]:
+        """The results that getitem may read, for rules with outputs_via_getitem."""
+        return {0}
+
+
+_RULES: dict[str, OpRule] = {}
+
+
+def register(rule: type[OpRule]) -> type[OpRule]:
+    """Class decorator: adds a rule for its targets.
+
+    Raises:
+        ValueError: when a target has a rule already.
+    """
+    instance = rule()
+    for target in instance.targets:
+        if target in _RULES:
+            raise ValueError(f"{target} has two rules: {_RULES[target]!r} and {instance!r}")
+        _RULES[target] = instance
+    return rule
+
+
+@functools.cache
+def _load_rules() -> None:
+    import ggml_delegate.ops  # noqa: F401  (its modules register their rules)
+
+
+def rules() -> dict[str, OpRule]:
+    """All rules, by target."""
+    _load_rules()
+    return _RULES
+
+
+def find_rule(node: torch.fx.Node) -> OpRule | None:
+    """The rule for a node's op, or None."""
+    return rules().get(op_name(node))
+
+
+def preserved_ops() -> list[torch._ops.OpOverload]:
+    """The ATen overloads that rules want undecomposed."""
+    names = sorted({name for rule in rules().values() for name in rule.preserve})
+    return [_overload(name) for name in names]
+
+
+def _overload(name: str) -> torch._ops.OpOverload:
+    overload = functools.reduce(getattr, name.split("."), torch.ops)
+    assert isinstance(overload, torch._ops.OpOverload), name
+    return overload
+
+
+def check_node(
+    node: torch.fx.Node, program: ExportedProgram, constants: Constants | None = None
+) -> str | None:
+    """None when the delegate can run the node exactly, else a short reason.
+
+    Args:
+        node: a node of `program`'s graph, in the edge or ATen dialect.
+        constants: Constants(program), to save making it for every node.
+    """
+    constants = Constants(program) if constants is None else constants
+    if node.op != "call_function":
+        return f"{node.op} nodes are not computed"
+    if node.target is operator.getitem:
+        return _check_getitem(node, program, constants)
+    rule = find_rule(node)
+    if rule is None:
+        return f"ggml has no rule for {op_name(node) or node.target}"
+    view = NodeView(node, constants)
+    return _check_tensors(view, rule, constants) or rule.check(view)
+
+
+def _check_getitem(
+    node: torch.fx.Node, program: ExportedProgram, constants: Constants
+) -> str | None:
+    producer, index = node.args
+    if not isinstance(producer, torch.fx.Node):
+        return "getitem of no node"
+    rule = find_rule(producer)
+    if rule is None or not rule.outputs_via_getitem:
+        return f"ggml has no rule for results of {op_name(producer) or producer.target}"
+    if index not in rule.defined_outputs(NodeView(producer, constants)):
+        return f"result {index} of {op_name(producer)} is not computed"
+    return check_node(producer, program, constants)
+
+
+def _check_tensors(view: NodeView, rule: OpRule, constants: Constants) -> str | None:
+    """What holds for every op: dense CPU tensors of known dtype, rank and extent."""
+    results = node_value(view.fx)
+    results = results if isinstance(results, (list, tuple)) else [results]
+    if rule.outputs_via_getitem:
+        results = [results[i] for i in rule.defined_outputs(view) if i < len(results)]
+        for user in view.fx.users:
+            if user.target is not operator.getitem:
+                return f"results of {op_name(view.fx)} are read as a whole"
+            if user.users and user.args[1] not in rule.defined_outputs(view):
+                return f"result {user.args[1]} of {op_name(view.fx)} is not computed"
+    named = [("an output", value, False) for value in results]
+    named += [(f"input {node.name}", value, node in constants) for node, value in view.tensors()]
+    for what, value, constant in named:
+        if not isinstance(value, torch.Tensor):
+            return f"{what} is no tensor"
+        reason = _check_tensor(value, constant, rule.integer_inputs)
+        if reason is not None:
+            return f"{what} {reason}"
+    return None
+
+
+def _check_tensor(value: torch.Tensor, constant: bool, integers: bool) -> str | None:
+    allowed = WEIGHT_DTYPES if constant else FLOAT_DTYPES
+    if value.dtype not in allowed and not (integers and value.dtype in INTEGER_DTYPES):
+        return f"has dtype {str(value.dtype).removeprefix('torch.')}, ggml takes float32"
+    if value.device.type not in ("cpu", "meta"):
+        return f"is on {value.device.type}"
+    if value.layout != torch.strided:
+        return f"has layout {value.layout}"
+    if value.dim() > MAX_RANK:
+        return f"has rank {value.dim()}, at most {MAX_RANK} is possible"
+    if any(isinstance(size, int) and size == 0 for size in value.shape):
+        return "has no elements"
+    return None
