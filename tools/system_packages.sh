@@ -13,8 +13,11 @@ need() { # need PACKAGE TEST...: PACKAGE is missing unless TEST succeeds
 need g++ command -v g++
 need flatbuffers-compiler test -x "$(PATH=/usr/bin:/usr/local/bin command -v flatc || true)"
 need libflatbuffers-dev bash -c 'echo "#include <flatbuffers/flatbuffers.h>" | g++ -E -x c++ -'
-need python3 command -v "$python"
-need python3-venv "$python" -c 'import ensurepip, venv'
+package=$(basename "$python") # Debian names its packages like its interpreters
+need "$package" command -v "$python"
+need "$package-venv" "$python" -c 'import ensurepip, venv'
+need "$package-dev" "$python" -c \
+  'import os, sysconfig as s; os.stat(s.get_path("include") + "/Python.h")'
 
 if ((${#missing[@]})); then
   as_root=()
