@@ -4,6 +4,18 @@
 set -euo pipefail
 python=$1
 
+check_version() {
+  local version
+  version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1) || true
+  if [[ ! $version =~ ^3\.1[123]$ ]]; then
+    echo "error: $python is not Python 3.11, 3.12 or 3.13 but: $version" >&2
+    echo "Name one that is: make PYTHON=python3.11 (Debian: apt-get install python3.11)" >&2
+    exit 1
+  fi
+}
+
+if command -v "$python" >/dev/null; then check_version; fi
+
 missing=()
 need() { # need PACKAGE TEST...: PACKAGE is missing unless TEST succeeds
   local package=$1
@@ -21,7 +33,10 @@ need "$package-dev" "$python" -c \
 
 if ((${#missing[@]})); then
   as_root=()
-  if [[ $(id -u) != 0 ]]; then as_root=(sudo -n); fi
+  if [[ $(id -u) != 0 ]]; then
+    as_root=(sudo)
+    if [[ ! -t 0 ]]; then as_root+=(-n); fi # nobody is there to type a password
+  fi
   if ! command -v apt-get >/dev/null || ! "${as_root[@]}" true 2>/dev/null; then
     echo "error: missing system packages: ${missing[*]}" >&2
     echo "Install them as root, with: apt-get install ${missing[*]}" >&2
@@ -32,13 +47,4 @@ if ((${#missing[@]})); then
   "${as_root[@]}" apt-get update -qq
   "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
-
-version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-case $version in
-  3.1[123]) ;;
-  *)
-    echo "error: $python is Python $version; expected 3.11, 3.12 or 3.13." >&2
-    echo "Install python3.11 and its python3.11-venv, then: make PYTHON=python3.11" >&2
-    exit 1
-    ;;
-esac
+check_version
