@@ -40,11 +40,10 @@ class Constants:
         spec = self._targets[node.name]
         target = spec.target
         assert target is not None
-        if spec.kind == InputKind.PARAMETER:
-            return self._program.state_dict[target].detach()
         if target in self._program.state_dict:
-            return self._program.state_dict[target].detach()
-        value = self._program.constants[target]
+            value = self._program.state_dict[target]
+        else:
+            value = self._program.constants[target]
         assert isinstance(value, torch.Tensor)
         return value.detach()
 

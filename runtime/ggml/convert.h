@@ -1,7 +1,7 @@
 // Conversions between the caller's dtypes and the ones inside a graph (float32 and int32).
 #pragma once
 
-#include <executorch/runtime/core/portable_type/scalar_type.h>
+#include <executorch/runtime/core/exec_aten/exec_aten.h>
 
 #include <vector>
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+from torch.export import ExportedProgram, export
+
 from ggml_delegate.native import NativeProgram
 from ggml_delegate.node_view import Constants, node_value
 from ggml_delegate.partitioner import GgmlPartitioner
 from ggml_delegate.registry import check_node
-from torch.export import ExportedProgram, export
 
 _IGNORED = {"executorch_call_delegate", "getitem"}
 

@@ -1,0 +1,216 @@
+"""Whatever a file says, loading or running it ends in an error, never in a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from ggml_delegate import ir, preprocess
+from ggml_delegate.native import NativeProgram
+from tests.harness.ops import lower_ggml
+
+Mutation = Callable[[Any], None]
+
+
+class _Model(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.linear(x)) + 1.0
+
+
+def _lower(
+    monkeypatch: pytest.MonkeyPatch,
+    mutate: Mutation | None = None,
+    mutate_bytes: Callable[[bytes], bytes] | None = None,
+    dynamic: bool = False,
+) -> bytes:
+    serialize = ir.serialize
+
+    def patched(program: Any) -> bytes:
+        if mutate is not None:
+            mutate(program)
+        data = serialize(program)
+        return mutate_bytes(data) if mutate_bytes is not None else data
+
+    monkeypatch.setattr(preprocess.ir, "serialize", patched)
+    torch.manual_seed(0)
+    shapes = ({0: torch.export.Dim("n", min=2, max=32)},) if dynamic else None
+    program, _, _ = lower_ggml(_Model(), (torch.randn(3, 16),), shapes)
+    return bytes(program.buffer)
+
+
+def _fails(buffer: bytes, rows: int = 3) -> str:
+    with pytest.raises(RuntimeError) as error:
+        NativeProgram(buffer).run("forward", [torch.randn(rows, 16)])
+    return str(error.value)
+
+
+def test_the_unchanged_program_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = _lower(monkeypatch, mutate=lambda program: None)
+    x = torch.randn(3, 16)
+    torch.manual_seed(0)
+    torch.testing.assert_close(NativeProgram(buffer).run("forward", [x])[0], _Model()(x))
+
+
+def _op(program: Any, name: str) -> Any:
+    return next(node for node in program.nodes if ir.op_name(node) == name)
+
+
+def _set_identifier(data: bytes) -> bytes:
+    return data[:4] + b"XXXX" + data[8:]
+
+
+def _set(path: str, value: Any) -> Mutation:
+    """Sets program.<path>, e.g. "nodes.0.outputs"."""
+
+    def mutate(program: Any) -> None:
+        *owners, name = path.split(".")
+        target = program
+        for owner in owners:
+            target = target[int(owner)] if owner.isdigit() else getattr(target, owner)
+        setattr(target, name, value)
+
+    return mutate
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "another version": _set("version", 999),
+    "no tensors": _set("tensors", []),
+    "input out of range": _set("inputs", [1_000_000]),
+    "input given twice": lambda p: p.inputs.append(p.inputs[0]),
+    "input is a constant": lambda p: p.inputs.append(
+        next(i for i, t in enumerate(p.tensors) if t.dataKey)
+    ),
+    "output out of range": _set("outputs", [1_000_000]),
+    "output never computed": lambda p: (
+        p.tensors.append(ir.Tensor(dims=[])),
+        p.outputs.append(len(p.tensors) - 1),
+    ),
+    "node input out of range": _set("nodes.0.inputs", [1_000_000, 0, 0]),
+    "node input negative": _set("nodes.0.inputs", [-7, 0, 0]),
+    "node input absent": _set("nodes.0.inputs", [-1, -1, -1]),
+    "node without inputs": _set("nodes.0.inputs", []),
+    "forward reference": lambda p: setattr(p.nodes[0], "inputs", [p.nodes[-1].outputs[0]] * 3),
+    "cyclic reference": lambda p: setattr(p.nodes[0], "inputs", [p.nodes[0].outputs[0]] * 3),
+    "node output defined twice": lambda p: setattr(p.nodes[1], "outputs", p.nodes[0].outputs),
+    "node output is an input": lambda p: setattr(p.nodes[0], "outputs", [p.inputs[0]]),
+    "node with no output": _set("nodes.0.outputs", []),
+    "node with two outputs": lambda p: p.nodes[0].outputs.append(p.nodes[1].outputs[0]),
+    "unknown op": lambda p: (setattr(p.nodes[0], "opType", 0), setattr(p.nodes[0], "op", None)),
+    "op beyond the union": _set("nodes.0.opType", 250),
+    "missing nodes": _set("nodes", []),
+    "weight key unknown": lambda p: [
+        setattr(t, "dataKey", "ggml/none") for t in p.tensors if t.dataKey
+    ],
+    "weight too large": lambda p: [
+        setattr(t, "dims", [ir.Dim(value=1 << 20, expr=-1)] * 2) for t in p.tensors if t.dataKey
+    ],
+    "weight of other sizes": lambda p: [
+        setattr(t, "dims", list(reversed(t.dims))) for t in p.tensors if t.dataKey
+    ],
+    "weight with a wrong dtype": lambda p: [
+        setattr(t, "dtype", ir.DType.Int64) for t in p.tensors if t.dataKey
+    ],
+    "unknown dtype": _set("tensors.0.dtype", 77),
+    "rank 9": _set("tensors.0.dims", [ir.Dim(value=1, expr=-1)] * 9),
+    "size negative": _set("tensors.0.dims", [ir.Dim(value=-3, expr=-1)] * 2),
+    "sizes overflow": lambda p: [
+        setattr(t, "dims", [ir.Dim(value=1 << 39, expr=-1)] * 8) for t in p.tensors if not t.dataKey
+    ],
+    "intermediate of other sizes": lambda p: setattr(
+        p.tensors[p.nodes[0].outputs[0]], "dims", [ir.Dim(value=5, expr=-1)]
+    ),
+    "dim order of another rank": _set("tensors.0.dimOrder", [0, 1, 2]),
+    "dim order with a repeat": _set("tensors.0.dimOrder", [1, 1]),
+    "expression out of range": _set("tensors.0.dims", [ir.Dim(value=3, expr=9)] * 2),
+    "scalar as a tensor": lambda p: (
+        setattr(p.tensors[p.inputs[0]], "isScalar", True),
+        setattr(p.tensors[p.inputs[0]], "dims", []),
+    ),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS.keys())
+def test_a_wrong_program_is_an_error(monkeypatch: pytest.MonkeyPatch, mutation: Mutation) -> None:
+    assert _fails(_lower(monkeypatch, mutate=mutation))
+
+
+DYNAMIC: dict[str, Mutation] = {
+    "symbol bound by nothing": _set("bindings", []),
+    "binding of an unknown symbol": _set("bindings.0.symbol", 5),
+    "binding of an unknown input": _set("bindings.0.input", 5),
+    "binding of an unknown dimension": _set("bindings.0.dim", 7),
+    "binding scaled by zero": _set("bindings.0.scale", 0),
+    "bounds reversed": lambda p: (
+        setattr(p.symbols[0], "min", 9),
+        setattr(p.symbols[0], "max", 3),
+    ),
+    "expression empty": _set("exprs.0.tokens", []),
+    "expression lacks operands": _set("exprs.0.tokens", [ir.ExprToken(op=ir.ExprOp.Add, value=0)]),
+    "expression leaves two values": _set(
+        "exprs.0.tokens", [ir.ExprToken(op=ir.ExprOp.Const, value=3)] * 2
+    ),
+    "expression names an unknown symbol": _set(
+        "exprs.0.tokens", [ir.ExprToken(op=ir.ExprOp.Symbol, value=5)]
+    ),
+    "unknown operator": _set("exprs.0.tokens", [ir.ExprToken(op=99, value=5)]),
+    "division by zero": lambda p: setattr(
+        p.exprs[0],
+        "tokens",
+        [
+            ir.ExprToken(op=ir.ExprOp.Symbol, value=0),
+            ir.ExprToken(op=ir.ExprOp.Const, value=0),
+            ir.ExprToken(op=ir.ExprOp.FloorDiv, value=0),
+        ],
+    ),
+    "overflow": lambda p: setattr(
+        p.exprs[0],
+        "tokens",
+        [
+            ir.ExprToken(op=ir.ExprOp.Const, value=(1 << 62)),
+            ir.ExprToken(op=ir.ExprOp.Const, value=(1 << 62)),
+            ir.ExprToken(op=ir.ExprOp.Mul, value=0),
+        ],
+    ),
+    "above its bound": _set("exprs.0.tokens", [ir.ExprToken(op=ir.ExprOp.Const, value=1000)]),
+}
+
+
+@pytest.mark.parametrize("mutation", DYNAMIC.values(), ids=DYNAMIC.keys())
+def test_a_wrong_size_expression_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, mutation: Mutation
+) -> None:
+    assert _fails(_lower(monkeypatch, mutate=mutation, dynamic=True))
+
+
+def test_a_wrong_identifier_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = _fails(_lower(monkeypatch, mutate_bytes=_set_identifier))
+    assert "GGIR" in message
+
+
+@pytest.mark.parametrize("keep", [0, 1, 7, 15, 16, 40, 100, 200, -8, -1])
+def test_truncated_bytes_are_an_error(monkeypatch: pytest.MonkeyPatch, keep: int) -> None:
+    assert _fails(_lower(monkeypatch, mutate_bytes=lambda data: data[:keep]))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_bytes_in_a_program_never_crash(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def scramble(data: bytes) -> bytes:
+        changed = bytearray(data)
+        for _ in range(1 + seed % 4):
+            place = int(torch.randint(8, len(changed), (1,), generator=generator))
+            changed[place] = int(torch.randint(0, 256, (1,), generator=generator))
+        return bytes(changed)
+
+    buffer = _lower(monkeypatch, mutate_bytes=scramble)
+    try:
+        NativeProgram(buffer).run("forward", [torch.randn(3, 16)])
+    except RuntimeError:
+        pass  # an error is right; so is a result, when the change meant nothing
