@@ -1,0 +1,40 @@
+"""Graph rewrites that help every backend, applied to a program before it is partitioned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch.export import ExportedProgram
+
+from ggml_delegate.passes.fold_batch_norm import (
+    FoldNote,
+    FoldResult,
+    fold_batch_norm,
+    fold_batch_norm_with_notes,
+)
+
+Pass = Callable[[ExportedProgram], ExportedProgram]
+
+PASSES: tuple[Pass, ...] = (fold_batch_norm,)
+"""All passes in the order in which they run."""
+
+
+def apply_passes(program: ExportedProgram) -> ExportedProgram:
+    """Runs `PASSES` over an ATen-dialect program and returns the result.
+
+    `program` is left as it was.
+    """
+    for rewrite in PASSES:
+        program = rewrite(program)
+    return program
+
+
+__all__ = [
+    "PASSES",
+    "FoldNote",
+    "FoldResult",
+    "Pass",
+    "apply_passes",
+    "fold_batch_norm",
+    "fold_batch_norm_with_notes",
+]
