@@ -55,11 +55,12 @@ def op_name(node: torch.fx.Node) -> str:
     """
     if node.op != "call_function":
         return ""
-    name = getattr(node.target, "__name__", "")
-    overload = getattr(node.target, "_op", node.target)
+    overload = node.target
+    if not isinstance(overload, torch._ops.OpOverload):
+        overload = getattr(overload, "_op", None)  # an edge overload wraps ATen's
     if isinstance(overload, torch._ops.OpOverload):
         return f"{overload.namespace}.{overload._opname}.{overload._overloadname}"
-    return str(name)
+    return str(getattr(node.target, "__name__", ""))
 
 
 def node_value(node: object) -> Any:
