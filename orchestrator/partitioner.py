@@ -103,9 +103,10 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             # delegate. Those nodes are in the edge dialect, whose ops have no entry here: one that
             # is left by then has a kernel, or `partition` would have raised.
             # Bodies of control flow are not partitioned.
-            return node.graph is ep.graph and any(
-                node_filter(node) for node_filter in filters.get(node.target, ())
-            )
+            op = node.target
+            if not isinstance(op, torch._ops.OpOverload) or node.graph is not ep.graph:
+                return False
+            return any(node_filter(node) for node_filter in filters.get(op, ()))
 
         return list(filters), keep
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch.export import ExportedProgram
@@ -85,3 +86,8 @@ def _tensor(node: Node) -> TensorReport:
         return TensorReport(node.name, type(value).__name__, (), 0)
     sizes = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
     return TensorReport(node.name, str(value.dtype).removeprefix("torch."), sizes, nbytes(node))
+
+
+def rename(method: MethodReport, name: str) -> MethodReport:
+    """Return a report under the method's own name, which a partitioner does not know."""
+    return replace(method, name=name)

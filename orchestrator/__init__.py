@@ -1,0 +1,51 @@
+"""Cost-based placement of PyTorch models on several ExecuTorch backends."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from orchestrator.quiet import quiet_imports
+
+if TYPE_CHECKING:
+    from orchestrator.backends import BackendError
+    from orchestrator.export import ModelError
+    from orchestrator.lowering import lower
+    from orchestrator.partitioner import OrchestratorPartitioner
+    from orchestrator.program import LoweredProgram
+    from orchestrator.report.data import Report
+    from orchestrator.report.embed import read_report
+    from orchestrator.report.text import render_text
+
+__all__ = [
+    "BackendError",
+    "LoweredProgram",
+    "ModelError",
+    "OrchestratorPartitioner",
+    "Report",
+    "lower",
+    "read_report",
+    "render_text",
+]
+
+# Imported on first use: torch and ExecuTorch take seconds to import, and the planner and the
+# reports need neither.
+_HOMES = {
+    "BackendError": "orchestrator.backends",
+    "LoweredProgram": "orchestrator.program",
+    "ModelError": "orchestrator.export",
+    "OrchestratorPartitioner": "orchestrator.partitioner",
+    "Report": "orchestrator.report.data",
+    "lower": "orchestrator.lowering",
+    "read_report": "orchestrator.report.embed",
+    "render_text": "orchestrator.report.text",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with quiet_imports():
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

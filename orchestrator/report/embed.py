@@ -1,0 +1,38 @@
+"""Carrying a report inside a .pte, as named data.
+
+Named data lies in a segment of its own that runtimes read only when asked for the key: it costs
+no time and no memory at run time, and every ExecuTorch runtime ignores it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.pte import read_named_data
+from orchestrator.report.data import Report, ReportError
+
+if TYPE_CHECKING:
+    from executorch.exir import EdgeProgramManager
+
+KEY = "orchestrator.report.json"
+
+
+def embed_report(edge: EdgeProgramManager, report: Report) -> None:
+    """Add a report to a program that is about to become a .pte by `edge.to_executorch()`."""
+    # The manager has no public way to add named data of one's own.
+    edge._named_data_store.add_named_data(KEY, report.to_json().encode())
+
+
+def read_report(path: Path) -> Report:
+    """Return the report inside a .pte.
+
+    Raises:
+        PteError: not an ExecuTorch program, or a damaged one.
+        ReportError: a program without a report, or with one that this version cannot read.
+        OSError: the file cannot be read.
+    """
+    data = read_named_data(path, KEY)
+    if data is None:
+        raise ReportError(f"{path} holds no report; it was not made by orchestrator.lower()")
+    return Report.from_json(data)
