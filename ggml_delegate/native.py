@@ -149,9 +149,7 @@ class NativeProgram:
             backends=tuple(info.backends),
         )
 
-    def run(
-        self, method: str, inputs: Sequence[Input], *, relayout: bool = False
-    ) -> list[Output]:
+    def run(self, method: str, inputs: Sequence[Input], *, relayout: bool = False) -> list[Output]:
         """Runs a method.
 
         Tensors must have the method's dtype, its sizes (at most its upper bounds where they are

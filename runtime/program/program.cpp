@@ -1,0 +1,171 @@
+#include "runtime/program/program.h"
+
+#include <executorch/extension/data_loader/buffer_data_loader.h>
+#include <executorch/extension/data_loader/mmap_data_loader.h>
+#include <executorch/runtime/platform/runtime.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "runtime/program/errors.h"
+#include "runtime/program/log_capture.h"
+
+namespace orchestrator {
+namespace {
+
+using executorch::extension::BufferDataLoader;
+using executorch::extension::MmapDataLoader;
+using executorch::runtime::DataLoader;
+using executorch::runtime::Error;
+using executorch::runtime::Result;
+
+constexpr char kGgmlBackend[] = "GgmlBackend";
+constexpr size_t kProgramAlignment = 16;  // what ExecuTorch demands of a program's first byte
+
+int64_t now_ns() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+}
+
+}  // namespace
+
+std::unique_ptr<Program> Program::from_file(const std::string& path, const LoadOptions& options) {
+  executorch::runtime::runtime_init();
+  LogCapture log;
+  Result<MmapDataLoader> loader =
+      MmapDataLoader::from(path.c_str(), MmapDataLoader::MlockConfig::NoMlock);
+  if (!loader.ok()) {
+    throw ProgramError("'" + path + "' cannot be opened", loader.error(), log.take());
+  }
+  return std::unique_ptr<Program>(
+      new Program("'" + path + "'", std::make_unique<MmapDataLoader>(std::move(loader.get())),
+                  nullptr, options));
+}
+
+std::unique_ptr<Program> Program::from_bytes(std::shared_ptr<const void> owner, const void* data,
+                                             size_t size, const LoadOptions& options) {
+  executorch::runtime::runtime_init();
+  const LogCapture log;
+  if (reinterpret_cast<uintptr_t>(data) % kProgramAlignment != 0) {
+    auto copy = std::make_shared<AlignedBuffer>(size);
+    std::memcpy(copy->data(), data, size);
+    data = copy->data();
+    owner = std::move(copy);
+  }
+  return std::unique_ptr<Program>(new Program("program of " + std::to_string(size) + " bytes",
+                                              std::make_unique<BufferDataLoader>(data, size),
+                                              std::move(owner), options));
+}
+
+Program::Program(std::string source, std::unique_ptr<DataLoader> loader,
+                 std::shared_ptr<const void> owner, const LoadOptions& options)
+    : source_(std::move(source)),
+      owner_(std::move(owner)),
+      loader_(std::move(loader)),
+      threads_(options.num_threads) {
+  LogCapture log;
+  using Verification = executorch::runtime::Program::Verification;
+  Result<executorch::runtime::Program> program =
+      executorch::runtime::Program::load(loader_.get(), Verification::InternalConsistency);
+  if (!program.ok()) {
+    throw ProgramError(source_ + " is not a usable program", program.error(), log.take());
+  }
+  program_.emplace(std::move(program.get()));
+  for (size_t i = 0; i < program_->num_methods(); ++i) {
+    const Result<const char*> name = program_->get_method_name(i);
+    if (!name.ok()) {
+      throw ProgramError(source_ + " has a method without a name", name.error(), log.take());
+    }
+    method_names_.emplace_back(name.get());
+  }
+  if (threads_.is_explicit()) {
+    Error error = ggml_options_.set_option("num_threads", threads_.count());
+    if (error == Error::Ok) {
+      error = backend_options_.set_options(kGgmlBackend, ggml_options_.view());
+    }
+    if (error != Error::Ok) {
+      throw ProgramError(source_ + ": backend options cannot be set", error, log.take());
+    }
+  }
+  if (options.etdump) {
+    tracer_ = std::make_unique<executorch::etdump::ETDumpGen>();
+  }
+}
+
+void Program::check_name(const std::string& name) const {
+  if (std::find(method_names_.begin(), method_names_.end(), name) == method_names_.end()) {
+    throw InputValueError(source_ + " has no method '" + name +
+                          "'; it has: " + join(method_names_, ", "));
+  }
+}
+
+MethodInfo Program::peek(const std::string& name) const {
+  check_name(name);
+  LogCapture log;
+  const auto meta = program_->method_meta(name.c_str());
+  if (!meta.ok()) {
+    throw ProgramError(source_ + ": method '" + name + "' cannot be read", meta.error(),
+                       log.take());
+  }
+  return read_method_info(meta.get(), source_);
+}
+
+LoadedMethod& Program::loaded(const std::string& name) {
+  auto found = methods_.find(name);
+  if (found == methods_.end()) {
+    const ThreadLimit::Scope scope(threads_);
+    auto method =
+        std::make_unique<LoadedMethod>(*program_, source_, name, backend_options_, tracer_.get());
+    found = methods_.emplace(name, std::move(method)).first;
+  }
+  return *found->second;
+}
+
+MethodInfo Program::method(const std::string& name) {
+  check_name(name);
+  std::lock_guard<std::mutex> lock(mutex_);
+  return loaded(name).info();
+}
+
+std::vector<Output> Program::run(const std::string& name, const std::vector<Input>& inputs,
+                                 RunTimes* times) {
+  check_name(name);
+  std::lock_guard<std::mutex> lock(mutex_);
+  LoadedMethod& method = loaded(name);
+  const ThreadLimit::Scope scope(threads_);
+  const int64_t start = now_ns();
+  method.set_inputs(inputs);
+  const int64_t ready = now_ns();
+  method.execute();
+  const int64_t done = now_ns();
+  std::vector<Output> outputs = method.take_outputs();
+  if (times != nullptr) {
+    *times = RunTimes{done - ready, now_ns() - start};
+  }
+  return outputs;
+}
+
+void Program::unload(const std::string& name) {
+  check_name(name);
+  std::lock_guard<std::mutex> lock(mutex_);
+  methods_.erase(name);
+}
+
+std::vector<uint8_t> Program::take_etdump() {
+  if (tracer_ == nullptr) {
+    throw InputValueError(source_ + " was not loaded to record a profile: load it with etdump");
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  const executorch::etdump::ETDumpResult dump = tracer_->get_etdump_data();
+  const std::unique_ptr<void, decltype(&std::free)> owner(dump.buf, &std::free);
+  const auto* bytes = static_cast<const uint8_t*>(dump.buf);
+  std::vector<uint8_t> copy(bytes, bytes + dump.size);
+  tracer_->reset();
+  return copy;
+}
+
+}  // namespace orchestrator

@@ -1,0 +1,85 @@
+// An ExecuTorch program (.pte): loading, metadata, running.
+#pragma once
+
+#include <executorch/devtools/etdump/etdump_flatcc.h>
+#include <executorch/runtime/backend/options.h>
+#include <executorch/runtime/core/data_loader.h>
+#include <executorch/runtime/executor/program.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/program/method.h"
+#include "runtime/program/tensor.h"
+#include "runtime/program/threads.h"
+
+namespace orchestrator {
+
+struct LoadOptions {
+  int num_threads = 0;  // see ThreadLimit
+  bool etdump = false;  // record a profile of loading and running methods
+};
+
+// What a run cost, in nanoseconds of wall time.
+struct RunTimes {
+  int64_t execute_ns = 0;  // the method itself
+  int64_t total_ns = 0;    // with inputs checked and handed over, and outputs collected
+};
+
+// All members may be called from any thread. Runs of one program go one after another; different
+// programs run at once. Methods load when they are first needed and stay loaded.
+class Program {
+ public:
+  // Maps a file; the file must not change while the program is alive.
+  // Throws ProgramError, for an unreadable, truncated or corrupt file.
+  static std::unique_ptr<Program> from_file(const std::string& path, const LoadOptions& options);
+  // Uses bytes in place; `owner` keeps them alive and unchanged. Bytes that are not aligned to
+  // 16 are copied. Throws ProgramError.
+  static std::unique_ptr<Program> from_bytes(std::shared_ptr<const void> owner, const void* data,
+                                             size_t size, const LoadOptions& options);
+
+  const std::vector<std::string>& method_names() const { return method_names_; }
+  int num_threads() const { return threads_.count(); }
+  // Where the program comes from, for messages.
+  const std::string& source() const { return source_; }
+
+  // Metadata without loading the method: see read_method_info(). Throws ProgramError, and
+  // InputValueError for an unknown name, as do the next three.
+  MethodInfo peek(const std::string& name) const;
+  // Loads the method first.
+  MethodInfo method(const std::string& name);
+  // Runs a method. Throws InputTypeError and InputValueError too.
+  std::vector<Output> run(const std::string& name, const std::vector<Input>& inputs,
+                          RunTimes* times = nullptr);
+  // Frees a method's memory and delegates; does nothing if it is not loaded.
+  void unload(const std::string& name);
+
+  // The profile recorded since the last call, in ExecuTorch's ETDump format; empty if nothing ran.
+  // Throws InputValueError if the program was not loaded to record one.
+  std::vector<uint8_t> take_etdump();
+
+ private:
+  Program(std::string source, std::unique_ptr<executorch::runtime::DataLoader> loader,
+          std::shared_ptr<const void> owner, const LoadOptions& options);
+  LoadedMethod& loaded(const std::string& name);
+  void check_name(const std::string& name) const;
+
+  const std::string source_;
+  const std::shared_ptr<const void> owner_;
+  const std::unique_ptr<executorch::runtime::DataLoader> loader_;
+  const ThreadLimit threads_;
+  std::optional<executorch::runtime::Program> program_;
+  std::vector<std::string> method_names_;
+  executorch::runtime::BackendOptions<1> ggml_options_;
+  executorch::runtime::LoadBackendOptionsMap backend_options_;
+  std::unique_ptr<executorch::etdump::ETDumpGen> tracer_;
+  std::mutex mutex_;  // guards all below, and tracer_
+  std::map<std::string, std::unique_ptr<LoadedMethod>> methods_;
+};
+
+}  // namespace orchestrator

@@ -1,0 +1,129 @@
+// The Python module _ggml_delegate._runtime: programs, in terms of buffers. It links no PyTorch;
+// ggml_delegate/native.py turns tensors into buffers and back.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/program/program.h"
+#include "runtime/python/conversions.h"
+#include "runtime/python/exceptions.h"
+
+namespace py = pybind11;
+
+namespace orchestrator {
+namespace {
+
+// The bytes of a read-only buffer stay where they are; those of a writable one could change after
+// they were verified, so they are copied.
+std::unique_ptr<Program> load_bytes(const py::buffer& source, const LoadOptions& options) {
+  const py::buffer_info info = source.request();
+  if (info.ndim != 1 || info.itemsize != 1 || (info.size > 1 && info.strides[0] != 1)) {
+    throw py::value_error("a program must be one contiguous block of bytes");
+  }
+  const auto size = static_cast<size_t>(info.size);
+  std::shared_ptr<const void> owner;
+  const void* data = info.ptr;
+  if (info.readonly) {
+    owner = keep_alive(source);
+  } else {
+    auto copy = std::make_shared<AlignedBuffer>(size);
+    std::copy_n(static_cast<const std::byte*>(data), size, copy->data());
+    data = copy->data();
+    owner = std::move(copy);
+  }
+  const py::gil_scoped_release release;
+  return Program::from_bytes(std::move(owner), data, size, options);
+}
+
+std::unique_ptr<Program> load(const py::object& source, int num_threads, bool etdump) {
+  if (num_threads < 0) {
+    throw py::value_error("num_threads: expected 0 (ExecuTorch's default) or more, found " +
+                          std::to_string(num_threads));
+  }
+  const LoadOptions options{num_threads, etdump};
+  if (py::isinstance<py::str>(source)) {
+    const std::string path =
+        py::reinterpret_steal<py::bytes>(PyUnicode_EncodeFSDefault(source.ptr()));
+    const py::gil_scoped_release release;
+    return Program::from_file(path, options);
+  }
+  if (!py::isinstance<py::buffer>(source)) {
+    throw py::type_error("a program is a path (str) or its bytes, found " +
+                         py::str(py::type::of(source)).cast<std::string>());
+  }
+  return load_bytes(py::reinterpret_borrow<py::buffer>(source), options);
+}
+
+py::list run(Program& program, const std::string& method, const py::sequence& inputs) {
+  const InputBuffers buffers(inputs);
+  std::vector<Output> outputs;
+  {
+    const py::gil_scoped_release release;
+    outputs = program.run(method, buffers.inputs());
+  }
+  return to_python(std::move(outputs));
+}
+
+void define_infos(py::module_& module) {
+  py::class_<ValueInfo>(module, "ValueInfo", "What a method expects or returns at one place.")
+      .def_property_readonly("kind", [](const ValueInfo& info) { return kind_name(info.tag); })
+      .def_property_readonly("value", [](const ValueInfo& info) { return to_python(info.value); })
+      .def_property_readonly(
+          "dtype",
+          [](const ValueInfo& info) { return info.tensor.dtype ? info.tensor.dtype->name : ""; })
+      .def_property_readonly(
+          "sizes", [](const ValueInfo& info) { return py::tuple(py::cast(info.tensor.sizes)); })
+      .def_property_readonly(
+          "dim_order",
+          [](const ValueInfo& info) {
+            const auto& order = info.tensor.dim_order;
+            return py::tuple(py::cast(std::vector<int>(order.begin(), order.end())));
+          })
+      .def_property_readonly("is_dynamic",
+                             [](const ValueInfo& info) { return info.tensor.is_dynamic; })
+      .def_property_readonly("is_memory_planned",
+                             [](const ValueInfo& info) { return info.tensor.is_memory_planned; })
+      .def("__str__", &describe);
+  py::class_<MethodInfo>(module, "MethodInfo", "Inputs, outputs and backends of a method.")
+      .def_readonly("name", &MethodInfo::name)
+      .def_readonly("inputs", &MethodInfo::inputs)
+      .def_readonly("outputs", &MethodInfo::outputs)
+      .def_readonly("backends", &MethodInfo::backends);
+}
+
+void define_program(py::module_& module) {
+  const py::call_guard<py::gil_scoped_release> no_gil;
+  py::class_<Program>(module, "Program", "A loaded ExecuTorch program.")
+      .def(py::init(&load), py::arg("source"), py::kw_only(), py::arg("num_threads") = 0,
+           py::arg("etdump") = false)
+      .def("method_names", &Program::method_names)
+      .def("peek", &Program::peek, py::arg("method"), no_gil)
+      .def("method", &Program::method, py::arg("method"), no_gil)
+      .def("run", &run, py::arg("method"), py::arg("inputs"))
+      .def("unload", &Program::unload, py::arg("method"), no_gil)
+      .def("etdump",
+           [](Program& program) {
+             const std::vector<uint8_t> dump = [&] {
+               const py::gil_scoped_release release;
+               return program.take_etdump();
+             }();
+             return py::bytes(reinterpret_cast<const char*>(dump.data()), dump.size());
+           })
+      .def_property_readonly("num_threads", &Program::num_threads)
+      .def_property_readonly("source", &Program::source);
+}
+
+}  // namespace
+}  // namespace orchestrator
+
+PYBIND11_MODULE(_runtime, module) {
+  module.doc() = "Native runtime: loads ExecuTorch programs and runs them on buffers.";
+  orchestrator::define_exceptions(module);
+  orchestrator::define_tensor(module);
+  orchestrator::define_infos(module);
+  orchestrator::define_program(module);
+}

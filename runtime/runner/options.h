@@ -1,0 +1,39 @@
+// The runner's command line.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace orchestrator {
+
+struct Options {
+  struct InputFile {
+    std::string path;
+    bool is_raw = false;
+  };
+
+  std::string model;
+  std::string method = "forward";
+  std::vector<InputFile> inputs;                  // for the tensor inputs, in order
+  std::map<size_t, std::vector<int64_t>> shapes;  // by number of the input
+  std::optional<uint64_t> seed;
+  std::string output_dir;
+  std::vector<std::string> outputs;  // for the outputs, in order
+  int threads = 0;
+  int warmup = 0;
+  int runs = 1;
+  std::string json;
+  std::string etdump;
+  bool list = false;
+  bool help = false;
+};
+
+// Parses the arguments after the program's name. Throws ExitError(kBadUsage).
+Options parse_options(const std::vector<std::string>& arguments);
+
+extern const char kHelp[];
+
+}  // namespace orchestrator
