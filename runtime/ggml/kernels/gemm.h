@@ -1,0 +1,56 @@
+// Matrix products of float32 rows with weights that are packed into panels of columns.
+#pragma once
+
+#include <ggml.h>
+
+#include <cstdint>
+#include <limits>
+
+namespace ggml_delegate {
+
+// Columns per panel of a packed weight; the schema's layout [ceil(n / 16), k, 16].
+inline constexpr int64_t kPanelWidth = 16;
+
+// How the right factor [k, n] lies in memory.
+enum class Columns {
+  Packed,     // [ceil(n / 16), k, 16], zero beyond n
+  RowMajor,   // [k, n], rows `stride` apart
+  Transposed  // [n, k], rows `stride` apart
+};
+
+struct RightFactor {
+  Columns columns = Columns::Packed;
+  ggml_type type = GGML_TYPE_F32;  // F16 and BF16 only when packed
+  const void* data = nullptr;
+  int64_t stride = 0;  // in elements; unused when packed
+};
+
+// Rows of the left factor [m, k].
+struct LeftFactor {
+  // Elements k0 .. k0 + count of rows row0 .. row0 + rows, one after another, to `block`.
+  using Gather = void (*)(const void* context, int64_t row0, int64_t rows, int64_t k0,
+                          int64_t count, float* block);
+  const float* data = nullptr;  // rows `stride` elements apart, or null
+  int64_t stride = 0;
+  Gather gather = nullptr;  // where data is null
+  const void* context = nullptr;
+};
+
+// result = clamp(left @ right + bias, min, max)
+struct Gemm {
+  int64_t m = 0;
+  int64_t n = 0;
+  int64_t k = 0;
+  LeftFactor left;
+  RightFactor right;
+  float* result = nullptr;  // [m, n], rows `result_stride` elements apart
+  int64_t result_stride = 0;
+  const float* bias = nullptr;  // [n] or null
+  float min = -std::numeric_limits<float>::infinity();
+  float max = std::numeric_limits<float>::infinity();
+};
+
+// Thread `ith` of `nth` computes its share of the result. m, n and k are at least 1.
+void gemm(const Gemm& op, int ith, int nth);
+
+}  // namespace ggml_delegate
