@@ -68,6 +68,24 @@ py::list run(Program& program, const std::string& method, const py::sequence& in
   return to_python(std::move(outputs));
 }
 
+// The times of `runs` runs after `warmup` more, in nanoseconds: of the method alone, without handing
+// inputs and outputs over.
+std::vector<int64_t> time_runs(Program& program, const std::string& method,
+                               const py::sequence& inputs, int runs, int warmup) {
+  if (runs < 1 || warmup < 0) {
+    throw py::value_error("runs: expected 1 or more; warmup: expected 0 or more");
+  }
+  const InputBuffers buffers(inputs);
+  std::vector<int64_t> times;
+  const py::gil_scoped_release release;
+  for (int i = -warmup; i < runs; ++i) {
+    RunTimes run;
+    program.run(method, buffers.inputs(), &run);
+    if (i >= 0) times.push_back(run.execute_ns);
+  }
+  return times;
+}
+
 void define_infos(py::module_& module) {
   py::class_<ValueInfo>(module, "ValueInfo", "What a method expects or returns at one place.")
       .def_property_readonly("kind", [](const ValueInfo& info) { return kind_name(info.tag); })
@@ -104,6 +122,8 @@ void define_program(py::module_& module) {
       .def("peek", &Program::peek, py::arg("method"), no_gil)
       .def("method", &Program::method, py::arg("method"), no_gil)
       .def("run", &run, py::arg("method"), py::arg("inputs"))
+      .def("time", &time_runs, py::arg("method"), py::arg("inputs"), py::kw_only(),
+           py::arg("runs"), py::arg("warmup"))
       .def("unload", &Program::unload, py::arg("method"), no_gil)
       .def("etdump",
            [](Program& program) {

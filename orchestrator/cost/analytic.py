@@ -1,0 +1,160 @@
+"""Estimated times from shapes alone: the roofline model.
+
+An op takes the longer of its arithmetic at the backend's rate and its memory traffic at the
+machine's bandwidth (Williams, Waterman, Patterson, "Roofline", CACM 2009), plus a constant per op.
+It needs no measurement and knows every backend; the rates are coarse, so use it to rank, not to
+promise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Node
+
+from orchestrator.graph import expected_shape, is_getitem, is_view, op_name
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one thread of a backend does.
+
+    gflops: multiply-adds count as two. gbytes: memory bandwidth in GB/s. op_ns: per op.
+    """
+
+    gflops: float
+    gbytes: float
+    op_ns: float
+
+
+# Op families by the ATen op's name (without namespace and overload).
+_PRODUCTS = {"convolution", "linear", "addmm", "mm", "bmm", "scaled_dot_product_attention"}
+_TRANSCENDENTAL = {
+    "gelu",
+    "sigmoid",
+    "tanh",
+    "silu",
+    "exp",
+    "log",
+    "_softmax",
+    "_log_softmax",
+    "elu",
+    "softplus",
+    "pow",
+    "native_layer_norm",
+    "layer_norm",
+    "native_group_norm",
+    "group_norm",
+    "rms_norm",
+}
+_TRANSCENDENTAL_FLOPS = 12.0
+
+# One thread, float32, a 2.5 GHz x86-64 core with AVX2. Measured on this project's own benchmarks;
+# other machines differ by a factor that is much the same for all.
+RATES: dict[str, dict[str, Rates]] = {
+    "xnnpack": {
+        "product": Rates(45.0, 8.0, 600.0),
+        "depthwise": Rates(18.0, 8.0, 600.0),
+        "other": Rates(8.0, 8.0, 400.0),
+    },
+    "ggml": {
+        "product": Rates(40.0, 8.0, 400.0),
+        "depthwise": Rates(18.0, 8.0, 400.0),
+        "other": Rates(8.0, 8.0, 300.0),
+    },
+    "portable": {
+        "product": Rates(0.8, 2.0, 500.0),
+        "depthwise": Rates(0.3, 2.0, 500.0),
+        "other": Rates(0.5, 1.0, 400.0),
+    },
+}
+# For a backend that nobody has measured.
+DEFAULT_RATES = RATES["ggml"]
+
+# A delegate call: arguments checked and handed over.
+CALL_OVERHEAD_NS = {"ggml": 2_000.0, "xnnpack": 3_000.0}
+DEFAULT_CALL_OVERHEAD_NS = 3_000.0
+# Changing a tensor's dim order, ns per byte of the tensor.
+CONVERT_NS_PER_BYTE = 0.35
+
+
+def estimate_ns(nodes: Sequence[Node], backend: str, threads: int) -> float:
+    """The time of an atom on a backend, in nanoseconds.
+
+    Args:
+        nodes: the atom's.
+        backend: a name; one without rates of its own counts as ggml.
+        threads: that the backend uses; arithmetic scales with them, kernels of ExecuTorch do not.
+    """
+    table = RATES.get(backend, DEFAULT_RATES)
+    scale = 1.0 if backend == "portable" else max(threads, 1) ** 0.85
+    total = 0.0
+    for position, node in enumerate(nodes):
+        if is_view(node) or is_getitem(node):
+            continue
+        rates = table[family(node)]
+        # What follows in an atom is fused: it costs arithmetic, no further memory traffic.
+        traffic = _bytes(node) / rates.gbytes if position == 0 or backend == "portable" else 0.0
+        total += max(flops(node) / rates.gflops, traffic) / scale + rates.op_ns
+    return total
+
+
+def family(node: Node) -> str:
+    """The family of a node: product, depthwise or other."""
+    name = _base_name(node)
+    if name == "convolution" and _groups(node) > 1:
+        return "depthwise"
+    return "product" if name in _PRODUCTS else "other"
+
+
+def flops(node: Node) -> float:
+    """Floating-point operations of a node, a multiply-add counting as two."""
+    out = _elements(node)
+    name = _base_name(node)
+    inputs = [expected_shape(n.meta["val"]) for n in node.all_input_nodes if _is_tensor(n)]
+    if name == "convolution":
+        weight = inputs[1]
+        per_output = math.prod(weight[1:])
+        if node.args[6]:  # transposed: every input element meets every weight of its channel
+            return 2.0 * math.prod(inputs[0]) * per_output
+        return 2.0 * out * per_output
+    if name in ("linear", "mm", "bmm"):
+        return 2.0 * out * inputs[0][-1]
+    if name == "addmm":
+        return 2.0 * out * inputs[1][-1]
+    if name == "scaled_dot_product_attention":
+        return 4.0 * math.prod(inputs[0]) * inputs[1][-2]
+    work = max([out, *(math.prod(shape) for shape in inputs)], default=out)
+    return work * (_TRANSCENDENTAL_FLOPS if name in _TRANSCENDENTAL else 1.0)
+
+
+def _base_name(node: Node) -> str:
+    parts = op_name(node).split(".")
+    return parts[1].removesuffix("_copy") if len(parts) > 1 else parts[0]
+
+
+def _groups(node: Node) -> int:
+    groups = node.args[8] if len(node.args) > 8 else 1
+    return groups if isinstance(groups, int) else 1
+
+
+def _is_tensor(node: Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _elements(node: Node) -> float:
+    value = node.meta.get("val")
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return float(
+        sum(math.prod(expected_shape(item)) for item in values if isinstance(item, torch.Tensor))
+    )
+
+
+def _bytes(node: Node) -> float:
+    tensors = [n.meta["val"] for n in node.all_input_nodes if _is_tensor(n)]
+    value = node.meta.get("val")
+    tensors += [value] if isinstance(value, torch.Tensor) else []
+    return float(sum(math.prod(expected_shape(t)) * t.element_size() for t in tensors))

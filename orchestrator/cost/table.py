@@ -1,0 +1,154 @@
+"""Measured times on disk: one SQLite file that several processes may use at once."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.cost.environment import Environment
+
+# Bump when keys or units change: older tables are then set aside, not misread.
+TABLE_VERSION = 1
+_BUSY_TIMEOUT_S = 60.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS costs (
+    key TEXT NOT NULL,
+    backend TEXT NOT NULL,
+    target TEXT NOT NULL,
+    cpu TEXT NOT NULL,
+    threads INTEGER NOT NULL,
+    versions TEXT NOT NULL,
+    median_ns REAL NOT NULL CHECK (median_ns >= 0),
+    spread_ns REAL NOT NULL CHECK (spread_ns >= 0),
+    runs INTEGER NOT NULL,
+    label TEXT NOT NULL,
+    PRIMARY KEY (key, backend, target, cpu, threads, versions)
+)
+"""
+
+
+class CostTableError(RuntimeError):
+    """The cost table cannot be used; says what to do."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The time of one atom: median and half the interquartile range, in nanoseconds."""
+
+    median_ns: float
+    spread_ns: float
+    runs: int
+    label: str = ""
+
+
+def default_path() -> Path:
+    """Where the table lies unless the user says otherwise: in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "executorch-orchestrator" / "costs.sqlite"
+
+
+class CostTable:
+    """Costs by (key, backend, environment). Every call is a transaction of its own, so a process
+    that is killed loses at most the measurement it was making.
+
+    Raises (from any call):
+        CostTableError: the file is no cost table, is damaged or belongs to another version.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = Path(path) if path is not None else default_path()
+        self._prepare()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S)
+        connection.execute("PRAGMA journal_mode=WAL")
+        return connection
+
+    def _prepare(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with closing(self._connect()) as connection, connection:
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                if version not in (0, TABLE_VERSION):
+                    raise CostTableError(
+                        f"{self.path} is a cost table of version {version}, this program reads "
+                        f"{TABLE_VERSION}; {self._way_out()}"
+                    )
+                connection.execute(_SCHEMA)
+                connection.execute(f"PRAGMA user_version = {TABLE_VERSION}")
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def _way_out(self) -> str:
+        return "move the file away or name another one, and measure again"
+
+    def _failure(self, error: sqlite3.Error) -> CostTableError:
+        return CostTableError(f"cost table {self.path}: {error}; {self._way_out()}")
+
+    def put(
+        self,
+        environment: Environment,
+        backend: str,
+        measurements: Mapping[str, Measurement],
+    ) -> None:
+        """Stores measurements by key, over older ones, all or none."""
+        rows = [
+            (
+                key,
+                backend,
+                environment.target,
+                environment.cpu,
+                environment.threads,
+                environment.versions,
+                measured.median_ns,
+                measured.spread_ns,
+                measured.runs,
+                measured.label,
+            )
+            for key, measured in measurements.items()
+        ]
+        try:
+            with closing(self._connect()) as connection, connection:
+                connection.executemany(
+                    "INSERT OR REPLACE INTO costs VALUES (?,?,?,?,?,?,?,?,?,?)", rows
+                )
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def get(
+        self, environment: Environment, backend: str, keys: Iterable[str]
+    ) -> dict[str, Measurement]:
+        """The measurements that there are for these keys."""
+        wanted = set(keys)
+        try:
+            with closing(self._connect()) as connection:
+                rows = connection.execute(
+                    "SELECT key, median_ns, spread_ns, runs, label FROM costs WHERE backend = ? "
+                    "AND target = ? AND cpu = ? AND threads = ? AND versions = ?",
+                    (
+                        backend,
+                        environment.target,
+                        environment.cpu,
+                        environment.threads,
+                        environment.versions,
+                    ),
+                ).fetchall()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        return {row[0]: Measurement(*row[1:]) for row in rows if row[0] in wanted}
+
+    def environments(self) -> list[Environment]:
+        """Every environment that has measurements."""
+        try:
+            with closing(self._connect()) as connection:
+                rows = connection.execute(
+                    "SELECT DISTINCT target, cpu, threads, versions FROM costs ORDER BY 1, 2, 3, 4"
+                ).fetchall()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        return [Environment(*row) for row in rows]
