@@ -26,6 +26,7 @@ namespace ggml_delegate {
   F(LayerNorm)                                                                                   \
   F(RmsNorm)                                                                                     \
   F(GroupNorm)                                                                                   \
+  F(ChannelAffine)                                                                               \
   F(Pool2d)                                                                                      \
   F(Reshape)                                                                                     \
   F(Permute)                                                                                     \
