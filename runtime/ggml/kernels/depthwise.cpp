@@ -64,8 +64,8 @@ inline void convolve(const Row& row, int64_t window, TapsX taps, int64_t c) {
       }
     }
   }
-  const Vec min = simd::splat(row.params->min);
-  const Vec max = simd::splat(row.params->max);
+  const Vec min = simd::splat(row.params->clamp.min);
+  const Vec max = simd::splat(row.params->clamp.max);
 #pragma GCC unroll 8
   for (int p = 0; p < Pixels; ++p) {
 #pragma GCC unroll 8
@@ -88,8 +88,8 @@ void convolve_one(const Row& row, int64_t window, TapsX taps, int64_t c) {
              row.weight[(ky * w.x.kernel + kx) * w.channels + c];
     }
   }
-  sum = sum < row.params->min ? row.params->min : sum;
-  row.output[window * w.channels + c] = sum > row.params->max ? row.params->max : sum;
+  sum = sum < row.params->clamp.min ? row.params->clamp.min : sum;
+  row.output[window * w.channels + c] = sum > row.params->clamp.max ? row.params->clamp.max : sum;
 }
 
 template <int Pixels>

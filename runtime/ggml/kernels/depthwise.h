@@ -3,8 +3,7 @@
 
 #include <ggml.h>
 
-#include <limits>
-
+#include "clamp.h"
 #include "window.h"
 
 namespace ggml_delegate {
@@ -12,8 +11,7 @@ namespace ggml_delegate {
 struct DepthwiseParams {
   Windows windows;
   bool has_bias = false;
-  float min = -std::numeric_limits<float>::infinity();
-  float max = std::numeric_limits<float>::infinity();
+  ClampParams clamp;
 };
 
 // A ggml custom op: src[0] is the input [n, h, w, c], src[1] the weight [kh, kw, c], src[2] the

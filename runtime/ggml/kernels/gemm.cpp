@@ -264,8 +264,8 @@ Tile block_tile(const Gemm& op, Range rows, Range depth) {
   tile.accumulate = depth.first > 0;
   tile.bias = tile.accumulate ? nullptr : op.bias;
   tile.last = depth.last == op.k;
-  tile.min = op.min;
-  tile.max = op.max;
+  tile.min = op.clamp.min;
+  tile.max = op.clamp.max;
   return tile;
 }
 

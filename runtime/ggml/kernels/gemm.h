@@ -4,7 +4,8 @@
 #include <ggml.h>
 
 #include <cstdint>
-#include <limits>
+
+#include "clamp.h"
 
 namespace ggml_delegate {
 
@@ -36,7 +37,7 @@ struct LeftFactor {
   const void* context = nullptr;
 };
 
-// result = clamp(left @ right + bias, min, max)
+// result = clamp(left @ right + bias)
 struct Gemm {
   int64_t m = 0;
   int64_t n = 0;
@@ -46,8 +47,7 @@ struct Gemm {
   float* result = nullptr;  // [m, n], rows `result_stride` elements apart
   int64_t result_stride = 0;
   const float* bias = nullptr;  // [n] or null
-  float min = -std::numeric_limits<float>::infinity();
-  float max = std::numeric_limits<float>::infinity();
+  ClampParams clamp;
 };
 
 // Thread `ith` of `nth` computes its share of the result. m, n and k are at least 1.

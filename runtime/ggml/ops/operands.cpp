@@ -1,0 +1,108 @@
+#include "operands.h"
+
+#include <algorithm>
+
+namespace ggml_delegate {
+namespace {
+
+// Keeps every sum and product of attributes and sizes far from overflow.
+constexpr uint32_t kMaxAttribute = 1U << 20;
+
+int64_t extent(const WindowAxis& axis) { return axis.dilation * (axis.kernel - 1) + 1; }
+
+Result<WindowAxis> checked_axis(const GraphBuilder& builder, const AxisAttributes& axis) {
+  for (const uint32_t size : {axis.kernel, axis.stride, axis.dilation}) {
+    GGD_CHECK(size >= 1 && size <= kMaxAttribute,
+              "node %s has a kernel size, stride or dilation of %u", builder.name(), size);
+  }
+  for (const uint32_t pad : {axis.pad_before, axis.pad_after}) {
+    GGD_CHECK(pad <= kMaxAttribute, "node %s has a padding of %u", builder.name(), pad);
+  }
+  GGD_CHECK(axis.in >= 1 && axis.out >= 1, "node %s has a side of no elements", builder.name());
+  WindowAxis window;
+  window.in = axis.in;
+  window.out = axis.out;
+  window.kernel = axis.kernel;
+  window.stride = axis.stride;
+  window.dilation = axis.dilation;
+  window.pad = axis.pad_before;
+  return window;
+}
+
+}  // namespace
+
+Result<Image> to_image(GraphBuilder& builder, const Value& value) {
+  const size_t rank = value.rank();
+  GGD_CHECK(rank == 3 || rank == 4, "node %s takes rank 3 or 4, not %zu", builder.name(), rank);
+  GGD_CHECK(value.tensor->type == GGML_TYPE_F32, "node %s takes float32, not %s", builder.name(),
+            ggml_type_name(value.tensor->type));
+  GGD_CHECK(value.count() > 0, "node %s is given no elements", builder.name());
+  GGD_ASSIGN(const Value last, builder.channels_last(value));
+  Image image;
+  image.tensor = last.tensor;
+  image.batch = value.sizes[0];
+  image.channels = value.sizes[1];
+  image.height = rank == 4 ? value.sizes[2] : 1;
+  image.width = value.sizes[rank - 1];
+  return image;
+}
+
+Result<WindowAxis> window_axis(const GraphBuilder& builder, const AxisAttributes& axis,
+                               Rounding rounding) {
+  GGD_ASSIGN(const WindowAxis window, checked_axis(builder, axis));
+  const int64_t room = window.in + window.pad + axis.pad_after - extent(window);
+  int64_t windows = room < 0 ? 0 : room / window.stride + 1;
+  if (rounding == Rounding::Up && window.out == windows + 1 &&
+      windows * window.stride < window.in + window.pad) {
+    ++windows;
+  }
+  GGD_CHECK(windows == window.out, "node %s has %lld windows over %lld elements, not %lld",
+            builder.name(), static_cast<long long>(windows), static_cast<long long>(window.in),
+            static_cast<long long>(window.out));
+  return window;
+}
+
+Result<WindowAxis> transposed_axis(const GraphBuilder& builder, const AxisAttributes& axis) {
+  GGD_ASSIGN(const WindowAxis window, checked_axis(builder, axis));
+  const int64_t smallest =
+      (window.out - 1) * window.stride + extent(window) - window.pad - axis.pad_after;
+  GGD_CHECK(
+      window.in >= smallest && window.in < smallest + std::max(window.stride, window.dilation),
+      "node %s spreads %lld elements over %lld, expected %lld and the output padding",
+      builder.name(), static_cast<long long>(window.out), static_cast<long long>(window.in),
+      static_cast<long long>(smallest));
+  return window;
+}
+
+Result<ggml_tensor*> panels_weight(const GraphBuilder& builder, size_t i, int64_t n, int64_t k) {
+  const Value& weight = builder.input(i);
+  const ggml_tensor* t = weight.tensor;
+  GGD_CHECK(t->type == GGML_TYPE_F32 || t->type == GGML_TYPE_F16 || t->type == GGML_TYPE_BF16,
+            "the weight of node %s has type %s", builder.name(), ggml_type_name(t->type));
+  const Sizes expected{(n + kPanelWidth - 1) / kPanelWidth, k, kPanelWidth};
+  GGD_CHECK(weight.sizes == expected && weight.contiguous() && ggml_is_contiguous(t),
+            "the weight of node %s is not in panels of [%lld, %lld]", builder.name(),
+            static_cast<long long>(n), static_cast<long long>(k));
+  return weight.tensor;
+}
+
+Result<ggml_tensor*> bias_or_null(const GraphBuilder& builder, size_t i, int64_t n) {
+  if (!builder.has_input(i)) return static_cast<ggml_tensor*>(nullptr);
+  const Value& bias = builder.input(i);
+  GGD_CHECK(bias.sizes == Sizes{n} && bias.tensor->type == GGML_TYPE_F32 &&
+                ggml_is_contiguous(bias.tensor),
+            "the bias of node %s is no float32 tensor of %lld elements", builder.name(),
+            static_cast<long long>(n));
+  return bias.tensor;
+}
+
+ClampParams clamp_of(const ir::Activation* activation) {
+  ClampParams clamp;
+  if (activation != nullptr) {
+    clamp.min = activation->min();
+    clamp.max = activation->max();
+  }
+  return clamp;
+}
+
+}  // namespace ggml_delegate
