@@ -111,6 +111,9 @@ Error GraphBuilder::lower_node(const ir::Node& node) {
                ir::EnumNameOp(node.op_type()));
   GGD_CHECK(values_[out].tensor != nullptr, "node %s set no output", name());
   // In execution order, so that ggml's recursive visit of the parents stays shallow.
+  for (const Deferred& waiting : deferred_) {
+    if (waiting.copy == values_[out].tensor) return Error::Ok;
+  }
   return expand(values_[out].tensor);
 }
 
@@ -173,10 +176,13 @@ Value GraphBuilder::make(ggml_tensor* tensor, const Sizes& sizes, const Order& o
 Value GraphBuilder::dense(const Value& value) {
   if (ggml_is_contiguous(value.tensor)) return value;
   for (const Reordered& known : reordered_) {
-    if (known.source == value.tensor && known.value.order == value.order) return known.value;
+    if (known.source == value.tensor && known.source_order == value.order &&
+        known.value.sizes == value.sizes && known.value.order == value.order) {
+      return known.value;
+    }
   }
   const Value result = make(ggml_cont(context(), value.tensor), value.sizes, value.order);
-  reordered_.push_back({value.tensor, result});
+  reordered_.push_back({value.tensor, value.order, result});
   return result;
 }
 
@@ -187,13 +193,13 @@ Result<Value> GraphBuilder::in_order(const Value& value, const Order& order) {
     return make(whole.tensor, whole.sizes, order);
   }
   for (const Reordered& known : reordered_) {
-    if (known.source == value.tensor && known.value.sizes == value.sizes &&
-        known.value.order == order) {
+    if (known.source == value.tensor && known.source_order == value.order &&
+        known.value.sizes == value.sizes && known.value.order == order) {
       return known.value;
     }
   }
   GGD_ASSIGN(const Value result, transpose_copy(dense(value), order));
-  reordered_.push_back({value.tensor, result});
+  reordered_.push_back({value.tensor, value.order, result});
   return result;
 }
 
@@ -258,6 +264,31 @@ Value GraphBuilder::unsqueeze_to(const Value& value, size_t rank) {
   result.order = order;
   // ne are padded with 1 on the outside, so a strided view up to rank 4 stays as it is.
   return rank > 4 ? make(dense(value).tensor, sizes, order) : result;
+}
+
+void GraphBuilder::defer(const Value& copy, const StridedView& view) {
+  StridedView physical = view;
+  for (size_t i = 0; i < copy.order.size(); ++i) {
+    physical.sizes[i] = view.sizes[copy.order[i]];
+    physical.strides[i] = view.strides[copy.order[i]];
+  }
+  deferred_.push_back({copy.tensor, physical});
+}
+
+bool GraphBuilder::deferred(const Value& value, StridedView* view) const {
+  for (const Deferred& waiting : deferred_) {
+    if (waiting.copy != value.tensor ||
+        waiting.view.sizes != physical_sizes(value.sizes, value.order)) {
+      continue;
+    }
+    *view = waiting.view;
+    for (size_t i = 0; i < value.order.size(); ++i) {
+      view->sizes[value.order[i]] = waiting.view.sizes[i];
+      view->strides[value.order[i]] = waiting.view.strides[i];
+    }
+    return true;
+  }
+  return false;
 }
 
 ggml_tensor* GraphBuilder::as_2d(ggml_tensor* tensor, int64_t ne0, int64_t ne1) {

@@ -8,7 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "fault.h"
 #include "program.h"
+#include "strided.h"
 #include "value.h"
 
 namespace ggml_delegate {
@@ -18,13 +20,11 @@ struct ContextDeleter {
 };
 using ContextPtr = std::unique_ptr<ggml_context, ContextDeleter>;
 
-// What goes wrong inside a kernel, where no Error can be returned.
-enum class Fault : int { None = 0, IndexOutOfRange = 1 };
-
 // Owns what the nodes of one ggml graph point to.
 struct GraphMemory {
   ContextPtr context;
   std::vector<std::shared_ptr<void>> attachments;  // userdata of custom ops
+  std::vector<ggml_tensor*> in_place;              // see GraphBuilder::allow_in_place
   std::atomic<Fault> fault{Fault::None};
 };
 
@@ -63,6 +63,8 @@ class GraphBuilder {
   Result<int64_t> evaluate(const ir::Dim& dim) const { return program_->evaluate(dim, symbols_); }
   // The sizes that the IR declares for the node's output.
   const Sizes& out_sizes() const { return out_sizes_; }
+  // And its dtype.
+  ir::DType out_dtype() const { return program_->tensor(node_->outputs()->Get(0)).dtype(); }
   // The node's result. Its sizes must be out_sizes().
   Error set_output(const Value& value);
 
@@ -90,18 +92,36 @@ class GraphBuilder {
   // Repeats dimensions of size 1 up to `sizes` (same rank), in the order of `value`.
   Result<Value> broadcast(const Value& value, const Sizes& sizes);
 
+  // Notes that `copy` holds what `view` views: it is computed only if something reads it, and a
+  // view of it needs no copy.
+  void defer(const Value& copy, const StridedView& view);
+  // Whether the value waits to be copied; fills `view` with what it is a copy of.
+  bool deferred(const Value& value, StridedView* view) const;
+
   // A custom op with an own kernel. `params` (trivially destructible or not) lives as long as the
   // graph and is the kernel's userdata. `sources` holds at most 8 tensors.
   template <typename Params>
   ggml_tensor* custom(ggml_custom_op_t kernel, const int64_t (&ne)[4],
-                      std::initializer_list<ggml_tensor*> sources, Params params,
+                      std::vector<ggml_tensor*> sources, Params params,
                       ggml_type type = GGML_TYPE_F32, int tasks = GGML_N_TASKS_MAX) {
     auto shared = std::make_shared<Params>(std::move(params));
     memory_->attachments.push_back(shared);
-    std::vector<ggml_tensor*> list(sources);
-    return ggml_custom_4d(context(), type, ne[0], ne[1], ne[2], ne[3], list.data(),
-                          static_cast<int>(list.size()), kernel, tasks, shared.get());
+    return ggml_custom_4d(context(), type, ne[0], ne[1], ne[2], ne[3], sources.data(),
+                          static_cast<int>(sources.size()), kernel, tasks, shared.get());
   }
+  // The same, writing into the memory of `target`, which becomes source 0.
+  template <typename Params>
+  ggml_tensor* custom_in_place(ggml_custom_op_t kernel, ggml_tensor* target,
+                               std::vector<ggml_tensor*> sources, Params params,
+                               int tasks = GGML_N_TASKS_MAX) {
+    auto shared = std::make_shared<Params>(std::move(params));
+    memory_->attachments.push_back(shared);
+    return ggml_custom_inplace(context(), target, sources.data(),
+                               static_cast<int>(sources.size()), kernel, tasks, shared.get());
+  }
+  // Lets the result of a custom op take the memory of a source with its ne that nothing reads later,
+  // for kernels that read what lies at an element's place only before they write it.
+  void allow_in_place(ggml_tensor* result) { memory_->in_place.push_back(result); }
   std::atomic<Fault>* fault() { return &memory_->fault; }
 
  private:
@@ -121,9 +141,15 @@ class GraphBuilder {
   Sizes out_sizes_;
   struct Reordered {
     const ggml_tensor* source;
+    Order source_order;
     Value value;
   };
   std::vector<Reordered> reordered_;
+  struct Deferred {
+    const ggml_tensor* copy;
+    StridedView view;  // dimensions in the copy's memory sequence
+  };
+  std::vector<Deferred> deferred_;
 };
 
 // The type of ggml tensor that holds a dtype inside a graph: floats are float32 unless they are a

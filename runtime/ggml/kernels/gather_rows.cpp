@@ -1,0 +1,45 @@
+#include "gather_rows.h"
+
+#include <cstring>
+
+namespace ggml_delegate {
+namespace {
+
+void copy_row(const ggml_tensor* matrix, int64_t row, int64_t width, void* to) {
+  const size_t element = ggml_type_size(matrix->type);
+  const char* from = static_cast<const char*>(matrix->data) +
+                     static_cast<size_t>(row) * static_cast<size_t>(width) * element;
+  if (matrix->type == GGML_TYPE_F16) {
+    ggml_fp16_to_fp32_row(reinterpret_cast<const ggml_fp16_t*>(from), static_cast<float*>(to),
+                          width);
+  } else if (matrix->type == GGML_TYPE_BF16) {
+    ggml_bf16_to_fp32_row(reinterpret_cast<const ggml_bf16_t*>(from), static_cast<float*>(to),
+                          width);
+  } else {
+    std::memcpy(to, from, static_cast<size_t>(width) * element);
+  }
+}
+
+}  // namespace
+
+void gather_rows_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
+  const auto& params = *static_cast<const GatherRowsParams*>(userdata);
+  const ggml_tensor* matrix = result->src[0];
+  const auto* indices = static_cast<const int32_t*>(result->src[1]->data);
+  const int64_t count = ggml_nelements(result->src[1]);
+  const size_t row_bytes = static_cast<size_t>(params.width) * sizeof(uint32_t);
+  char* to = static_cast<char*>(result->data);
+  for (int64_t i = count * ith / nth; i < count * (ith + 1) / nth; ++i) {
+    int64_t row = indices[i];
+    if (row < 0 && params.wrap) row += params.rows;
+    char* out = to + static_cast<size_t>(i) * row_bytes;
+    if (row >= 0 && row < params.rows) {
+      copy_row(matrix, row, params.width, out);
+    } else {
+      params.fault->store(Fault::IndexOutOfRange, std::memory_order_relaxed);
+      std::memset(out, 0, row_bytes);
+    }
+  }
+}
+
+}  // namespace ggml_delegate
