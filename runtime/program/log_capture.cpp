@@ -84,7 +84,7 @@ void LogCapture::hold(et_timestamp_t timestamp, const char* file, const char* fu
   held.message[held.length] = '\0';
 }
 
-std::vector<std::string> LogCapture::take() {
+std::vector<std::string> LogCapture::lines() const {
   std::vector<std::string> lines;
   for (size_t i = 0; i < std::min(count_, kMaxLines); ++i) {
     std::string text(lines_[i].message.data(), lines_[i].length);
@@ -92,8 +92,13 @@ std::vector<std::string> LogCapture::take() {
       lines.push_back(std::move(text));
     }
   }
-  count_ = 0;
   return lines;
+}
+
+std::vector<std::string> LogCapture::take() {
+  std::vector<std::string> taken = lines();
+  count_ = 0;
+  return taken;
 }
 
 }  // namespace orchestrator

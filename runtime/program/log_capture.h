@@ -21,8 +21,10 @@ class LogCapture {
   LogCapture(const LogCapture&) = delete;
   LogCapture& operator=(const LogCapture&) = delete;
 
-  // Takes the held lines, oldest first, without repeats. When there were more than kMaxLines, the
-  // first and the last ones are kept: causes come first in ExecuTorch's log, contexts last.
+  // The held lines, oldest first, without repeats. When there were more than kMaxLines, the first
+  // and the last ones are kept: causes come first in ExecuTorch's log, contexts last.
+  std::vector<std::string> lines() const;
+  // Takes them, so that they do not go to the log.
   std::vector<std::string> take();
 
   static constexpr size_t kMaxLines = 16;

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
+#include <iterator>
 #include <new>
 #include <utility>
 
@@ -58,6 +58,14 @@ Scalar to_scalar(const EValue& value) {
     default:
       return std::monostate();
   }
+}
+
+// ExecuTorch 1.5.1 logs these errors about an instruction's operator, but forgets them if a later
+// instruction has none. Running the method would then call a null kernel.
+bool is_lost_error(const std::string& line) {
+  const char* const kStarts[] = {"Op index ", "Missing operator name", "Operator name "};
+  return std::any_of(std::begin(kStarts), std::end(kStarts),
+                     [&](const char* start) { return line.rfind(start, 0) == 0; });
 }
 
 bool is_dynamic(const EValue& value) {
@@ -135,6 +143,10 @@ void LoadedMethod::load(const executorch::runtime::Program& program,
       info_.name.c_str(), &*memory_manager_, tracer, /*named_data_map=*/nullptr, &backend_options);
   if (!method.ok()) {
     fail("cannot be loaded", method.error(), log.take());
+  }
+  const std::vector<std::string> lines = log.lines();
+  if (std::any_of(lines.begin(), lines.end(), is_lost_error)) {
+    fail("cannot be loaded", Error::InvalidProgram, log.take());
   }
   method_.emplace(std::move(method.get()));
 }

@@ -65,6 +65,17 @@ ValueInfo read_value(const Result<Tag>& tag, const Result<executorch::runtime::T
   return info;
 }
 
+std::string read_backend(const MethodMeta& meta, size_t index, const std::string& where) {
+  const Result<const char*> name = meta.get_backend_name(index);
+  // A delegate without an id comes back as the address of a member of a null object.
+  constexpr uintptr_t kNullPage = 4096;
+  if (!name.ok() || reinterpret_cast<uintptr_t>(name.get()) < kNullPage) {
+    throw ProgramError(where + "delegate " + std::to_string(index) + " has no backend",
+                       Error::InvalidProgram);
+  }
+  return name.get();
+}
+
 }  // namespace
 
 MethodInfo read_method_info(const MethodMeta& meta, const std::string& source) {
@@ -81,7 +92,7 @@ MethodInfo read_method_info(const MethodMeta& meta, const std::string& source) {
                                       where + "output " + std::to_string(i), log));
   }
   for (size_t i = 0; i < meta.num_backends(); ++i) {
-    const std::string backend = meta.get_backend_name(i).get();
+    const std::string backend = read_backend(meta, i, where);
     if (std::find(info.backends.begin(), info.backends.end(), backend) == info.backends.end()) {
       info.backends.push_back(backend);
     }

@@ -76,9 +76,11 @@ void LoadedMethod::check_tensor(size_t index, const Input& input) const {
 }
 
 void LoadedMethod::check_scalar(size_t index, const Input& input) const {
-  const ValueInfo& expected = info_.inputs[index];
+  const Tag expected = info_.inputs[index].tag;
   const auto* found = std::get_if<Scalar>(&input);
-  if (found == nullptr || tag_of(*found) != expected.tag) {
+  const bool is_int_for_float =
+      found != nullptr && expected == Tag::Double && std::holds_alternative<int64_t>(*found);
+  if (found == nullptr || (tag_of(*found) != expected && !is_int_for_float)) {
     throw InputTypeError(where_input(index) + ", found " + describe_found(input));
   }
 }
@@ -111,18 +113,7 @@ void LoadedMethod::set_input(size_t index, const Input& input) {
     error = method_->set_input(EValue(ExecuTorchTensor(&impl)), index);
   } else {
     const auto& scalar = std::get<Scalar>(input);
-    if (const auto* boolean = std::get_if<bool>(&scalar)) {
-      error = method_->set_input(EValue(*boolean), index);
-    } else if (const auto* integer = std::get_if<int64_t>(&scalar)) {
-      error = method_->set_input(EValue(*integer), index);
-    } else if (const auto* real = std::get_if<double>(&scalar)) {
-      error = method_->set_input(EValue(*real), index);
-    } else if (const auto* text = std::get_if<std::string>(&scalar)) {
-      executorch::runtime::ArrayRef<char> characters(text->data(), text->size());
-      error = method_->set_input(EValue(&characters), index);
-    } else {
-      error = method_->set_input(EValue(), index);
-    }
+    error = set_scalar(index, scalar);
     if (error == Error::InvalidArgument) {
       log.take();
       throw InputValueError(where_input(index) + " (the value it was exported with), found " +
@@ -132,6 +123,25 @@ void LoadedMethod::set_input(size_t index, const Input& input) {
   if (error != Error::Ok) {
     fail("cannot take input " + std::to_string(index), error, log.take());
   }
+}
+
+Error LoadedMethod::set_scalar(size_t index, const Scalar& scalar) {
+  if (const auto* boolean = std::get_if<bool>(&scalar)) {
+    return method_->set_input(EValue(*boolean), index);
+  }
+  if (const auto* integer = std::get_if<int64_t>(&scalar)) {
+    const bool as_float = info_.inputs[index].tag == Tag::Double;
+    return method_->set_input(as_float ? EValue(static_cast<double>(*integer)) : EValue(*integer),
+                              index);
+  }
+  if (const auto* real = std::get_if<double>(&scalar)) {
+    return method_->set_input(EValue(*real), index);
+  }
+  if (const auto* text = std::get_if<std::string>(&scalar)) {
+    executorch::runtime::ArrayRef<char> characters(text->data(), text->size());
+    return method_->set_input(EValue(&characters), index);
+  }
+  return method_->set_input(EValue(), index);
 }
 
 }  // namespace orchestrator

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
+#include <charconv>
 #include <numeric>
 
 namespace orchestrator {
@@ -121,9 +121,10 @@ std::string scalar_text(const Scalar& scalar) {
     std::string operator()(bool value) const { return value ? "True" : "False"; }
     std::string operator()(int64_t value) const { return std::to_string(value); }
     std::string operator()(double value) const {
-      std::array<char, 32> text;
-      std::snprintf(text.data(), text.size(), "%.17g", value);
-      return text.data();
+      std::array<char, 32> digits;  // the shortest ones that mean this value
+      const auto end = std::to_chars(digits.begin(), digits.end(), value).ptr;
+      const std::string text(digits.begin(), end);
+      return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
     }
     std::string operator()(const std::string& value) const { return "'" + value + "'"; }
   };

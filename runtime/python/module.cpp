@@ -68,8 +68,8 @@ py::list run(Program& program, const std::string& method, const py::sequence& in
   return to_python(std::move(outputs));
 }
 
-// The times of `runs` runs after `warmup` more, in nanoseconds: of the method alone, without handing
-// inputs and outputs over.
+// The times of `runs` runs after `warmup` more, in nanoseconds: of the method alone, without
+// handing inputs and outputs over.
 std::vector<int64_t> time_runs(Program& program, const std::string& method,
                                const py::sequence& inputs, int runs, int warmup) {
   if (runs < 1 || warmup < 0) {
@@ -122,8 +122,8 @@ void define_program(py::module_& module) {
       .def("peek", &Program::peek, py::arg("method"), no_gil)
       .def("method", &Program::method, py::arg("method"), no_gil)
       .def("run", &run, py::arg("method"), py::arg("inputs"))
-      .def("time", &time_runs, py::arg("method"), py::arg("inputs"), py::kw_only(),
-           py::arg("runs"), py::arg("warmup"))
+      .def("time", &time_runs, py::arg("method"), py::arg("inputs"), py::kw_only(), py::arg("runs"),
+           py::arg("warmup"))
       .def("unload", &Program::unload, py::arg("method"), no_gil)
       .def("etdump",
            [](Program& program) {
