@@ -12,10 +12,11 @@ from ggml_delegate.passes.fold_batch_norm import (
     fold_batch_norm,
     fold_batch_norm_with_notes,
 )
+from ggml_delegate.passes.keep_pooled_dims import keep_pooled_dims
 
 Pass = Callable[[ExportedProgram], ExportedProgram]
 
-PASSES: tuple[Pass, ...] = (fold_batch_norm,)
+PASSES: tuple[Pass, ...] = (fold_batch_norm, keep_pooled_dims)
 """All passes in the order in which they run."""
 
 
@@ -37,4 +38,5 @@ __all__ = [
     "apply_passes",
     "fold_batch_norm",
     "fold_batch_norm_with_notes",
+    "keep_pooled_dims",
 ]
