@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -66,8 +67,24 @@ def _export(
             )
     lone = isinstance(example_inputs, torch.Tensor)
     args = (example_inputs,) if lone else tuple(example_inputs or ())
-    kwargs = dict(example_kwargs) if example_kwargs else None
+    args, kwargs = _distinct((args, dict(example_kwargs or {})))
     return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+
+
+def _distinct(inputs: Any) -> Any:
+    """Copy tensors that occur more than once.
+
+    torch.export takes arguments that are the same object for one argument, now and ever after.
+    """
+    seen: set[int] = set()
+
+    def copy_if_seen(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) in seen:
+            return tensor.clone()
+        seen.add(id(tensor))
+        return tensor
+
+    return pytree.tree_map_only(torch.Tensor, copy_if_seen, inputs)
 
 
 def _checked_methods(methods: Mapping[str, ExportedProgram]) -> dict[str, ExportedProgram]:
