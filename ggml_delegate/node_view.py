@@ -143,6 +143,13 @@ class NodeView:
             self._constants.tensor(node) if node is not None and node in self._constants else None
         )
 
+    def producer(self, index: int) -> NodeView | None:
+        """The call that computes argument number `index`, or None."""
+        node = self.node(index)
+        if node is None or node.op != "call_function":
+            return None
+        return NodeView(node, self._constants)
+
     def tensors(self) -> Sequence[tuple[torch.fx.Node, torch.Tensor]]:
         """All tensor arguments, as nodes with their fake tensors."""
         return [

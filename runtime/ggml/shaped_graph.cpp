@@ -8,6 +8,23 @@ namespace {
 // Marks memory that the caller will bring, so that ggml's allocator leaves the tensor alone.
 void* const kCallersMemory = reinterpret_cast<void*>(uintptr_t{64});
 
+// Ggml's allocator reuses a source's memory by op code, and all custom ops have one code. While this
+// lives, those that allow it show a code for which it does.
+class ShownInPlace {
+ public:
+  explicit ShownInPlace(const std::vector<ggml_tensor*>& tensors) : tensors_(tensors) {
+    for (ggml_tensor* tensor : tensors_) tensor->op = GGML_OP_UNARY;
+  }
+  ~ShownInPlace() {
+    for (ggml_tensor* tensor : tensors_) tensor->op = GGML_OP_CUSTOM;
+  }
+  ShownInPlace(const ShownInPlace&) = delete;
+  ShownInPlace& operator=(const ShownInPlace&) = delete;
+
+ private:
+  const std::vector<ggml_tensor*>& tensors_;
+};
+
 bool takes_caller_memory(ir::DType dtype) {
   return dtype == ir::DType_Float32 || dtype == ir::DType_Int32;
 }
@@ -107,8 +124,11 @@ void ShapedGraph::collect_views() {
 
 Error ShapedGraph::allocate(int threads) {
   allocator_.reset(ggml_gallocr_new(ggml_backend_cpu_buffer_type()));
-  GGD_CHECK_OR(MemoryAllocationFailed, ggml_gallocr_alloc_graph(allocator_.get(), graph_),
-               "no memory for a partition's activations");
+  {
+    const ShownInPlace shown(memory_->in_place);
+    GGD_CHECK_OR(MemoryAllocationFailed, ggml_gallocr_alloc_graph(allocator_.get(), graph_),
+                 "no memory for a partition's activations");
+  }
   plan_one_ = ggml_graph_plan(graph_, 1, nullptr);
   plan_many_ = ggml_graph_plan(graph_, threads, nullptr);
   work_.resize(std::max(plan_one_.work_size, plan_many_.work_size));

@@ -1,0 +1,179 @@
+"""Rules for arithmetic: element by element, with broadcasting and scalars."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from ggml_delegate import ir
+from ggml_delegate.builder import Builder
+from ggml_delegate.node_view import NodeView, op_name
+from ggml_delegate.registry import OpRule, register
+from ggml_delegate.scalars import float32, is_normal, is_number, scalar_argument
+
+_UNARY = {
+    "aten.neg.default": ir.UnaryKind.Neg,
+    "aten.abs.default": ir.UnaryKind.Abs,
+    "aten.sqrt.default": ir.UnaryKind.Sqrt,
+    "aten.rsqrt.default": ir.UnaryKind.Rsqrt,
+    "aten.exp.default": ir.UnaryKind.Exp,
+    "aten.expm1.default": ir.UnaryKind.Expm1,
+    "aten.log.default": ir.UnaryKind.Log,
+    "aten.log1p.default": ir.UnaryKind.Log1p,
+    "aten.reciprocal.default": ir.UnaryKind.Reciprocal,
+    "aten.square.default": ir.UnaryKind.Square,
+    "aten.sin.default": ir.UnaryKind.Sin,
+    "aten.cos.default": ir.UnaryKind.Cos,
+    "aten.floor.default": ir.UnaryKind.Floor,
+    "aten.ceil.default": ir.UnaryKind.Ceil,
+    "aten.round.default": ir.UnaryKind.Round,
+    "aten.trunc.default": ir.UnaryKind.Trunc,
+    "aten.erf.default": ir.UnaryKind.Erf,
+}
+
+_BINARY = {
+    "aten.add.Tensor": ir.BinaryKind.Add,
+    "aten.add.Scalar": ir.BinaryKind.Add,
+    "aten.sub.Tensor": ir.BinaryKind.Sub,
+    "aten.sub.Scalar": ir.BinaryKind.Sub,
+    "aten.rsub.Tensor": ir.BinaryKind.Sub,
+    "aten.rsub.Scalar": ir.BinaryKind.Sub,
+    "aten.mul.Tensor": ir.BinaryKind.Mul,
+    "aten.mul.Scalar": ir.BinaryKind.Mul,
+    "aten.div.Tensor": ir.BinaryKind.Div,
+    "aten.div.Scalar": ir.BinaryKind.Div,
+    "aten.div.Tensor_mode": ir.BinaryKind.Div,
+    "aten.minimum.default": ir.BinaryKind.Minimum,
+    "aten.maximum.default": ir.BinaryKind.Maximum,
+}
+
+
+@register
+class UnaryRule(OpRule):
+    """Functions of one element."""
+
+    targets = tuple(_UNARY)
+
+    def check(self, node: NodeView) -> str | None:
+        """Every tensor that the registry admits."""
+        return None
+
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """One Unary op."""
+        kind = _UNARY[op_name(node.fx)]
+        builder.emit(ir.Unary(kind=kind), [builder.value(node.node(0))], node.fx)
+
+
+@register
+class BinaryRule(OpRule):
+    """add, sub, rsub, mul, div, minimum, maximum of tensors and scalars."""
+
+    targets = tuple(_BINARY)
+
+    def check(self, node: NodeView) -> str | None:
+        """Refuses rounded division, and scalars that are only known at run time."""
+        mode = node.fx.kwargs.get("rounding_mode")
+        if mode is not None:
+            return f"division rounded by {mode!r}"
+        alpha = _alpha(node)
+        if not is_number(alpha):
+            return "alpha is only known at run time"
+        for index in (0, 1):
+            argument = node.arg(index, "")
+            if node.value(index) is None and not is_number(argument):
+                return "a scalar operand is only known at run time"
+        return None
+
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """One op: with a fixed scalar operand it is a function of one element."""
+        first, second = (1, 0) if "rsub" in op_name(node.fx) else (0, 1)
+        kind = _BINARY[op_name(node.fx)]
+        alpha = float(_alpha(node))
+        op, tensor = None, first
+        if (scalar := _foldable(node, second, first)) is not None:
+            op = _with_right_scalar(kind, scalar, alpha)
+        elif (scalar := _foldable(node, first, second)) is not None:
+            op, tensor = _with_left_scalar(kind, scalar, alpha), second
+        if op is not None:
+            builder.emit(op, [_operand(node, builder, tensor)], node.fx)
+            return
+        operands = [_operand(node, builder, index) for index in (first, second)]
+        builder.emit(ir.Binary(kind=kind, alpha=float32(alpha)), operands, node.fx)
+
+
+@register
+class PowRule(OpRule):
+    """aten.pow with a fixed exponent."""
+
+    targets = ("aten.pow.Tensor_Scalar",)
+
+    def check(self, node: NodeView) -> str | None:
+        """Refuses an exponent that is only known at run time."""
+        if not is_number(node.arg(1, "exponent")):
+            return "the exponent is only known at run time"
+        return None
+
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """One Pow op."""
+        exponent = float32(node.arg(1, "exponent"))
+        builder.emit(ir.Pow(exponent=exponent), [builder.value(node.node(0))], node.fx)
+
+
+def _alpha(node: NodeView) -> Any:
+    """The factor of add, sub and rsub, which .Scalar overloads may take by position."""
+    if _BINARY[op_name(node.fx)] not in (ir.BinaryKind.Add, ir.BinaryKind.Sub):
+        return 1.0
+    return node.arg(2, "alpha", 1)
+
+
+def _foldable(node: NodeView, scalar: int, tensor: int) -> float | None:
+    """The value of operand `scalar` when the result has the sizes of operand `tensor`."""
+    if node.value(tensor) is None or node.rank(scalar) > node.rank(tensor):
+        return None
+    value = scalar_argument(node, scalar)
+    return None if value is None or math.isnan(value) else float32(value)
+
+
+def _with_right_scalar(kind: int, scalar: float, alpha: float) -> Any:
+    """The op for `x kind scalar`; None when only Binary is exact."""
+    if kind == ir.BinaryKind.Add:
+        return ir.Affine(scale=1.0, bias=float32(alpha * scalar))
+    if kind == ir.BinaryKind.Sub:
+        return ir.Affine(scale=1.0, bias=float32(-alpha * scalar))
+    if kind == ir.BinaryKind.Mul:
+        return ir.Affine(scale=scalar, bias=0.0)
+    if kind == ir.BinaryKind.Div:
+        usable = is_normal(scalar) and is_normal(1.0 / scalar)
+        return ir.Affine(scale=float32(1.0 / scalar), bias=0.0) if usable else None
+    return _bound(kind, scalar)
+
+
+def _with_left_scalar(kind: int, scalar: float, alpha: float) -> Any:
+    """The op for `scalar kind x`; None when only Binary is exact."""
+    if kind == ir.BinaryKind.Add:
+        return ir.Affine(scale=float32(alpha), bias=scalar)
+    if kind == ir.BinaryKind.Sub:
+        return ir.Affine(scale=float32(-alpha), bias=scalar)
+    if kind == ir.BinaryKind.Mul:
+        return ir.Affine(scale=scalar, bias=0.0)
+    if kind == ir.BinaryKind.Div:
+        return ir.Unary(kind=ir.UnaryKind.Reciprocal) if scalar == 1.0 else None
+    return _bound(kind, scalar)
+
+
+def _bound(kind: int, scalar: float) -> Any:
+    if kind == ir.BinaryKind.Minimum:
+        return ir.Clamp(min=-math.inf, max=scalar)
+    return ir.Clamp(min=scalar, max=math.inf)
+
+
+def _operand(node: NodeView, builder: Builder, index: int) -> int:
+    """The tensor number of an operand; numbers and half-precision constants become float32."""
+    constant = node.constant(index)
+    if constant is not None and constant.dtype != torch.float32:
+        return builder.constant(constant.to(torch.float32))
+    if node.value(index) is not None:
+        return builder.value(node.node(index))
+    return builder.constant(torch.tensor(float(node.arg(index, "")), dtype=torch.float32))

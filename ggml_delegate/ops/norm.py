@@ -1,0 +1,191 @@
+"""Rules for normalisation: layer, RMS, group, instance, and batch statistics that are fixed."""
+
+from __future__ import annotations
+
+import torch
+
+from ggml_delegate import ir
+from ggml_delegate.builder import Builder
+from ggml_delegate.node_view import NodeView, op_name
+from ggml_delegate.registry import OpRule, register
+from ggml_delegate.scalars import float32
+
+
+def _parameter(node: NodeView, builder: Builder, index: int, name: str) -> int | None:
+    """The tensor number of an optional weight or bias, as float32."""
+    if node.node(index, name) is None:
+        return None
+    constant = node.constant(index)
+    if constant is not None and constant.dtype != torch.float32:
+        return builder.constant(constant.to(torch.float32))
+    return builder.value(node.node(index, name))
+
+
+@register
+class LayerNormRule(OpRule):
+    """aten.layer_norm."""
+
+    targets = ("aten.layer_norm.default",)
+
+    def check(self, node: NodeView) -> str | None:
+        """Every tensor that the registry admits."""
+        return None
+
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """One LayerNorm op."""
+        op = ir.LayerNorm(
+            rank=len(node.arg(1, "normalized_shape")), eps=float32(node.arg(4, "eps", 1e-5))
+        )
+        builder.emit(op, _row_norm_inputs(node, builder), node.fx)
+
+
+@register
+class NativeLayerNormRule(OpRule):
+    """aten.native_layer_norm, of whose results only the normalised tensor is computed."""
+
+    targets = ("aten.native_layer_norm.default",)
+    outputs_via_getitem = True
+
+    def check(self, node: NodeView) -> str | None:
+        """Every tensor that the registry admits."""
+        return None
+
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """One LayerNorm op."""
+        op = ir.LayerNorm(
+            rank=len(node.arg(1, "normalized_shape")), eps=float32(node.arg(4, "eps"))
+        )
+        result = builder.temp(op, _row_norm_inputs(node, builder), node.out_sizes())
+        builder.define(node.fx, {0: result})
+
+
+@register
+class RmsNormRule(OpRule):
+    """aten.rms_norm."""
+
+    targets = ("aten.rms_norm.default",)
+    preserve = ("aten.rms_norm.default",)
+
+    def check(self, node: NodeView) -> str | None:
+        """Every tensor that the registry admits."""
+        return None
+
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """One RmsNorm op."""
+        eps = node.arg(3, "eps")
+        if eps is None:
+            eps = torch.finfo(torch.float32).eps
+        op = ir.RmsNorm(rank=len(node.arg(1, "normalized_shape")), eps=float32(eps))
+        inputs = [builder.value(node.node(0)), _parameter(node, builder, 2, "weight")]
+        builder.emit(op, inputs, node.fx)
+
+
+@register
+class GroupNormRule(OpRule):
+    """aten.group_norm."""
+
+    targets = ("aten.group_norm.default",)
+
+    def check(self, node: NodeView) -> str | None:
+        """Every tensor that the registry admits."""
+        return None
+
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """One GroupNorm op."""
+        inputs = [
+            builder.value(node.node(0)),
+            _parameter(node, builder, 2, "weight"),
+            _parameter(node, builder, 3, "bias"),
+        ]
+        op = ir.GroupNorm(groups=node.arg(1, "num_groups"), eps=float32(node.arg(4, "eps", 1e-5)))
+        builder.emit(op, inputs, node.fx)
+
+
+@register
+class NativeGroupNormRule(OpRule):
+    """aten.native_group_norm, of whose results only the normalised tensor is computed."""
+
+    targets = ("aten.native_group_norm.default",)
+    outputs_via_getitem = True
+
+    def check(self, node: NodeView) -> str | None:
+        """Every tensor that the registry admits."""
+        return None
+
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """One GroupNorm op."""
+        inputs = [
+            builder.value(node.node(0)),
+            _parameter(node, builder, 1, "weight"),
+            _parameter(node, builder, 2, "bias"),
+        ]
+        op = ir.GroupNorm(groups=node.arg(6, "group"), eps=float32(node.arg(7, "eps")))
+        builder.define(node.fx, {0: builder.temp(op, inputs, node.out_sizes())})
+
+
+@register
+class InstanceNormRule(OpRule):
+    """aten.instance_norm by the input's own statistics: a group norm of one channel per group."""
+
+    targets = ("aten.instance_norm.default",)
+    preserve = ("aten.instance_norm.default",)
+
+    def check(self, node: NodeView) -> str | None:
+        """Refuses running statistics and a dynamic number of channels."""
+        if not node.arg(5, "use_input_stats") or node.node(3) is not None:
+            return "instance_norm with running statistics"
+        if not isinstance(node.sizes(0)[1], int):
+            return "a dynamic number of channels"
+        return None
+
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """One GroupNorm op."""
+        inputs = [
+            builder.value(node.node(0)),
+            _parameter(node, builder, 1, "weight"),
+            _parameter(node, builder, 2, "bias"),
+        ]
+        op = ir.GroupNorm(groups=node.sizes(0)[1], eps=float32(node.arg(7, "eps")))
+        builder.emit(op, inputs, node.fx)
+
+
+@register
+class BatchNormRule(OpRule):
+    """Batch normalisation by fixed statistics, where it could not be folded into a neighbour."""
+
+    targets = ("aten._native_batch_norm_legit_no_training.default",)
+    outputs_via_getitem = True
+
+    def check(self, node: NodeView) -> str | None:
+        """Refuses parameters that are computed."""
+        for index in (1, 2, 3, 4):
+            if node.node(index) is not None and not node.is_constant(index):
+                return f"{op_name(node.fx)} with parameters that are computed"
+        return None
+
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """One ChannelAffine op."""
+        mean, variance = node.constant(3), node.constant(4)
+        assert mean is not None and variance is not None
+        scale = torch.rsqrt(variance.double() + node.arg(6, "eps"))
+        if (weight := node.constant(1)) is not None:
+            scale = scale * weight.double()
+        shift = -mean.double() * scale
+        if (bias := node.constant(2)) is not None:
+            shift = shift + bias.double()
+        inputs = [
+            builder.value(node.node(0)),
+            builder.constant(scale.float()),
+            builder.constant(shift.float()),
+        ]
+        result = builder.temp(ir.ChannelAffine(), inputs, node.out_sizes())
+        builder.define(node.fx, {0: result})
+
+
+def _row_norm_inputs(node: NodeView, builder: Builder) -> list[int | None]:
+    """Input, weight and bias of (native_)layer_norm."""
+    return [
+        builder.value(node.node(0)),
+        _parameter(node, builder, 2, "weight"),
+        _parameter(node, builder, 3, "bias"),
+    ]
