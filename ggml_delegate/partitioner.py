@@ -64,8 +64,10 @@ def unbound_symbols(nodes: Iterable[torch.fx.Node]) -> set[str]:
         for value in _sizes_of(node):
             used |= free_symbols(value)
         for source in node.all_input_nodes:
-            if source not in members:
-                known |= {bound_by(size) for size in _sizes_of(source)}
+            for value in _sizes_of(source):
+                used |= free_symbols(value)
+                if source not in members:
+                    known.add(bound_by(value))
     return {str(symbol) for symbol in used - known}
 
 

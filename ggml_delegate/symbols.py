@@ -62,6 +62,14 @@ def upper_bound(size: int | torch.SymInt) -> int:
     return _limits(size)[1]
 
 
+def lower_bound(size: int | torch.SymInt) -> int:
+    """The smallest value a number can take; a large negative one when nothing limits it."""
+    if isinstance(size, int):
+        return size
+    low = size.node.shape_env.bound_sympy(size.node.expr).lower
+    return int(low) if low.is_Integer else -UNBOUNDED
+
+
 def _limits(size: torch.SymInt) -> tuple[int, int]:
     limits = size.node.shape_env.bound_sympy(size.node.expr)
     low = int(limits.lower) if limits.lower.is_Integer else 0

@@ -29,12 +29,13 @@ void gather_rows_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   const int64_t count = ggml_nelements(result->src[1]);
   const size_t row_bytes = static_cast<size_t>(params.width) * sizeof(uint32_t);
   char* to = static_cast<char*>(result->data);
-  for (int64_t i = count * ith / nth; i < count * (ith + 1) / nth; ++i) {
-    int64_t row = indices[i];
+  const int64_t total = count * params.matrices;
+  for (int64_t i = total * ith / nth; i < total * (ith + 1) / nth; ++i) {
+    int64_t row = indices[i % count];
     if (row < 0 && params.wrap) row += params.rows;
     char* out = to + static_cast<size_t>(i) * row_bytes;
     if (row >= 0 && row < params.rows) {
-      copy_row(matrix, row, params.width, out);
+      copy_row(matrix, i / count * params.rows + row, params.width, out);
     } else {
       params.fault->store(Fault::IndexOutOfRange, std::memory_order_relaxed);
       std::memset(out, 0, row_bytes);

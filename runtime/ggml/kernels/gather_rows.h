@@ -1,4 +1,4 @@
-// Rows of a matrix by index.
+// Rows of matrices by index.
 #pragma once
 
 #include <ggml.h>
@@ -11,15 +11,16 @@
 namespace ggml_delegate {
 
 struct GatherRowsParams {
-  int64_t rows = 0;   // of the matrix
-  int64_t width = 0;  // elements per row
+  int64_t matrices = 1;
+  int64_t rows = 0;   // per matrix
+  int64_t width = 1;  // elements per row
   bool wrap = false;  // indices below 0 count from the end
   std::atomic<Fault>* fault = nullptr;
 };
 
-// A ggml custom op: src[0] is the dense matrix (F32, F16, BF16 or I32), src[1] the dense I32
-// indices, the result F32, or I32 of an I32 matrix. An index outside sets `fault`; its row is 0.
-// `userdata` is a GatherRowsParams.
+// A ggml custom op: src[0] holds the dense matrices (F32, F16, BF16 or I32), src[1] the dense I32
+// indices, the same for each matrix. The result is F32, or I32 of I32 matrices. An index outside
+// sets `fault`; its row is 0. `userdata` is a GatherRowsParams.
 void gather_rows_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
 
 }  // namespace ggml_delegate

@@ -68,10 +68,11 @@ Error lower(GraphBuilder& builder, const ir::Slice& op) {
             "node %s slices rank %zu to rank %zu", builder.name(), input.rank(), sizes.size());
   GGD_ASSIGN(const int64_t start, builder.evaluate(*op.start()));
   const int64_t count = op.squeeze() ? 1 : sizes[dim];
-  const int64_t last = start + std::max<int64_t>(count - 1, 0) * int64_t{op.step()};
-  GGD_CHECK(count == 0 ? start <= input.sizes[dim] : last < input.sizes[dim],
-            "node %s slices %lld elements from %lld on by step %u, there are %lld", builder.name(),
-            number(count), number(start), op.step(), number(input.sizes[dim]));
+  const int64_t size = input.sizes[dim];
+  const int64_t step = op.step();
+  GGD_CHECK(count == 0 ? start <= size : start < size && count - 1 <= (size - 1 - start) / step,
+            "node %s slices %lld elements from %lld on by step %lld, there are %lld",
+            builder.name(), number(count), number(start), number(step), number(size));
   const StridedView whole = strided(builder, input);
   StridedView view = whole;
   view.offset += start * whole.strides[dim];
@@ -80,7 +81,7 @@ Error lower(GraphBuilder& builder, const ir::Slice& op) {
   for (size_t i = 0; i < input.rank(); ++i) {
     if (i == dim && op.squeeze()) continue;
     view.sizes.push_back(i == dim ? count : whole.sizes[i]);
-    view.strides.push_back(i == dim ? whole.strides[i] * op.step() : whole.strides[i]);
+    view.strides.push_back(i == dim && count > 1 ? whole.strides[i] * step : whole.strides[i]);
   }
   GGD_CHECK(view.sizes == sizes, "node %s slices to other sizes than the file declares",
             builder.name());
