@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
 from torch.export.graph_signature import (
@@ -98,6 +99,7 @@ class _Extraction:
         self._inputs: list[InputSpec] = []
         self._state: dict[str, torch.Tensor] = {}
         self._examples: list[torch.Tensor] = []
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._generator = torch.Generator().manual_seed(0)
 
     def run(self) -> AtomProgram:
@@ -144,7 +146,7 @@ class _Extraction:
             placeholder.meta = {"val": self._fake(data)}
             target = f"w{len(self._state)}"
             self._state[target] = data
-            self._inputs.append(InputSpec(InputKind.PARAMETER, argument, target))
+            self._inputs.append(InputSpec(InputKind.BUFFER, argument, target, persistent=True))
         else:
             data = self._laid_out(data)
             placeholder.meta = {"val": self._fake(data)}
@@ -167,20 +169,16 @@ class _Extraction:
         return tensor.contiguous()
 
     def _fake(self, tensor: torch.Tensor) -> torch.Tensor:
-        from torch._subclasses.fake_tensor import FakeTensorMode
-
-        if not hasattr(self, "_mode"):
-            self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         return self._mode.from_tensor(tensor, static_shapes=True)
 
     def _meta(self, node: Node) -> dict[str, Any]:
-        def fake(value: Any) -> Any:
-            if not isinstance(value, torch.Tensor):
-                return value
-            data = torch.empty(expected_shape(value), dtype=value.dtype)
-            return self._fake(self._laid_out(data))
-
-        return {"val": pytree.tree_map(fake, node.meta["val"])}
+        """The result as the op itself gives it for these inputs: it decides the dim order."""
+        arguments = pytree.tree_map_only(
+            Node, lambda n: self._copies[n].meta["val"], (list(node.args), dict(node.kwargs))
+        )
+        assert callable(node.target)
+        with self._mode:
+            return {"val": node.target(*arguments[0], **arguments[1])}
 
     def _program(self, outputs: list[str]) -> ExportedProgram:
         module = GraphModule(torch.nn.Module(), self._graph)
