@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from executorch.backends.xnnpack.partition.config.xnnpack_config import XNNPartitionerConfig
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.backends.xnnpack.utils.quant_utils import is_dequant, is_quant
+from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
 from executorch.exir.backend.canonical_partitioners.config_partitioner import format_target_name
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from executorch.exir.backend.utils import WhyNoPartition
@@ -16,14 +16,16 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.backends.base import Candidate, NodeFilter, Rejection, Support
-from orchestrator.graph import compute_nodes, constant_nodes, mutated_buffers, op_name
+from orchestrator.graph import compute_nodes, constant_nodes, is_getitem, mutated_buffers, op_name
+
+_FUSED_ACTIVATIONS = {"aten.relu.default", "aten.hardtanh.default"}
 
 
 class XnnpackDelegate:
     """ExecuTorch's XNNPACK delegate: its own partitioner's groups, one candidate each."""
 
     name = "xnnpack"
-    backend_id = "XnnpackBackend"
+    backend_id = XnnpackBackend.__name__
 
     def __init__(self) -> None:
         self._partitioner = XnnpackPartitioner()
@@ -46,7 +48,7 @@ class XnnpackDelegate:
                 reason = f"needs a fixed weight, but the model changes the buffer {changing[0]}"
                 rejections += [Rejection(node, reason) for node in nodes]
             else:
-                candidates.append(Candidate(nodes, constants, divisible=not _is_quantized(nodes)))
+                candidates.append(Candidate(nodes, constants, divisible=_is_divisible(nodes)))
             taken.update(nodes)
         rejections += [
             Rejection(node, self._reason(node, ep))
@@ -107,5 +109,11 @@ def _explain(reason: str, node: Node) -> str:
     return f"dtype not supported (tensors are {', '.join(found) or 'absent'})"
 
 
-def _is_quantized(nodes: Sequence[Node]) -> bool:
-    return any(is_quant(node) or is_dequant(node) for node in nodes)
+def _is_divisible(nodes: Sequence[Node]) -> bool:
+    """Whether a group is one op with the activation that XNNPACK fuses into it.
+
+    Other groups are patterns (quantized ops, matrix products with a transposed weight), whose
+    parts XNNPACK does not know by themselves.
+    """
+    ops = [node for node in nodes if not is_getitem(node)]
+    return sum(op_name(node) not in _FUSED_ACTIVATIONS for node in ops) <= 1
