@@ -114,6 +114,7 @@ class NativeProgram:
         if isinstance(source, str) and not os.path.exists(source):  # noqa: PTH110
             raise FileNotFoundError(f"there is no program file '{source}'")
         self._program = _runtime.Program(source, num_threads=num_threads, etdump=etdump)
+        self._infos: dict[str, MethodInfo] = {}
 
     def __repr__(self) -> str:
         """Names the source and the methods."""
@@ -134,20 +135,23 @@ class NativeProgram:
         return tuple(self._program.peek(method).backends)
 
     def method(self, method: str = "forward") -> MethodInfo:
-        """Describes a method, and loads it for that.
+        """Describes a method, and loads it for that the first time.
 
         Raises:
             ValueError: there is no such method.
             ExecuTorchError: the method cannot be loaded; missing backends and kernels are named.
 
         """
-        info = self._program.method(method)
-        return MethodInfo(
-            name=info.name,
-            inputs=tuple(map(_value_info, info.inputs)),
-            outputs=tuple(map(_value_info, info.outputs)),
-            backends=tuple(info.backends),
-        )
+        known = self._infos.get(method)
+        if known is None:
+            info = self._program.method(method)
+            known = self._infos[method] = MethodInfo(
+                name=info.name,
+                inputs=tuple(map(_value_info, info.inputs)),
+                outputs=tuple(map(_value_info, info.outputs)),
+                backends=tuple(info.backends),
+            )
+        return known
 
     def run(self, method: str, inputs: Sequence[Input], *, relayout: bool = False) -> list[Output]:
         """Runs a method.
@@ -188,6 +192,8 @@ class NativeProgram:
 
     @staticmethod
     def _buffer(value: Input, index: int) -> Any:
+        if isinstance(value, np.generic) and not isinstance(value, bool | int | float | str):
+            value = np.asarray(value)  # numpy's scalars are arrays without dimensions
         if isinstance(value, np.ndarray):
             return _array_buffer(value, index)
         return _tensor_buffer(value, index) if _is_tensor(value) else value
@@ -210,8 +216,8 @@ class NativeProgram:
         return bytes(self._program.etdump())
 
     def _refuse_bfloat16_arrays(self, method: str) -> None:
-        for index, output in enumerate(self._program.method(method).outputs):
-            if output.dtype == "bfloat16":
+        for index, output in enumerate(self.method(method).outputs):
+            if isinstance(output, TensorInfo) and output.dtype == "bfloat16":
                 raise TypeError(
                     f"{self._program.source}: method '{method}', output {index} is bfloat16, which "
                     f"numpy does not have: give the inputs as torch tensors"
@@ -220,15 +226,14 @@ class NativeProgram:
     def _relayout(self, method: str, arrays: list[Any]) -> list[Any]:
         """Copies tensors into the dim orders of a method's inputs, where they differ."""
         result = []
-        infos = self._program.method(method).inputs
+        infos = self.method(method).inputs
         for index, value in enumerate(arrays):
-            if isinstance(value, tuple) and index < len(infos):
+            info = infos[index] if index < len(infos) else None
+            if isinstance(value, tuple) and isinstance(info, TensorInfo):
                 array, dtype = value
-                order = infos[index].dim_order
-                if array.ndim == len(order):
-                    inverse = np.argsort(order)
-                    array = np.ascontiguousarray(array.transpose(order)).transpose(inverse)
-                value = (array, dtype)
+                if array.ndim == len(info.dim_order):
+                    ordered = np.asarray(array.transpose(info.dim_order), order="C")
+                    value = (ordered.transpose(np.argsort(info.dim_order)), dtype)
             result.append(value)
         return result
 
