@@ -166,7 +166,10 @@ class SymbolTable:
                 limits = size.node.shape_env.bound_sympy(symbol)
                 low = int(limits.lower) if limits.lower.is_Integer else 0
                 high = int(limits.upper) if limits.upper.is_Integer else UNBOUNDED
-                self._limits[symbol] = (max(low, 0), min(high, UNBOUNDED))
+                # torch.export never assumes less than 2 while it traces, and ExecuTorch drops the
+                # declared range, so a bound of 2 says nothing about a size of 1.
+                low = 1 if low == 2 else max(low, 0)
+                self._limits[symbol] = (low, min(high, UNBOUNDED))
 
     def symbols(self) -> list[Any]:
         """ir.Symbols by number."""
