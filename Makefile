@@ -27,7 +27,7 @@ $(DEPENDENCIES): pyproject.toml tools/system_packages.sh tools/dependencies.sh
 	touch $@
 
 # The first build goes through pip, which also writes the editable install's metadata.
-$(INSTALLED): $(DEPENDENCIES) pyproject.toml CMakeLists.txt $(wildcard cmake/*)
+$(INSTALLED): $(DEPENDENCIES) pyproject.toml
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation \
 	  --config-settings=build-dir=$(BUILD) --editable .
 	touch $@

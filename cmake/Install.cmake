@@ -7,15 +7,10 @@ configure_file(cmake/_ggml_delegate.py.in "${CMAKE_CURRENT_BINARY_DIR}/${package
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/${package}.py" DESTINATION ${package}
         RENAME __init__.py COMPONENT orchestrator)
 install(FILES "${ORCHESTRATOR_IR_PYTHON}" DESTINATION ${package} COMPONENT orchestrator)
-if(TARGET ggml_backend)
-  install(TARGETS ggml_backend LIBRARY DESTINATION ${package} COMPONENT orchestrator)
-endif()
-if(TARGET _runtime)
-  install(TARGETS _runtime LIBRARY DESTINATION ${package} COMPONENT orchestrator)
-endif()
-if(TARGET orchestrator-run)
-  install(TARGETS orchestrator-run RUNTIME DESTINATION ${package}/bin COMPONENT orchestrator)
-endif()
+install(
+  TARGETS ggml_backend _runtime orchestrator-run
+  LIBRARY DESTINATION ${package} COMPONENT orchestrator
+  RUNTIME DESTINATION ${package}/bin COMPONENT orchestrator)
 if(ORCHESTRATOR_GGML_LICENSE)
   install(FILES "${ORCHESTRATOR_GGML_LICENSE}" DESTINATION ${package} RENAME ggml-LICENSE.txt
           COMPONENT orchestrator)

@@ -7,7 +7,6 @@ file(GLOB module_sources CONFIGURE_DEPENDS runtime/python/*.cpp)
 file(GLOB runner_sources CONFIGURE_DEPENDS runtime/runner/*.cpp)
 
 # The ggml delegate. Loading the library registers the backend with ExecuTorch's runtime.
-if(backend_sources)
 add_library(ggml_backend SHARED ${backend_sources} ${kernel_sources})
 target_compile_options(ggml_backend PRIVATE ${ORCHESTRATOR_CPU_OPTIONS})
 # Kernels are loops to be vectorised in every build type, and none reads errno or FP traps.
@@ -19,34 +18,25 @@ target_link_options(ggml_backend PRIVATE LINKER:--exclude-libs,ALL LINKER:-z,def
 set_target_properties(
   ggml_backend PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/../executorch/lib"
                           INSTALL_RPATH_USE_LINK_PATH ${ORCHESTRATOR_USE_SYSTEM_GGML})
-endif()
 
 # Loading and running programs, shared by the Python module and the runner.
-if(program_sources)
 add_library(program STATIC ${program_sources})
 target_link_libraries(program PRIVATE orchestrator_options)
 target_link_libraries(program PUBLIC executorch::runtime executorch::threadpool
                                      executorch::etdump)
-endif()
 
 # Kernels and delegates register themselves as their libraries load; nothing refers to them by
 # symbol, so the linker has to be told to keep them.
 add_library(program_with_backends INTERFACE)
-if(TARGET program AND TARGET ggml_backend)
+target_link_options(program_with_backends INTERFACE LINKER:--no-as-needed)
 target_link_libraries(program_with_backends INTERFACE program executorch::kernels_optimized
                                                       executorch::backend_xnnpack ggml_backend)
-target_link_options(program_with_backends INTERFACE LINKER:--no-as-needed)
-endif()
 
-if(module_sources)
-pybind11_add_module(_runtime MODULE ${module_sources})
+pybind11_add_module(_runtime MODULE NO_EXTRAS ${module_sources})
 target_link_libraries(_runtime PRIVATE orchestrator_options program_with_backends)
 set_target_properties(_runtime PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/../executorch/lib")
-endif()
 
-if(runner_sources)
 add_executable(orchestrator-run ${runner_sources})
 target_link_libraries(orchestrator-run PRIVATE orchestrator_options program_with_backends)
 set_target_properties(orchestrator-run PROPERTIES INSTALL_RPATH
                                                   "$ORIGIN/..;$ORIGIN/../../executorch/lib")
-endif()

@@ -5,6 +5,9 @@ set -euo pipefail
 python=$1
 build=$2
 
+exec 9>"$build/.lock" # two builds in one folder would spoil each other's files
+flock 9
+
 bin=$(dirname "$python")
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
 log=$(mktemp)
