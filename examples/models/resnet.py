@@ -110,6 +110,6 @@ SPECS = (
         "resnext50_32x4d",
         lambda: ResNet((3, 4, 6, 3), groups=32, group_width=4),
         224,
-        small=(lambda: ResNet((1, 2), groups=32, group_width=4, width=16, classes=50), 64),
+        small=(lambda: ResNet((1, 2), groups=32, group_width=16, width=16, classes=50), 64),
     ),
 )

@@ -17,7 +17,7 @@ _CALIBRATION_BATCH = 4
 _CALIBRATION_SEEDS = (100, 101)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a spec is equal to itself only
 class ModelSpec:
     """A model with weights and inputs that are the same in every run.
 
