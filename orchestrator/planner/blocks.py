@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from .problem import Problem, TensorClass, Way
+from .problem import Problem, Way
+from .tensors import SLOT_BITS, ExitForms, TensorClass
 
 #: By backend: the ways to run an atom there, as (number of the way, way).
 WaysByBackend = dict[int, list[tuple[int, Way]]]
 
 
 def find_cuts(preds: Sequence[Sequence[int]], succs: Sequence[Sequence[int]]) -> list[int]:
-    """Sizes of all cuts, from 0 to the number of atoms; atoms are in topological order.
+    """Sizes of the cuts that one atom ends, with 0 and the number of atoms.
 
-    After a prefix is a cut if each of its maximal atoms feeds each atom that is ready.
+    Atoms are in topological order. A prefix is a cut if each of its maximal atoms feeds each atom
+    that is ready. Where more than one atom is maximal, a search would have to remember more.
     """
     count = len(preds)
     missing = [len(row) for row in preds]
@@ -38,13 +40,10 @@ def find_cuts(preds: Sequence[Sequence[int]], succs: Sequence[Sequence[int]]) ->
         maximal.add(atom)
         for pred in preds[atom]:
             unused[pred] -= 1
-        if all(_feeds_all(succs[last], unused[last], ready) for last in maximal):
+        ends = len(maximal) == 1 and unused[atom] >= len(ready) and ready.issubset(succs[atom])
+        if ends or atom + 1 == count:
             cuts.append(atom + 1)
     return cuts
-
-
-def _feeds_all(succs: Sequence[int], unused: int, ready: set[int]) -> bool:
-    return unused >= len(ready) and ready.issubset(succs)
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,8 @@ class Use:
 
     shift: of the tensor's code within a state. users: mask of the block's atoms that read it.
     after: whether something reads it after the block. output: whether the caller gets it.
+    readers: how many atoms read it in all. exits: by backend, the forms it can have after the
+    block inside a segment there; empty unless `after`.
     """
 
     shift: int
@@ -60,6 +61,8 @@ class Use:
     users: int
     after: bool
     output: bool
+    readers: int
+    exits: tuple[ExitForms, ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class Block:
     """Consecutive atoms with everything that a search over them needs, in local numbers.
 
     atoms: problem indices. tensors: graph indices by slot, those carried in come first.
-    carried_out: slots that may matter after the block. signature: equal for blocks that only
+    carried_out: slots that may matter after the block. last: the atom that every order runs last,
+    None if there are several. signature: equal for blocks that only
     differ in what their atoms and tensors are called.
     """
 
@@ -78,8 +82,9 @@ class Block:
     inputs: list[list[Use]]
     outputs: list[list[Use]]
     tensors: list[int]
-    kinds: list[TensorClass]
+    uses: list[Use]
     carried_out: list[int]
+    last: int | None
     signature: Hashable
 
     @property
@@ -111,17 +116,19 @@ class BlockBuilder:
         for atom in atoms:
             for tensor in (*problem.inputs[atom], *problem.outputs[atom]):
                 slots.setdefault(tensor, len(slots))
-        uses = {tensor: self._use(tensor, slot, start, stop) for tensor, slot in slots.items()}
+        succs = [[succ - start for succ in problem.succs[a] if succ < stop] for a in atoms]
+        # What an atom that every order runs last has made is still inside the segment.
+        last = len(atoms) - 1 if sum(not row for row in succs) == 1 else None
+        uses = {t: self._use(t, slot, start, stop, last) for t, slot in slots.items()}
         inputs = [[uses[tensor] for tensor in problem.inputs[atom]] for atom in atoms]
         outputs = [[uses[tensor] for tensor in problem.outputs[atom]] for atom in atoms]
         preds = [sum(1 << p - start for p in problem.preds[a] if p >= start) for a in atoms]
-        succs = [[succ - start for succ in problem.succs[a] if succ < stop] for a in atoms]
         signature = (
             tuple(self._ways_number[start:stop]),
             tuple(preds),
             tuple(tuple(use.shift for use in row) for row in inputs),
             tuple(tuple(use.shift for use in row) for row in outputs),
-            tuple((id(u.kind), u.users, u.after, u.output) for u in uses.values()),
+            tuple(uses.values()),
             len(carried),
         )
         return Block(
@@ -132,19 +139,40 @@ class BlockBuilder:
             inputs=inputs,
             outputs=outputs,
             tensors=list(slots),
-            kinds=[problem.classes[tensor] for tensor in slots],
+            uses=list(uses.values()),
             carried_out=[
                 slot for tensor, slot in slots.items() if uses[tensor].after or uses[tensor].output
             ],
+            last=last,
             signature=signature,
         )
 
-    def _use(self, tensor: int, slot: int, start: int, stop: int) -> Use:
+    def _use(self, tensor: int, slot: int, start: int, stop: int, last: int | None) -> Use:
         users = self._problem.consumers[tensor]
+        after = bool(users) and users[-1] >= stop
+        made_last = last is not None and self._problem.producer[tensor] == start + last
         return Use(
-            shift=4 * slot,
+            shift=SLOT_BITS * slot,
             kind=self._problem.classes[tensor],
             users=sum(1 << user - start for user in users if start <= user < stop),
-            after=bool(users) and users[-1] >= stop,
+            after=after,
             output=self._problem.graph.tensors[tensor].is_output,
+            readers=len(users),
+            exits=self._exits(tensor, stop, made_last) if after else (),
+        )
+
+    def _exits(self, tensor: int, stop: int, made_last: bool) -> tuple[ExitForms, ...]:
+        problem = self._problem
+        form = problem.classes[tensor].form
+        maker = problem.producer[tensor]
+        made = [0 for _ in problem.overhead]
+        read = [0 for _ in problem.overhead]
+        for way in () if maker is None else problem.ways[maker]:
+            made[way.backend] |= 1 << form[way.writes]
+        for user in problem.consumers[tensor]:
+            for way in problem.ways[user] if user < stop else ():
+                read[way.backend] |= 1 << form[way.reads]
+        return tuple(
+            ExitForms(one | other if one else None, None if made_last else other)
+            for one, other in zip(made, read, strict=True)
         )

@@ -14,6 +14,7 @@ from .elements import Flow
 from .plan import Segment
 from .problem import Problem
 from .search import CLOSED, BlockResult, BlockSearch, State
+from .tensors import SLOT_BITS, SLOT_MASK
 
 # Blocks of fewer atoms are searched at once, without a first rough search for a limit.
 _SMALL_BLOCK = 5
@@ -54,7 +55,7 @@ class _Walk:
         problem = self._problem
         cuts = find_cuts(problem.preds, problem.succs)
         builder = BlockBuilder(problem)
-        entries: dict[State, int] = {State(CLOSED, 0, 0): 0}
+        entries: dict[State, int] = {State(CLOSED, 0, 0, 0): 0}
         carried: list[int] = []
         passed: list[tuple[Block, BlockResult, dict[State, State]]] = []
         base = 0
@@ -72,29 +73,57 @@ class _Walk:
         key = (block.signature, frozenset(relative.items()))
         result = self._known.get(key)
         if result is None:
-            search = BlockSearch(self._problem, block, self._width)
-            limit = None
+            limits = None
             if len(block.atoms) >= _SMALL_BLOCK:
                 rough = BlockSearch(self._problem, block, _ROUGH_WIDTH).run(relative)
-                limit = min(each.cost for each in rough.exits.values()) + self._slack(block)
-            result = search.run(relative, limit)
+                limits = self._limits(block, rough)
+            result = BlockSearch(self._problem, block, self._width, limits).run(relative)
             self._states += result.states
             self._known[key] = result
         self._dropped |= result.dropped
         return result
 
-    def _slack(self, block: Block) -> int:
-        """How much more the rest can cost from one exit of a block than from another.
+    def _limits(self, block: Block, rough: BlockResult) -> list[int]:
+        """By backend, the cost above which ending a block with it is of no use.
 
-        From any exit one can close the segment, open the one that the other goes on with, and read
-        from memory what the other has inside.
+        Instead of going on from an exit, one can go on from a known one on the same backend, or
+        close the segment of a known one and open another, and make up for the tensors that the
+        exit has inside.
         """
-        slack = max(self._problem.overhead)
-        for slot in block.carried_out:
-            kind = block.kinds[slot]
-            later = len(self._problem.consumers[block.tensors[slot]])
-            slack += max(kind.max_read) + max(kind.max_write) + later * kind.max_mismatch
-        return slack
+        known: list[tuple[int, int, dict[int, int]]] = []
+        for state, end in rough.exits.items():
+            cost, delivered, codes, closed = end.cost, end.cost, {}, {}
+            for slot in block.carried_out:
+                use = block.uses[slot]
+                codes[slot] = state.tensors >> use.shift & SLOT_MASK
+                more, closed[slot] = use.kind.close(state.backend, codes[slot])
+                cost += more
+                # The exit may have written what only the caller still wants.
+                delivered += 0 if use.after else more
+            known.append((state.backend, delivered, codes))
+            known.append((CLOSED, cost, closed))
+        if block.atoms[-1] + 1 == len(self._problem.atoms):
+            least = min(cost for backend, cost, _ in known if backend == CLOSED)
+            return [least for _ in self._problem.overhead]
+        limits = []
+        for backend, overhead in enumerate(self._problem.overhead):
+            costs = [
+                cost + self._catch_up(block, codes, backend) + (overhead if b == CLOSED else 0)
+                for b, cost, codes in known
+                if b in (CLOSED, backend)
+            ]
+            limits.append(min(costs))
+        return limits
+
+    def _catch_up(self, block: Block, codes: Mapping[int, int], backend: int) -> int:
+        """What it costs at most to go on as from any exit with a segment open on a backend."""
+        return sum(
+            block.uses[slot].kind.worst_lag(
+                backend, code, block.uses[slot].exits[backend], block.uses[slot].readers
+            )
+            for slot, code in codes.items()
+            if block.uses[slot].after
+        )
 
     def _finish(
         self,
@@ -109,9 +138,9 @@ class _Walk:
         def total(state: State) -> int:
             cost = entries[state]
             for slot, kind in enumerate(kinds):
-                code = state.tensors >> 4 * slot & 15
-                if code & 3:
-                    cost += min(move[0] for move in kind.close(state.backend, code))
+                code = state.tensors >> SLOT_BITS * slot & SLOT_MASK
+                if code:
+                    cost += kind.close(state.backend, code)[0]
             return cost
 
         state = min(entries, key=lambda each: (total(each), each))
@@ -132,14 +161,15 @@ def _carry(
     seen = 0
     for state in result.exits:
         seen |= state.tensors
-    slots = [slot for slot in block.carried_out if seen >> 4 * slot & 15]
+    slots = [slot for slot in block.carried_out if seen >> SLOT_BITS * slot & SLOT_MASK]
     entries: dict[State, int] = {}
     renamed: dict[State, State] = {}
     for state, end in result.exits.items():
         tensors = 0
         for place, slot in enumerate(slots):
-            tensors |= (state.tensors >> 4 * slot & 15) << 4 * place
-        after = State(state.backend, tensors, state.used)
+            code = state.tensors >> SLOT_BITS * slot & SLOT_MASK
+            tensors |= code << SLOT_BITS * place
+        after = State(state.backend, tensors, 0, state.used)
         entries[after] = end.cost
         renamed[after] = state
     return [block.tensors[slot] for slot in slots], entries, renamed

@@ -1,38 +1,46 @@
 """Shortest paths over the ideals of one block, atom by atom.
 
 A state is a set of atoms done (an ideal), the backend of the open segment, and the code of every
-tensor that still matters (see `problem`). A step adds a ready atom, either to the open segment or
-after closing it and opening another. Any legal plan is such a path, and its cost the path's.
+tensor that still matters (see `tensors`). A step adds a ready atom, either to the open segment or
+after closing it and opening another. Within a segment atoms are added in ascending order, so that
+every legal plan is one such path, and its cost the path's.
 
 States that cannot lead to a better plan are dropped:
 
-* at an ideal, going on from the cheapest state with everything in memory costs at most an overhead
-  and some reads more than going on from any other state; what is behind by more is dominated;
-* with a known cost to get through the block, a state is hopeless if the least that its remaining
-  atoms cost brings it above that by more than states at the end of the block can differ in.
+* a state is dominated by one at the same ideal that is ahead of it by what the other would have to
+  pay at most to make up for the difference (`TensorClass.lag`, a call overhead);
+* with a limit on what the whole block may cost, a state is hopeless if the least that its remaining
+  atoms cost brings it above that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from .blocks import Block, Use
-from .problem import PENDING, Problem, Way
+from .potentials import Potentials
+from .problem import Problem, Way
+from .tensors import DELIVER, DROP, KEEP, SLOT_BITS, SLOT_MASK
 
 CLOSED = -1
+# How many of the cheapest states at an ideal others are compared with.
+_RIVALS = 24
 
 
 class State(NamedTuple):
     """What matters of a path at an ideal.
 
-    backend: of the open segment, CLOSED for none. tensors: 4 bits per slot of the block.
+    backend: of the open segment, CLOSED for none. tensors: a code per slot of the block.
+    first: atoms below it that are not done cannot join the open segment any more.
     used: what constraints count: delegate calls, and backends by shared constant.
     """
 
     backend: int
     tensors: int
+    first: int
     used: int
 
 
@@ -46,11 +54,14 @@ class Step(NamedTuple):
     opens: bool
 
 
+#: (atom, way, opens) for each atom of a block, in order.
 Trace = tuple[tuple[int, int, bool], ...]
+#: States by ideal.
+Level = dict[int, dict[State, Step]]
 
 
 class Exit(NamedTuple):
-    """A state after a block: its cost, the state before the block, and (atom, way, opens) each."""
+    """A state after a block: its cost, the state before the block, and the path between."""
 
     cost: int
     entry: State
@@ -70,60 +81,161 @@ class BlockResult:
 
 
 class BlockSearch:
-    """Searches one block; `width` limits how many states are kept per number of atoms done."""
+    """Searches one block; `width` limits how many states are kept per number of atoms done.
 
-    def __init__(self, problem: Problem, block: Block, width: int | None) -> None:
-        self._problem = problem
+    limits: by backend, the cost above which ending the block with a segment open there is of no
+    use.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        block: Block,
+        width: int | None,
+        limits: Sequence[int] | None = None,
+    ) -> None:
+        self._limit = None if limits is None else max(limits)
+        surcharge = None if limits is None else [max(limits) - limit for limit in limits]
         self._block = block
         self._width = width
         self._overhead = problem.overhead
-        self._backends = range(len(problem.overhead))
-        self._cheapest = [
-            min(way.cost for ways in row.values() for _, way in ways) for row in block.ways
+        self._potentials = Potentials(problem, block, surcharge)
+        ready = tuple(atom for atom, preds in enumerate(block.preds) if not preds)
+        self._capable = [
+            sum(1 << atom for atom, ways in enumerate(block.ways) if backend in ways)
+            for backend in range(len(problem.overhead))
         ]
-        everything = tuple(atom for atom, preds in enumerate(block.preds) if not preds)
-        # By ideal: the least that what remains costs, and the atoms that are ready.
-        self._ahead: dict[int, tuple[int, tuple[int, ...]]] = {0: (sum(self._cheapest), everything)}
-        self._closings: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        self._limit: int | None = None
+        # By ideal: what remains costs at least, and the atoms that are ready.
+        self._ahead: dict[int, tuple[int, tuple[int, ...]]] = {
+            0: (self._potentials.of_atoms(0), ready)
+        }
         self._dropped = False
         self._states = 0
 
-    def run(self, entries: Mapping[State, int], limit: int | None = None) -> BlockResult:
-        """Find the best path from any entry to every exit state.
-
-        limit: cost above which (with the cheapest costs of what remains) a path is of no use.
-        """
-        self._limit = limit
-        self._dropped = False
-        start = {state: Step(cost, None, -1, -1, False) for state, cost in entries.items()}
-        levels: list[dict[int, dict[State, Step]]] = [{0: start}]
+    def run(self, entries: Mapping[State, int]) -> BlockResult:
+        """Find the best path from any entry to every exit state that may be of use."""
+        level: Level = {0: {s: Step(cost, None, -1, -1, False) for s, cost in entries.items()}}
+        levels = [level]
         for _ in self._block.atoms:
-            level: dict[int, dict[State, Step]] = {}
-            for mask, states in self._fitting(levels[-1]).items():
-                self._expand(mask, states, level)
-            levels.append(level)
+            level = self._fitting(levels[-1])
+            longer: Level = {}
+            for mask, states in level.items():
+                self._expand(mask, states, longer)
+            levels[-1] = level
+            levels.append(longer)
+        full = self._block.full
         exits = {}
-        for state, step in levels[-1].get(self._block.full, {}).items():
-            entry, trace = _trace(levels, self._block.full, state)
-            exits[state] = Exit(step.cost, entry, trace)
+        for state in self._open(levels[-1].get(full, {})):
+            entry, trace = _trace(levels, full, state)
+            exits[state] = Exit(levels[-1][full][state].cost, entry, trace)
         return BlockResult(exits, self._dropped, self._states)
 
-    def _fitting(self, level: dict[int, dict[State, Step]]) -> dict[int, dict[State, Step]]:
-        count = sum(len(states) for states in level.values())
-        self._states += count
-        if self._width is None or count <= self._width:
-            return level
+    def _fitting(self, level: Level) -> Level:
+        """The level without dominated or hopeless states, and within the width."""
+        kept: Level = {}
+        ranked: list[tuple[int, int, State]] = []
+        for mask, states in level.items():
+            rest = self._ahead[mask][0]
+            crossing = self._potentials.crossing(mask)
+            bounds = {}
+            for state, step in states.items():
+                backend, tensors, first, _ = state
+                ahead = self._potentials.of_state(crossing, backend, tensors, first)
+                bound = step.cost + rest + ahead
+                if self._limit is None or bound <= self._limit:
+                    bounds[state] = bound
+            if not bounds:
+                continue
+            kept[mask] = self._open({state: states[state] for state in bounds})
+            ranked += [(bounds[state], mask, state) for state in kept[mask]]
+        self._states += len(ranked)
+        if self._width is None or len(ranked) <= self._width:
+            return kept
         self._dropped = True
-        ranked = sorted(
-            (step.cost + self._ahead[mask][0], mask, state)
-            for mask, states in level.items()
-            for state, step in states.items()
-        )
-        kept: dict[int, dict[State, Step]] = {}
-        for _, mask, state in ranked[: self._width]:
-            kept.setdefault(mask, {})[state] = level[mask][state]
+        narrow: Level = {}
+        for _, mask, state in heapq.nsmallest(self._width, ranked):
+            narrow.setdefault(mask, {})[state] = kept[mask][state]
+        return narrow
+
+    def _open(self, states: Mapping[State, Step]) -> dict[State, Step]:
+        """States at one ideal that no other one dominates."""
+        if len(states) == 1:
+            return dict(states)
+        kept: dict[State, Step] = {}
+        rivals: list[tuple[State, int]] = []
+        for state, step in sorted(states.items(), key=lambda item: (item[1].cost, item[0])):
+            if any(self._dominates(rival, cost, state, step.cost) for rival, cost in rivals):
+                continue
+            kept[state] = step
+            if len(rivals) < _RIVALS:
+                rivals.append((state, step.cost))
+                if state.backend != CLOSED:
+                    more, closed = self._close(state)
+                    rivals.append((closed, step.cost + more))
         return kept
+
+    def _dominates(self, rival: State, cost: int, state: State, other: int) -> bool:
+        """Whether going on from a state is never better than from a rival at the same ideal."""
+        room = other - cost
+        used = rival.used
+        if rival.backend != state.backend:
+            if rival.backend != CLOSED:
+                return False
+            room -= self._overhead[state.backend]
+        if room < 0 or rival.first > state.first or used != state.used:
+            return False
+        differing = rival.tensors ^ state.tensors
+        slot = 0
+        while differing:
+            if differing & SLOT_MASK:
+                use = self._block.uses[slot]
+                room -= use.kind.lag(
+                    state.backend,
+                    rival.tensors >> use.shift & SLOT_MASK,
+                    state.tensors >> use.shift & SLOT_MASK,
+                    use.readers,
+                )
+                if room < 0:
+                    return False
+            differing >>= SLOT_BITS
+            slot += 1
+        return True
+
+    def _close(self, state: State) -> tuple[int, State]:
+        """The cost of closing the open segment, and the state then."""
+        cost, left, slot = 0, 0, 0
+        tensors = state.tensors
+        while tensors:
+            code = tensors & SLOT_MASK
+            if code:
+                use = self._block.uses[slot]
+                more, code = use.kind.close(state.backend, code)
+                cost += more
+                left |= code << use.shift
+            tensors >>= SLOT_BITS
+            slot += 1
+        return cost, State(CLOSED, left, 0, state.used)
+
+    def _expand(self, mask: int, states: Mapping[State, Step], longer: Level) -> None:
+        """Add every ready atom to every state of an ideal."""
+        closed: dict[State, tuple[int, State]] = {}
+        for state, step in states.items():
+            more, after = (0, state) if state.backend == CLOSED else self._close(state)
+            total = step.cost + more
+            if after not in closed or total < closed[after][0]:
+                closed[after] = (total, state)
+        for atom in self._ahead[mask][1]:
+            done = self._look_ahead(mask, atom)
+            target = longer.setdefault(done, {})
+            for backend, ways in self._block.ways[atom].items():
+                for state, step in states.items():
+                    if state.backend == backend and atom >= state.first:
+                        origin = (mask, state)
+                        self._run(atom, done, ways, state, step.cost, origin, False, target)
+                for after, (total, state) in closed.items():
+                    opened = State(backend, after.tensors, 0, after.used)
+                    total += self._overhead[backend]
+                    self._run(atom, done, ways, opened, total, (mask, state), True, target)
 
     def _look_ahead(self, mask: int, atom: int) -> int:
         """Note what is ahead after running a ready atom, and give the ideal then."""
@@ -133,107 +245,57 @@ class BlockSearch:
             preds = self._block.preds
             freed = [succ for succ in self._block.succs[atom] if not preds[succ] & ~done]
             left = tuple(other for other in ready if other != atom)
-            self._ahead[done] = (rest - self._cheapest[atom], (*left, *freed))
+            self._ahead[done] = (rest - self._potentials.least(atom), (*left, *freed))
         return done
 
-    def _expand(
-        self, mask: int, states: dict[State, Step], level: dict[int, dict[State, Step]]
+    def _run(
+        self,
+        atom: int,
+        done: int,
+        ways: list[tuple[int, Way]],
+        state: State,
+        base: int,
+        origin: tuple[int, State],
+        opens: bool,
+        target: dict[State, Step],
     ) -> None:
-        closed = self._close_all(mask, states)
-        for atom in self._ahead[mask][1]:
-            done = self._look_ahead(mask, atom)
-            target = level.setdefault(done, {})
-            bound = None if self._limit is None else self._limit - self._ahead[done][0]
-            ways = self._block.ways[atom]
-            for state, step in states.items():
-                for number, way in ways.get(state.backend, ()):
-                    for cost, after in self._run(atom, done, way, state):
-                        total = step.cost + cost
-                        if bound is not None and total > bound:
-                            continue
-                        known = target.get(after)
-                        if known is None or total < known.cost:
-                            target[after] = Step(total, (mask, state), atom, number, False)
-            for state, (base, origin) in closed.items():
-                for backend, options in ways.items():
-                    opened = State(backend, state.tensors, state.used)
-                    for number, way in options:
-                        for cost, after in self._run(atom, done, way, opened):
-                            total = base + cost + self._overhead[backend]
-                            if bound is not None and total > bound:
-                                continue
-                            known = target.get(after)
-                            if known is None or total < known.cost:
-                                target[after] = Step(total, (mask, origin), atom, number, True)
-
-    def _close_all(self, mask: int, states: dict[State, Step]) -> dict[State, tuple[int, State]]:
-        closed: dict[State, tuple[int, State]] = {}
-        for state, step in states.items():
-            for cost, tensors in self._close(state.backend, state.tensors):
-                after = State(CLOSED, tensors, state.used)
-                total = step.cost + cost
-                if after not in closed or total < closed[after][0]:
-                    closed[after] = (total, state)
-        return closed
-
-    def _close(self, backend: int, tensors: int) -> list[tuple[int, int]]:
-        """Costs and codes after closing the open segment, one per choice of layouts."""
-        if backend == CLOSED:
-            return [(0, tensors)]
-        key = (backend, tensors)
-        if key not in self._closings:
-            results = [(0, tensors)]
-            for slot, kind in enumerate(self._block.kinds):
-                code = tensors >> 4 * slot & 15
-                if not code & 3:
-                    continue
-                results = [
-                    (cost + more, left ^ (code ^ after) << 4 * slot)
-                    for cost, left in results
-                    for more, after in kind.close(backend, code)
-                ]
-            self._closings[key] = results
-        return self._closings[key]
-
-    def _run(self, atom: int, done: int, way: Way, state: State) -> list[tuple[int, State]]:
-        """Costs and states after running an atom in the open segment."""
-        backend = way.backend
-        results = [(way.cost, state.tensors)]
-        for use in self._block.inputs[atom]:
-            shift = use.shift
-            is_last = not use.after and not use.users & ~done
-            longer = []
+        """Run an atom in the open segment, each way, and note the states reached."""
+        backend = state.backend
+        left_out = ~done & self._capable[backend] & (1 << atom) - 1
+        first = left_out.bit_length()
+        for number, way in ways:
+            results = [(base + way.cost, state.tensors)]
+            for use in self._block.inputs[atom]:
+                shift = use.shift
+                fate = _fate(use, done)
+                longer = []
+                for cost, tensors in results:
+                    code = tensors >> shift & SLOT_MASK
+                    for more, after in use.kind.acquire(backend, code, way.reads, fate):
+                        longer.append((cost + more, tensors ^ (code ^ after) << shift))
+                results = longer
+            for use in self._block.outputs[atom]:
+                made = use.kind.made(way.writes, _fate(use, done)) << use.shift
+                results = [(cost, tensors | made) for cost, tensors in results]
             for cost, tensors in results:
-                code = tensors >> shift & 15
-                for more, after in use.kind.acquire(backend, code, way.reads):
-                    if is_last:
-                        after = _released(use, after)
-                    longer.append((cost + more, tensors ^ (code ^ after) << shift))
-            results = longer
-        for use in self._block.outputs[atom]:
-            code = 1 << use.kind.form[way.writes]
-            if not use.users and not use.after:
-                code = _released(use, code)
-            results = [(cost, tensors | code << use.shift) for cost, tensors in results]
-        return [(cost, State(backend, tensors, state.used)) for cost, tensors in results]
+                after_state = State(backend, tensors, first, state.used)
+                known = target.get(after_state)
+                if known is None or cost < known.cost:
+                    target[after_state] = Step(cost, origin, atom, number, opens)
 
 
-def _released(use: Use, code: int) -> int:
-    """The code of a tensor that no atom wants any more."""
-    if use.output and code and not code >> 2:
-        return code | PENDING << 2
-    return 0
+def _fate(use: Use, done: int) -> int:
+    """What becomes of a tensor once the atoms in the mask are done."""
+    if use.after or use.users & ~done:
+        return KEEP
+    return DELIVER if use.output else DROP
 
 
-def _trace(
-    levels: list[dict[int, dict[State, Step]]], mask: int, state: State
-) -> tuple[State, Trace]:
+def _trace(levels: list[Level], mask: int, state: State) -> tuple[State, Trace]:
     steps = []
-    number = len(levels) - 1
-    while number:
-        step = levels[number][mask][state]
+    for level in reversed(levels[1:]):
+        step = level[mask][state]
         steps.append((step.atom, step.way, step.opens))
         assert step.before is not None
         mask, state = step.before
-        number -= 1
     return state, tuple(reversed(steps))

@@ -1,0 +1,306 @@
+"""Where a tensor is while a plan grows atom by atom, and what moving it costs.
+
+Where it is fits in a code of 8 bits:
+
+* bits 0 and 1: the forms (layouts) it has inside the open segment, made or read or converted there;
+* the others: its state in memory. ABSENT: not there. PENDING: not there, no atom wants it any
+  more, but the caller does. Else the number of a row of residuals: by layout, what it costs on top
+  to have it in memory so. The choice of a layout is put off until a segment reads the tensor; then
+  the residual is paid and the layout is settled.
+
+Code 0 stands for a tensor of the caller that nothing has touched, and for one that is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .elements import Layout, Transfer
+
+SLOT_BITS = 8
+SLOT_MASK = (1 << SLOT_BITS) - 1
+UNITS_PER_NS = 64
+ABSENT = 0
+PENDING = 1
+_NEVER = 1 << 200  # more than any sum of costs
+_LAYOUTS = tuple(Layout)
+
+# What happens to a tensor after the use in question.
+KEEP = 0  # some atom still wants it
+DROP = 1  # nobody does
+DELIVER = 2  # no atom, but the caller does
+
+#: What a move costs, and the code of the tensor then.
+Move = tuple[int, int]
+
+
+class TensorClass:
+    """Tables for all tensors that have the same layouts, transfers and kinds of users.
+
+    transfers, made, wanted: by backend; the latter two are masks of the forms in which atoms there
+    can make and read the tensor. Costs are whole numbers, `unit` per 1/64 ns.
+    """
+
+    def __init__(
+        self,
+        layouts: tuple[Layout, ...],
+        memory: tuple[Layout, ...],
+        from_caller: bool,
+        transfers: Sequence[Transfer],
+        made: Sequence[int],
+        wanted: Sequence[int],
+        unit: int,
+    ) -> None:
+        def cost(ns: float) -> int:
+            return whole_cost(ns, unit)
+
+        self.form = forms_of(layouts)
+        self._forms = range(len(layouts))
+        self._allowed = [layouts.index(each) for each in memory]
+        self._from_caller = from_caller
+        self._read = [[[cost(t.read(m, f)) for f in layouts] for m in layouts] for t in transfers]
+        self._write = [[[cost(t.write(f, m)) for m in layouts] for f in layouts] for t in transfers]
+        self._convert = [cost(each.convert_ns) for each in transfers]
+        self._wanted = wanted
+        self._inside = [one | other for one, other in zip(made, wanted, strict=True)]
+        untouched = tuple(0 if m in self._allowed else _NEVER for m in self._forms)
+        self._rows: list[tuple[int, ...]] = [untouched, untouched]
+        self._settled = {
+            m: self._row(tuple(0 if other == m else _NEVER for other in self._forms))
+            for m in self._allowed
+        }
+        self._acquired: dict[tuple[int, int, int, int], tuple[Move, ...]] = {}
+        self._closed: dict[tuple[int, int], Move] = {}
+        self._lags: dict[tuple[int, int, int, int], int] = {}
+
+    def _row(self, residuals: tuple[int, ...]) -> int:
+        """The number of a row of residuals."""
+        if residuals not in self._rows[2:]:
+            self._rows.append(residuals)
+        return self._rows.index(residuals, 2)
+
+    def made(self, layout: int, fate: int) -> int:
+        """The code of a tensor that an atom has just made in a layout."""
+        code = 1 << self.form[layout]
+        if fate == KEEP:
+            return code
+        return code | PENDING << 2 if fate == DELIVER else 0
+
+    def acquire(self, backend: int, code: int, layout: int, fate: int) -> tuple[Move, ...]:
+        """Ways for the open segment to have the tensor in a layout, none better than another."""
+        key = (backend, code, layout, fate)
+        if key not in self._acquired:
+            self._acquired[key] = self._acquire(backend, code, self.form[layout], fate)
+        return self._acquired[key]
+
+    def _acquire(self, backend: int, code: int, form: int, fate: int) -> tuple[Move, ...]:
+        inside, memory = code & 3, code >> 2
+        moves: list[tuple[int, int, int]] = []
+        if inside >> form & 1:
+            moves.append((0, inside, memory))
+        else:
+            if inside:
+                moves.append((self._convert[backend], inside | 1 << form, memory))
+            if memory or not inside:
+                moves += self._read_moves(backend, inside, memory, form)
+        if fate == KEEP:
+            return _best_moves([(c, self._normal(backend, s, m)) for c, s, m in moves])
+        if fate == DELIVER:
+            return _best_moves([(c, s | PENDING << 2 if not m else 0) for c, s, m in moves])
+        return ((min(cost for cost, _, _ in moves), 0),)
+
+    def _read_moves(
+        self, backend: int, inside: int, memory: int, form: int
+    ) -> list[tuple[int, int, int]]:
+        moves = []
+        for layout, settled in self._settled.items():
+            residual = self._rows[memory][layout]
+            if residual >= _NEVER:
+                continue
+            read = self._read[backend][layout]
+            moves.append((residual + read[form], inside | 1 << form, settled))
+            if self._wanted[backend] == 3 and not inside:
+                moves.append((residual + read[1 - form] + self._convert[backend], 3, settled))
+        return moves
+
+    def _normal(self, backend: int, inside: int, memory: int) -> int:
+        """Give states that have the same future the same code."""
+        if memory > PENDING:
+            row = self._rows[memory]
+            for form in self._forms:
+                if any(row[m] + self._read[backend][m][form] == 0 for m in self._allowed):
+                    inside &= ~(1 << form)  # to have it read or not is the same
+            if not inside and self._from_caller and row == self._rows[ABSENT]:
+                return 0
+        return inside | memory << 2
+
+    def close(self, backend: int, code: int) -> Move:
+        """Leave the tensor behind when the open segment closes."""
+        key = (backend, code)
+        if key not in self._closed:
+            self._closed[key] = self._close(backend, code)
+        return self._closed[key]
+
+    def _close(self, backend: int, code: int) -> Move:
+        inside, memory = code & 3, code >> 2
+        if not inside:
+            return (0, code)
+        if memory > PENDING:
+            return (0, self._normal(backend, 0, memory))
+        written = self._written(backend, inside)
+        least = min(written)
+        if memory == PENDING:
+            return (least, 0)
+        residuals = tuple(cost - least if cost < _NEVER else _NEVER for cost in written)
+        return (least, self._row(residuals) << 2)
+
+    def _written(self, backend: int, inside: int) -> list[int]:
+        """By layout, the cost of writing the tensor so from what is inside."""
+        forms = [form for form in self._forms if inside >> form & 1]
+        return [
+            min(self._write[backend][form][m] for form in forms) if m in self._allowed else _NEVER
+            for m in self._forms
+        ]
+
+    def lag(self, backend: int, code: int, other: int, readers: int) -> int:
+        """How much more the rest can cost at most from a code than from another one.
+
+        In an open segment on the backend; `readers` bounds how many segments will read the tensor.
+        To make up for it, one gets the forms that the other has inside, and pays for having the
+        tensor in the layout in which the other has it, or reads it in another one from then on.
+        """
+        if code == other:
+            return 0
+        key = (backend, code, other, readers)
+        if key not in self._lags:
+            self._lags[key] = self._lag(backend, code, other, readers)
+        return self._lags[key]
+
+    def _lag(self, backend: int, code: int, other: int, readers: int) -> int:
+        if PENDING in (code >> 2, other >> 2):
+            return self.close(backend, code)[0] - self.close(backend, other)[0]
+        moves = [(0, code)]
+        for form in self._forms:
+            if other >> form & 1 and not code >> form & 1:
+                moves = [
+                    (cost + more, after)
+                    for cost, before in moves
+                    for more, after in self._acquire(backend, before, form, KEEP)
+                ]
+        theirs = self._in_memory(other)
+        mine = [(cost, self._in_memory(after), after & 3) for cost, after in moves]
+        if theirs is None:
+            # It is never written, or it is, in a layout and from forms that are not known yet.
+            least = min(cost for cost, _, _ in mine)
+            theirs = self._written(backend, self._inside[backend] | other & 3)
+            mine = [(cost, theirs if row is None else row, s) for cost, row, s in mine]
+        else:
+            least = -_NEVER
+        for layout in self._allowed:
+            if theirs[layout] < _NEVER:
+                lags = [
+                    cost + self._memory_lag(backend, row, inside, layout, readers) - theirs[layout]
+                    for cost, row, inside in mine
+                ]
+                least = max(least, min(lags))
+        return least
+
+    def _memory_lag(
+        self, backend: int, row: Sequence[int] | None, inside: int, layout: int, readers: int
+    ) -> int:
+        """What it costs at most to be read as if the tensor lay in memory in a layout."""
+        if row is None:
+            row = self._written(backend, inside)
+        return min(
+            row[m] + readers * len(self._forms) * self._mismatch(m, layout)
+            for m in self._allowed
+            if row[m] < _NEVER
+        )
+
+    def _in_memory(self, code: int) -> Sequence[int] | None:
+        if code & 3 and not code >> 2:
+            return None
+        return self._rows[code >> 2]
+
+    def _mismatch(self, layout: int, other: int) -> int:
+        """What a reader loses at most by finding the tensor in a layout instead of another."""
+        if layout == other:
+            return 0
+        pairs = [
+            (table[layout][form], table[other][form])
+            for table, wanted in zip(self._read, self._wanted, strict=True)
+            for form in self._forms
+            if wanted >> form & 1
+        ]
+        return max((mine - theirs for mine, theirs in pairs if mine > theirs), default=0)
+
+    def least_write(self, backend: int, layout: int) -> int:
+        """The least that writing the tensor to memory costs from what an atom has made."""
+        row = self._write[backend][self.form[layout]]
+        return min(row[m] for m in self._allowed)
+
+    def least_pass(self, maker: int, written: int, reader: int, layout: int) -> int:
+        """The least that handing the tensor from one atom to another costs."""
+        made, form = self.form[written], self.form[layout]
+        if maker == reader and made == form:
+            return 0
+        costs = [self._write[maker][made][m] + self._read[reader][m][form] for m in self._allowed]
+        if maker == reader:
+            costs.append(self._convert[maker])
+        return min(costs)
+
+    def least_get(self, backend: int, code: int, reader: int, layout: int, joins: bool) -> int:
+        """The least that an atom pays for the tensor, given its code and the open segment's backend.
+
+        joins: whether the atom may join the open segment.
+        """
+        form, inside = self.form[layout], code & 3
+        if joins and inside >> form & 1:
+            return 0
+        row = self._in_memory(code)
+        if row is None:
+            row = self._written(backend, inside)
+        costs = [row[m] + self._read[reader][m][form] for m in self._allowed]
+        if joins and inside:
+            costs.append(self._convert[backend])
+        return min(costs)
+
+    def worst_lag(self, backend: int, code: int, exits: ExitForms, readers: int) -> int:
+        """The largest lag against any code that the tensor can have after a block."""
+        others = []
+        if exits.made is not None:
+            others.append(exits.made)
+        if exits.read is not None:
+            others += [settled << 2 | exits.read for settled in self._settled.values()]
+        return max((self.lag(backend, code, other, readers) for other in others), default=0)
+
+
+class ExitForms(NamedTuple):
+    """The forms (masks) that a tensor can have inside the segment that is open after a block.
+
+    made: if it was made in there, None if it cannot have been. read: if it was read from memory,
+    None if it cannot be in memory.
+    """
+
+    made: int | None
+    read: int | None
+
+
+def _best_moves(moves: Sequence[Move]) -> tuple[Move, ...]:
+    """Drop moves that cost no less than another that leads to the same code or to more forms."""
+    kept: list[Move] = []
+    for cost, code in sorted(moves):
+        if not any(code | other == other and code >> 2 == other >> 2 for _, other in kept):
+            kept.append((cost, code))
+    return tuple(kept)
+
+
+def forms_of(layouts: tuple[Layout, ...]) -> tuple[int, ...]:
+    """By layout that an atom works in, the form of a tensor that can have the given layouts."""
+    return tuple(layouts.index(each) if each in layouts else 0 for each in _LAYOUTS)
+
+
+def whole_cost(ns: float, unit: int) -> int:
+    """A time as a whole number, `unit` per 1/64 ns."""
+    return round(ns * UNITS_PER_NS) * unit
