@@ -10,7 +10,7 @@ from orchestrator.quiet import quiet_imports
 if TYPE_CHECKING:
     from orchestrator.backends import BackendError
     from orchestrator.export import ModelError
-    from orchestrator.lowering import lower
+    from orchestrator.lowering import LoweringWarning, lower
     from orchestrator.partitioner import OrchestratorPartitioner
     from orchestrator.program import LoweredProgram
     from orchestrator.report.data import Report
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BackendError",
     "LoweredProgram",
+    "LoweringWarning",
     "ModelError",
     "OrchestratorPartitioner",
     "Report",
@@ -33,6 +34,7 @@ __all__ = [
 _HOMES = {
     "BackendError": "orchestrator.backends",
     "LoweredProgram": "orchestrator.program",
+    "LoweringWarning": "orchestrator.lowering",
     "ModelError": "orchestrator.export",
     "OrchestratorPartitioner": "orchestrator.partitioner",
     "Report": "orchestrator.report.data",

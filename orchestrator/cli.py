@@ -9,6 +9,7 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,15 @@ def _parser() -> argparse.ArgumentParser:
 def _lower(options: argparse.Namespace) -> None:
     names = [name.strip() for name in options.backends.split(",") if name.strip()]
     with quiet_imports():
-        from orchestrator.lowering import lower
+        from orchestrator.lowering import LoweringWarning, lower
         from orchestrator.report.text import render_text
     model, *inputs = _load_model(options.model)
-    program = lower(model, *inputs, backends=names)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", LoweringWarning)
+        program = lower(model, *inputs, backends=names)
+    for warning in caught:
+        print(f"orchestrator: warning: {warning.message}", file=sys.stderr)
     program.save(options.output)
     if options.report:
         print(render_text(program.report), end="")

@@ -28,6 +28,10 @@ from orchestrator.report.embed import embed_report
 DEFAULT_BACKENDS = ("ggml", "xnnpack")
 
 
+class LoweringWarning(UserWarning):
+    """A program was made, but will not run everywhere."""
+
+
 def lower(
     model: Model,
     example_inputs: Iterable[Any] | torch.Tensor | None = None,
@@ -52,6 +56,9 @@ def lower(
     Raises:
         BackendError: an unknown backend, or one that cannot be used here.
         ModelError: inputs that do not fit the kind of model, or a model in training mode.
+
+    Warns:
+        LoweringWarning: the program needs a kernel that the ExecuTorch runtime here lacks.
     """
     resolved = resolve_backends(backends)
     programs = as_programs(model, example_inputs, example_kwargs, dynamic_shapes)
@@ -68,9 +75,10 @@ def lower(
             versions=_versions(),
         )
         for name in programs:
-            keep_initial_state(edge.exported_program(name))
+            _keep_initial_state(edge.exported_program(name))
         embed_report(edge, report)
         buffer = edge.to_executorch(backend_config).buffer
+    _warn_of_missing_kernels(report)
     return LoweredProgram(
         buffer=buffer,
         report=report,
@@ -90,7 +98,21 @@ def edge_compile_config() -> EdgeCompileConfig:
     return EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=False)
 
 
-def keep_initial_state(program: ExportedProgram) -> None:
+def _warn_of_missing_kernels(report: Report) -> None:
+    for method in report.methods:
+        if method.missing_kernels:
+            needs = ", ".join(
+                f"{op} ({kernel})" for op, kernel in sorted(method.missing_kernels.items())
+            )
+            warnings.warn(
+                f"method {method.name!r} will not load in the ExecuTorch runtime installed here: "
+                f"no backend takes {needs}, and it has no kernel for it",
+                LoweringWarning,
+                stacklevel=3,
+            )
+
+
+def _keep_initial_state(program: ExportedProgram) -> None:
     """Have the .pte hold what buffers contain that the program changes.
 
     ExecuTorch stores only their shapes unless told otherwise. Its memory is zeroed when a method

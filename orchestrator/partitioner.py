@@ -59,6 +59,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
     backends: names or backend objects, the preferred one first; empty for ExecuTorch's kernels
         alone.
     decompose: ATen ops never to keep whole, whatever a backend would like.
+    solver: makes a plan from the graph of candidates.
 
     Attributes:
         results: one entry per partitioned program, in the order of the calls.
@@ -72,12 +73,13 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         backends: Iterable[str | Backend] = ("ggml", "xnnpack"),
         *,
         decompose: Iterable[torch._ops.OpOverload] = (),
+        solver: Solver = split_by_capability,
     ) -> None:
         super().__init__()
         self.backends = resolve_backends(backends)
         self.results: list[PartitionedMethod] = []
         self._decompose = frozenset(decompose)
-        self._solve: Solver = split_by_capability
+        self._solve = solver
         self._kept: dict[str, torch._ops.OpOverload] = {}
 
     def transform_for_pre_decomposition(self, exported_program: ExportedProgram) -> ExportedProgram:

@@ -20,6 +20,13 @@ import torch
 def model():
     return torch.nn.Linear(6, 3), (torch.ones(4, 6),)
 
+class Inverse(torch.nn.Module):
+    def forward(self, x):
+        return torch.linalg.inv_ex(x)[0]
+
+def inverse():
+    return Inverse(), (torch.eye(3),)
+
 def no_pair():
     return 3
 
@@ -57,6 +64,16 @@ def test_lower_makes_a_program_of_an_exported_one(
     report = read_report(folder / "out.pte")
     assert report.backends == ()
     assert capsys.readouterr().out == render_text(report)
+
+
+def test_warnings_are_a_line_and_the_program_is_there(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["lower", "cli_models:inverse", "-o", "out.pte", "--backends", ""]) == 0
+    printed = capsys.readouterr().err
+    assert printed.startswith("orchestrator: warning: method 'forward' will not load")
+    assert len(printed.splitlines()) == 1
+    assert (folder / "out.pte").exists()
 
 
 class TestReport:

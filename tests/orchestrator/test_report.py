@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orchestrator import LoweredProgram, lower, read_report, render_text
+from orchestrator import LoweredProgram, LoweringWarning, lower, read_report, render_text
 from orchestrator.pte import PteError, read_named_data
 from orchestrator.report.data import (
     MethodReport,
@@ -134,12 +134,13 @@ class TestData:
         assert rejections["p", "aten.neg.default"].module == ""
         assert rejections["q", "aten.linear.default"].module == "inner"
 
-    def test_a_missing_kernel_is_reported(self) -> None:
+    def test_a_missing_kernel_is_reported_and_warned_of(self) -> None:
         class Inverse(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
                 return torch.linalg.inv_ex(x)[0]
 
-        report = lower(Inverse(), (torch.eye(3),), backends=[]).report
+        with pytest.warns(LoweringWarning, match=r"aten::linalg_inv_ex\.inverse.*no kernel"):
+            report = lower(Inverse(), (torch.eye(3),), backends=[]).report
         assert report.methods[0].missing_kernels == {
             "aten.linalg_inv_ex.default": "aten::linalg_inv_ex.inverse"
         }
