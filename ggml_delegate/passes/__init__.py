@@ -13,11 +13,12 @@ from ggml_delegate.passes.fold_batch_norm import (
     fold_batch_norm_with_notes,
 )
 from ggml_delegate.passes.keep_pooled_dims import keep_pooled_dims
+from ggml_delegate.passes.remove_dropout import remove_dropout
 
 Pass = Callable[[ExportedProgram], ExportedProgram]
 
-PASSES: tuple[Pass, ...] = (fold_batch_norm, keep_pooled_dims)
-"""All passes in the order in which they run."""
+PASSES: tuple[Pass, ...] = (remove_dropout, fold_batch_norm, keep_pooled_dims)
+"""All passes in the order in which they run: dropout may stand between a layer and BatchNorm."""
 
 
 def apply_passes(program: ExportedProgram) -> ExportedProgram:
@@ -39,4 +40,5 @@ __all__ = [
     "fold_batch_norm",
     "fold_batch_norm_with_notes",
     "keep_pooled_dims",
+    "remove_dropout",
 ]
