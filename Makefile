@@ -51,7 +51,7 @@ format: build
 	$(BIN)/clang-format -i $$(git ls-files 'runtime/*.cpp' 'runtime/*.h')
 
 asan: build
-	tools/asan.sh $(BIN)
+	tools/asan.sh $(BIN) $(TESTS)
 
 clean:
 	rm -rf build $(INSTALLED)

@@ -12,7 +12,7 @@ bin=$(dirname "$python")
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-"$bin/cmake" --build "$build" | { grep -v '^ninja: no work to do' || true; }
+"$bin/cmake" --build "$build" -- --quiet
 "$bin/cmake" --install "$build" --component orchestrator --prefix "$site" >"$log" || {
   cat "$log" >&2
   exit 1
