@@ -13,11 +13,10 @@ from .blocks import Block, BlockBuilder, find_cuts
 from .elements import Flow
 from .plan import Segment
 from .problem import Problem
-from .search import CLOSED, BlockResult, BlockSearch, State
+from .search import CLOSED, START, BlockResult, BlockSearch, State
 from .tensors import SLOT_BITS, SLOT_MASK
 
-# Blocks of fewer atoms are searched at once, without a first rough search for a limit.
-_SMALL_BLOCK = 5
+# Per number of atoms done, in the first search of a block, which finds limits for the second one.
 _ROUGH_WIDTH = 24
 
 
@@ -36,16 +35,21 @@ class Found:
     states: int
 
 
-def find_plan(problem: Problem, width: int | None = None) -> Found:
-    """Search a whole problem; width None looks at everything."""
-    return _Walk(problem, width).run()
+def find_plan(problem: Problem, room: int | None = None, width: int = 0) -> Found:
+    """Search a whole problem.
+
+    room: how many states may be looked at before only the best `width` are kept per number of
+    atoms done; None for no end, that is, exact.
+    """
+    return _Walk(problem, room, width).run()
 
 
 class _Walk:
     """One walk over all blocks, then back along the cheapest path."""
 
-    def __init__(self, problem: Problem, width: int | None) -> None:
+    def __init__(self, problem: Problem, room: int | None, width: int) -> None:
         self._problem = problem
+        self._room = room
         self._width = width
         self._known: dict[Hashable, BlockResult] = {}
         self._dropped = False
@@ -55,7 +59,7 @@ class _Walk:
         problem = self._problem
         cuts = find_cuts(problem.preds, problem.succs)
         builder = BlockBuilder(problem)
-        entries: dict[State, int] = {State(CLOSED, 0, 0, 0): 0}
+        entries: dict[State, int] = {START: 0}
         carried: list[int] = []
         passed: list[tuple[Block, BlockResult, dict[State, State]]] = []
         base = 0
@@ -71,16 +75,28 @@ class _Walk:
         least = min(entries.values())
         relative = {state: cost - least for state, cost in entries.items()}
         key = (block.signature, frozenset(relative.items()))
-        result = self._known.get(key)
-        if result is None:
-            limits = None
-            if len(block.atoms) >= _SMALL_BLOCK:
-                rough = BlockSearch(self._problem, block, _ROUGH_WIDTH).run(relative)
-                limits = self._limits(block, rough)
-            result = BlockSearch(self._problem, block, self._width, limits).run(relative)
-            self._states += result.states
-            self._known[key] = result
+        if key not in self._known:
+            self._known[key] = self._search_anew(block, relative)
+        result = self._known[key]
         self._dropped |= result.dropped
+        return result
+
+    def _search_anew(self, block: Block, entries: dict[State, int]) -> BlockResult:
+        problem = self._problem
+        room = None if self._room is None else max(0, self._room - self._states)
+        width = _ROUGH_WIDTH if room is None else min(_ROUGH_WIDTH, self._width)
+        rough = BlockSearch(problem, block, room=0, width=width).run(entries)
+        self._states += rough.states
+        if not rough.dropped or (room == 0 and width == self._width):
+            return rough
+        limits = None if problem.ledger is not None else self._limits(block, rough)
+        search = BlockSearch(problem, block, room=room, width=self._width, limits=limits)
+        result = search.run(entries)
+        self._states += result.states
+        if result.dropped:
+            for state, end in rough.exits.items():
+                if state not in result.exits or end.cost < result.exits[state].cost:
+                    result.exits[state] = end
         return result
 
     def _limits(self, block: Block, rough: BlockResult) -> list[int]:
@@ -95,12 +111,12 @@ class _Walk:
             cost, delivered, codes, closed = end.cost, end.cost, {}, {}
             for slot in block.carried_out:
                 use = block.uses[slot]
-                codes[slot] = state.tensors >> use.shift & SLOT_MASK
-                more, closed[slot] = use.kind.close(state.backend, codes[slot])
+                codes[slot] = state[1] >> use.shift & SLOT_MASK
+                more, closed[slot] = use.kind.close(state[0], codes[slot])
                 cost += more
                 # The exit may have written what only the caller still wants.
                 delivered += 0 if use.after else more
-            known.append((state.backend, delivered, codes))
+            known.append((state[0], delivered, codes))
             known.append((CLOSED, cost, closed))
         if block.atoms[-1] + 1 == len(self._problem.atoms):
             least = min(cost for backend, cost, _ in known if backend == CLOSED)
@@ -138,9 +154,9 @@ class _Walk:
         def total(state: State) -> int:
             cost = entries[state]
             for slot, kind in enumerate(kinds):
-                code = state.tensors >> SLOT_BITS * slot & SLOT_MASK
+                code = state[1] >> SLOT_BITS * slot & SLOT_MASK
                 if code:
-                    cost += kind.close(state.backend, code)[0]
+                    cost += kind.close(state[0], code)[0]
             return cost
 
         state = min(entries, key=lambda each: (total(each), each))
@@ -160,16 +176,16 @@ def _carry(
     """The tensors that matter after a block, its exit states in terms of them, and the way back."""
     seen = 0
     for state in result.exits:
-        seen |= state.tensors
+        seen |= state[1]
     slots = [slot for slot in block.carried_out if seen >> SLOT_BITS * slot & SLOT_MASK]
     entries: dict[State, int] = {}
     renamed: dict[State, State] = {}
     for state, end in result.exits.items():
         tensors = 0
         for place, slot in enumerate(slots):
-            code = state.tensors >> SLOT_BITS * slot & SLOT_MASK
+            code = state[1] >> SLOT_BITS * slot & SLOT_MASK
             tensors |= code << SLOT_BITS * place
-        after = State(state.backend, tensors, 0, state.used)
+        after = (state[0], tensors, 0, state[3])
         entries[after] = end.cost
         renamed[after] = state
     return [block.tensors[slot] for slot in slots], entries, renamed

@@ -14,7 +14,7 @@ convex, so that each change on the path opens another one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .blocks import Block, Use
 from .problem import Problem, Way
@@ -44,7 +44,7 @@ class Edge:
         self.costs = costs
         self.to_producer = [0] * len(costs)
         self.to_consumer = [0] * ways
-        self.known: dict[tuple[int, int, bool], int] = {}
+        self.known: dict[int, int] = {}
 
     def pull_to_producer(self) -> list[int]:
         """Hand the producer all that is left, by its ways."""
@@ -145,38 +145,41 @@ class Potentials:
             given = edge.to_producer if forward else edge.to_consumer
             given[:] = [one - part for one, part in zip(given, parts, strict=True)]
 
-    def of_atoms(self, mask: int) -> int:
-        """The part of the bound that depends on the ideal alone."""
-        return sum(least for atom, least in enumerate(self._least) if not mask >> atom & 1)
+    def of_atoms(self) -> int:
+        """The part of the bound that is due to the atoms, none of them done."""
+        return sum(self._least)
 
     def least(self, atom: int) -> int:
         """An atom's part in `of_atoms`."""
         return self._least[atom]
 
-    def crossing(self, mask: int) -> list[Edge]:
-        """The edges into atoms to come from what is done before them."""
-        return [
-            edge
+    def at(self, mask: int) -> Callable[[int, int, int], int]:
+        """The rest of the bound at an ideal, as a function of what matters of a state.
+
+        Its arguments: the backend of the open segment, the codes of the tensors, and the first
+        atom that may still join the open segment.
+        """
+        crossing = [
+            (0 if edge.use is None else edge.use.shift, edge.use is not None, atom, edge)
             for atom, edges in enumerate(self._into)
             if not mask >> atom & 1
             for edge in edges
             if edge.producer is None or mask >> edge.producer & 1
         ]
 
-    def of_state(self, crossing: Sequence[Edge], backend: int, tensors: int, first: int) -> int:
-        """The part of the bound that depends on the open segment and the tensors' codes.
+        def bound(backend: int, tensors: int, first: int) -> int:
+            total = 0
+            for shift, has_code, atom, edge in crossing:
+                key = (tensors >> shift & SLOT_MASK) << 6 if has_code else 0
+                key |= backend + 1 << 1 | (atom >= first)
+                cost = edge.known.get(key)
+                if cost is None:
+                    code = key >> 6
+                    cost = edge.known[key] = self._ahead(edge, backend, code, atom >= first)
+                total += cost
+            return total
 
-        first: the first atom that may still join the open segment.
-        """
-        total = 0
-        for edge in crossing:
-            code = 0 if edge.use is None else tensors >> edge.use.shift & SLOT_MASK
-            key = (backend, code, edge.consumer >= first)
-            cost = edge.known.get(key)
-            if cost is None:
-                cost = edge.known[key] = self._ahead(edge, *key)
-            total += cost
-        return total
+        return bound
 
     def _ahead(self, edge: Edge, backend: int, code: int, joins: bool) -> int:
         ways = self._ways[edge.consumer]

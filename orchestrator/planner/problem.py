@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from .cost_graph import CostGraph, Option
 from .elements import Layout
@@ -16,6 +17,22 @@ from .tensors import UNITS_PER_NS, TensorClass, forms_of, whole_cost
 
 _LAYOUTS = tuple(Layout)
 _MOST_BACKENDS = 16  # for which the codes of tensors have room
+
+
+class Ledger(Protocol):
+    """What a search counts along a path, in one number, for constraints on whole plans."""
+
+    def opened(self, used: int, backend: int) -> int:
+        """The count after opening a segment."""
+
+    def ran(self, used: int, atom: int, backend: int) -> int:
+        """The count after running an atom (problem index)."""
+
+    def allows(self, used: int) -> bool:
+        """Whether a plan may have come to this."""
+
+    def covers(self, used: int, other: int) -> bool:
+        """Whether whatever is allowed after the other is allowed after this one."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +61,7 @@ class Problem:
                 "searched; leave some out."
             )
         self.graph = graph
+        self.ledger: Ledger | None = None
         self.atoms = graph.order  # graph index by problem index
         count = len(self.atoms)
         self.call_bits = max(1, count.bit_length())

@@ -10,7 +10,7 @@ States that cannot lead to a better plan are dropped:
 * a state is dominated by one at the same ideal that is ahead of it by what the other would have to
   pay at most to make up for the difference (`TensorClass.lag`, a call overhead);
 * with a limit on what the whole block may cost, a state is hopeless if the least that its remaining
-  atoms cost brings it above that.
+  atoms cost (`Potentials`) brings it above that.
 """
 
 from __future__ import annotations
@@ -22,42 +22,26 @@ from typing import NamedTuple
 
 from .blocks import Block, Use
 from .potentials import Potentials
-from .problem import Problem, Way
+from .problem import Problem
 from .tensors import DELIVER, DROP, KEEP, SLOT_BITS, SLOT_MASK
 
 CLOSED = -1
 # How many of the cheapest states at an ideal others are compared with.
 _RIVALS = 24
 
+#: What matters of a path at an ideal: the backend of the open segment, CLOSED for none; a code per
+#: slot of the block; the first atom that can still join the open segment (what is not done of those
+#: below cannot); what the ledger of constraints counts.
+State = tuple[int, int, int, int]
+START: State = (CLOSED, 0, 0, 0)
 
-class State(NamedTuple):
-    """What matters of a path at an ideal.
-
-    backend: of the open segment, CLOSED for none. tensors: a code per slot of the block.
-    first: atoms below it that are not done cannot join the open segment any more.
-    used: what constraints count: delegate calls, and backends by shared constant.
-    """
-
-    backend: int
-    tensors: int
-    first: int
-    used: int
-
-
-class Step(NamedTuple):
-    """How a state was reached: the atom added last, its way, and whether it opened a segment."""
-
-    cost: int
-    before: tuple[int, State] | None
-    atom: int
-    way: int
-    opens: bool
-
-
-#: (atom, way, opens) for each atom of a block, in order.
-Trace = tuple[tuple[int, int, bool], ...]
+#: How a state was reached: its cost, ideal and state before, atom and way, whether that opened a
+#: segment.
+Step = tuple[int, int, State, int, int, bool]
 #: States by ideal.
 Level = dict[int, dict[State, Step]]
+#: (atom, way, opens) for each atom of a block, in order.
+Trace = tuple[tuple[int, int, bool], ...]
 
 
 class Exit(NamedTuple):
@@ -73,6 +57,7 @@ class BlockResult:
     """exits: the best path to every state after the block that is worth keeping.
 
     dropped: whether states were dropped for want of room, so that better paths may be missing.
+    states: how many were kept in all.
     """
 
     exits: dict[State, Exit]
@@ -80,25 +65,44 @@ class BlockResult:
     states: int
 
 
-class BlockSearch:
-    """Searches one block; `width` limits how many states are kept per number of atoms done.
+@dataclass
+class _Moves:
+    """One way to run an atom at ideals where its tensors have the same fates.
 
-    limits: by backend, the cost above which ending the block with a segment open there is of no
-    use.
+    done: costs and changes of the codes, by the codes of the atom's inputs.
+    """
+
+    number: int
+    cost: int
+    layout: int
+    made: int
+    done: dict[int, list[tuple[int, int]]]
+
+
+class BlockSearch:
+    """Searches one block.
+
+    room: how many states are kept before only the best `width` per number of atoms done are; None
+    for no end. limits: by backend, the cost above which ending the block with a segment open there
+    is of no use.
     """
 
     def __init__(
         self,
         problem: Problem,
         block: Block,
-        width: int | None,
+        *,
+        room: int | None = None,
+        width: int = 0,
         limits: Sequence[int] | None = None,
     ) -> None:
-        self._limit = None if limits is None else max(limits)
-        surcharge = None if limits is None else [max(limits) - limit for limit in limits]
         self._block = block
+        self._room = room
         self._width = width
         self._overhead = problem.overhead
+        self._ledger = problem.ledger
+        self._limit = None if limits is None else max(limits)
+        surcharge = None if limits is None else [max(limits) - limit for limit in limits]
         self._potentials = Potentials(problem, block, surcharge)
         ready = tuple(atom for atom, preds in enumerate(block.preds) if not preds)
         self._capable = [
@@ -107,49 +111,48 @@ class BlockSearch:
         ]
         # By ideal: what remains costs at least, and the atoms that are ready.
         self._ahead: dict[int, tuple[int, tuple[int, ...]]] = {
-            0: (self._potentials.of_atoms(0), ready)
+            0: (self._potentials.of_atoms(), ready)
         }
+        self._read = [sum(SLOT_MASK << use.shift for use in row) for row in block.inputs]
+        self._moves: dict[tuple[int, ...], list[tuple[int, list[_Moves]]]] = {}
+        self._closings: dict[tuple[int, int], tuple[int, int]] = {}
         self._dropped = False
         self._states = 0
 
     def run(self, entries: Mapping[State, int]) -> BlockResult:
         """Find the best path from any entry to every exit state that may be of use."""
-        level: Level = {0: {s: Step(cost, None, -1, -1, False) for s, cost in entries.items()}}
-        levels = [level]
+        levels: list[Level] = [{0: {s: (c, 0, START, -1, -1, False) for s, c in entries.items()}}]
         for _ in self._block.atoms:
-            level = self._fitting(levels[-1])
+            levels[-1] = self._fitting(levels[-1])
             longer: Level = {}
-            for mask, states in level.items():
+            for mask, states in levels[-1].items():
                 self._expand(mask, states, longer)
-            levels[-1] = level
             levels.append(longer)
         full = self._block.full
         exits = {}
-        for state in self._open(levels[-1].get(full, {})):
+        for state in self._undominated(levels[-1].get(full, {})):
             entry, trace = _trace(levels, full, state)
-            exits[state] = Exit(levels[-1][full][state].cost, entry, trace)
+            exits[state] = Exit(levels[-1][full][state][0], entry, trace)
         return BlockResult(exits, self._dropped, self._states)
 
     def _fitting(self, level: Level) -> Level:
         """The level without dominated or hopeless states, and within the width."""
         kept: Level = {}
         ranked: list[tuple[int, int, State]] = []
+        limit = self._limit
         for mask, states in level.items():
             rest = self._ahead[mask][0]
-            crossing = self._potentials.crossing(mask)
+            bound_of = self._potentials.at(mask)
             bounds = {}
             for state, step in states.items():
-                backend, tensors, first, _ = state
-                ahead = self._potentials.of_state(crossing, backend, tensors, first)
-                bound = step.cost + rest + ahead
-                if self._limit is None or bound <= self._limit:
+                bound = step[0] + rest + bound_of(state[0], state[1], state[2])
+                if limit is None or bound <= limit:
                     bounds[state] = bound
-            if not bounds:
-                continue
-            kept[mask] = self._open({state: states[state] for state in bounds})
-            ranked += [(bounds[state], mask, state) for state in kept[mask]]
+            if bounds:
+                kept[mask] = self._undominated({state: states[state] for state in bounds})
+                ranked += [(bounds[state], mask, state) for state in kept[mask]]
         self._states += len(ranked)
-        if self._width is None or len(ranked) <= self._width:
+        if self._room is None or self._states <= self._room or len(ranked) <= self._width:
             return kept
         self._dropped = True
         narrow: Level = {}
@@ -157,85 +160,131 @@ class BlockSearch:
             narrow.setdefault(mask, {})[state] = kept[mask][state]
         return narrow
 
-    def _open(self, states: Mapping[State, Step]) -> dict[State, Step]:
+    def _undominated(self, states: Mapping[State, Step]) -> dict[State, Step]:
         """States at one ideal that no other one dominates."""
         if len(states) == 1:
             return dict(states)
         kept: dict[State, Step] = {}
         rivals: list[tuple[State, int]] = []
-        for state, step in sorted(states.items(), key=lambda item: (item[1].cost, item[0])):
-            if any(self._dominates(rival, cost, state, step.cost) for rival, cost in rivals):
-                continue
-            kept[state] = step
-            if len(rivals) < _RIVALS:
-                rivals.append((state, step.cost))
-                if state.backend != CLOSED:
-                    more, closed = self._close(state)
-                    rivals.append((closed, step.cost + more))
+        for state, step in sorted(states.items(), key=lambda item: (item[1][0], item[0])):
+            for rival, cost in rivals:
+                if self._dominates(rival, cost, state, step[0]):
+                    break
+            else:
+                kept[state] = step
+                if len(rivals) < _RIVALS:
+                    rivals.append((state, step[0]))
+                    if state[0] != CLOSED:
+                        more, tensors = self._close(state[0], state[1])
+                        rivals.append(((CLOSED, tensors, 0, state[3]), step[0] + more))
         return kept
 
     def _dominates(self, rival: State, cost: int, state: State, other: int) -> bool:
         """Whether going on from a state is never better than from a rival at the same ideal."""
+        backend = state[0]
         room = other - cost
-        used = rival.used
-        if rival.backend != state.backend:
-            if rival.backend != CLOSED:
+        used = rival[3]
+        if rival[0] != backend:
+            if rival[0] != CLOSED:
                 return False
-            room -= self._overhead[state.backend]
-        if room < 0 or rival.first > state.first or used != state.used:
+            room -= self._overhead[backend]
+            if self._ledger is not None:
+                used = self._ledger.opened(used, backend)
+        if room < 0 or rival[2] > state[2]:
             return False
-        differing = rival.tensors ^ state.tensors
+        if used != state[3] and (self._ledger is None or not self._ledger.covers(used, state[3])):
+            return False
+        differing = rival[1] ^ state[1]
         slot = 0
         while differing:
             if differing & SLOT_MASK:
                 use = self._block.uses[slot]
-                room -= use.kind.lag(
-                    state.backend,
-                    rival.tensors >> use.shift & SLOT_MASK,
-                    state.tensors >> use.shift & SLOT_MASK,
-                    use.readers,
-                )
+                mine = rival[1] >> use.shift & SLOT_MASK
+                theirs = state[1] >> use.shift & SLOT_MASK
+                room -= use.kind.lag(backend, mine, theirs, use.readers)
                 if room < 0:
                     return False
             differing >>= SLOT_BITS
             slot += 1
         return True
 
-    def _close(self, state: State) -> tuple[int, State]:
-        """The cost of closing the open segment, and the state then."""
-        cost, left, slot = 0, 0, 0
-        tensors = state.tensors
-        while tensors:
-            code = tensors & SLOT_MASK
+    def _close(self, backend: int, tensors: int) -> tuple[int, int]:
+        """The cost of closing the open segment, and the codes then."""
+        key = (backend, tensors)
+        known = self._closings.get(key)
+        if known is not None:
+            return known
+        cost, left, slot, rest = 0, 0, 0, tensors
+        while rest:
+            code = rest & SLOT_MASK
             if code:
                 use = self._block.uses[slot]
-                more, code = use.kind.close(state.backend, code)
+                more, code = use.kind.close(backend, code)
                 cost += more
                 left |= code << use.shift
-            tensors >>= SLOT_BITS
+            rest >>= SLOT_BITS
             slot += 1
-        return cost, State(CLOSED, left, 0, state.used)
+        self._closings[key] = (cost, left)
+        return cost, left
 
     def _expand(self, mask: int, states: Mapping[State, Step], longer: Level) -> None:
         """Add every ready atom to every state of an ideal."""
-        closed: dict[State, tuple[int, State]] = {}
+        closed: dict[tuple[int, int], tuple[int, State]] = {}
+        open_states: dict[int, list[tuple[State, int]]] = {}
         for state, step in states.items():
-            more, after = (0, state) if state.backend == CLOSED else self._close(state)
-            total = step.cost + more
-            if after not in closed or total < closed[after][0]:
-                closed[after] = (total, state)
+            backend, tensors, _, used = state
+            cost = step[0]
+            if backend != CLOSED:
+                open_states.setdefault(backend, []).append((state, cost))
+                more, tensors = self._close(backend, tensors)
+                cost += more
+            known = closed.get((tensors, used))
+            if known is None or cost < known[0]:
+                closed[tensors, used] = (cost, state)
         for atom in self._ahead[mask][1]:
             done = self._look_ahead(mask, atom)
             target = longer.setdefault(done, {})
-            for backend, ways in self._block.ways[atom].items():
-                for state, step in states.items():
-                    if state.backend == backend and atom >= state.first:
-                        origin = (mask, state)
-                        self._run(atom, done, ways, state, step.cost, origin, False, target)
-                for after, (total, state) in closed.items():
-                    opened = State(backend, after.tensors, 0, after.used)
-                    total += self._overhead[backend]
-                    self._run(atom, done, ways, opened, total, (mask, state), True, target)
+            for backend, ways in self._moves_of(atom, done):
+                overhead = self._overhead[backend]
+                starts = [
+                    (origin, tensors, cost + overhead, used, True)
+                    for (tensors, used), (cost, origin) in closed.items()
+                ]
+                starts += [
+                    (state, state[1], cost, state[3], False)
+                    for state, cost in open_states.get(backend, ())
+                    if atom >= state[2]
+                ]
+                if self._ledger is not None:
+                    starts = self._booked(starts, self._block.atoms[atom], backend)
+                left_out = ~done & self._capable[backend] & (1 << atom) - 1
+                first = left_out.bit_length()
+                read = self._read[atom]
+                for way in ways:
+                    moves = way.done
+                    for origin, tensors, cost, used, opens in starts:
+                        key = tensors & read
+                        if key not in moves:
+                            moves[key] = self._run(atom, done, backend, way, key)
+                        for more, change in moves[key]:
+                            after = (backend, tensors ^ change, first, used)
+                            total = cost + more
+                            known_step = target.get(after)
+                            if known_step is None or total < known_step[0]:
+                                target[after] = (total, mask, origin, atom, way.number, opens)
+
+    def _booked(
+        self, starts: list[tuple[State, int, int, int, bool]], atom: int, backend: int
+    ) -> list[tuple[State, int, int, int, bool]]:
+        """Starts that the constraints allow, with what they count."""
+        assert self._ledger is not None
+        allowed = []
+        for origin, tensors, cost, used, opens in starts:
+            opened = self._ledger.opened(used, backend) if opens else used
+            after = self._ledger.ran(opened, atom, backend)
+            if self._ledger.allows(after):
+                allowed.append((origin, tensors, cost, after, opens))
+        return allowed
 
     def _look_ahead(self, mask: int, atom: int) -> int:
         """Note what is ahead after running a ready atom, and give the ideal then."""
@@ -248,40 +297,37 @@ class BlockSearch:
             self._ahead[done] = (rest - self._potentials.least(atom), (*left, *freed))
         return done
 
+    def _moves_of(self, atom: int, done: int) -> list[tuple[int, list[_Moves]]]:
+        """By backend, the ways to run an atom, for what becomes of its tensors then."""
+        inputs, outputs = self._block.inputs[atom], self._block.outputs[atom]
+        key = (atom, *[_fate(use, done) for use in inputs])
+        if key not in self._moves:
+            table = []
+            for backend, ways in self._block.ways[atom].items():
+                row = []
+                for number, way in ways:
+                    made = 0
+                    for use in outputs:
+                        made |= use.kind.made(way.writes, _fate(use, done)) << use.shift
+                    row.append(_Moves(number, way.cost, way.reads, made, {}))
+                table.append((backend, row))
+            self._moves[key] = table
+        return self._moves[key]
+
     def _run(
-        self,
-        atom: int,
-        done: int,
-        ways: list[tuple[int, Way]],
-        state: State,
-        base: int,
-        origin: tuple[int, State],
-        opens: bool,
-        target: dict[State, Step],
-    ) -> None:
-        """Run an atom in the open segment, each way, and note the states reached."""
-        backend = state.backend
-        left_out = ~done & self._capable[backend] & (1 << atom) - 1
-        first = left_out.bit_length()
-        for number, way in ways:
-            results = [(base + way.cost, state.tensors)]
-            for use in self._block.inputs[atom]:
-                shift = use.shift
-                fate = _fate(use, done)
-                longer = []
-                for cost, tensors in results:
-                    code = tensors >> shift & SLOT_MASK
-                    for more, after in use.kind.acquire(backend, code, way.reads, fate):
-                        longer.append((cost + more, tensors ^ (code ^ after) << shift))
-                results = longer
-            for use in self._block.outputs[atom]:
-                made = use.kind.made(way.writes, _fate(use, done)) << use.shift
-                results = [(cost, tensors | made) for cost, tensors in results]
-            for cost, tensors in results:
-                after_state = State(backend, tensors, first, state.used)
-                known = target.get(after_state)
-                if known is None or cost < known.cost:
-                    target[after_state] = Step(cost, origin, atom, number, opens)
+        self, atom: int, done: int, backend: int, way: _Moves, tensors: int
+    ) -> list[tuple[int, int]]:
+        """Costs of running an atom in the open segment, and changes of the tensors' codes."""
+        results = [(way.cost, way.made)]
+        for use in self._block.inputs[atom]:
+            code = tensors >> use.shift & SLOT_MASK
+            moves = use.kind.acquire(backend, code, way.layout, _fate(use, done))
+            results = [
+                (cost + more, change ^ (code ^ after) << use.shift)
+                for cost, change in results
+                for more, after in moves
+            ]
+        return results
 
 
 def _fate(use: Use, done: int) -> int:
@@ -294,8 +340,7 @@ def _fate(use: Use, done: int) -> int:
 def _trace(levels: list[Level], mask: int, state: State) -> tuple[State, Trace]:
     steps = []
     for level in reversed(levels[1:]):
-        step = level[mask][state]
-        steps.append((step.atom, step.way, step.opens))
-        assert step.before is not None
-        mask, state = step.before
+        _, mask, state_before, atom, way, opens = level[mask][state]
+        steps.append((atom, way, opens))
+        state = state_before
     return state, tuple(reversed(steps))

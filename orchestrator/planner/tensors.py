@@ -251,7 +251,7 @@ class TensorClass:
         return min(costs)
 
     def least_get(self, backend: int, code: int, reader: int, layout: int, joins: bool) -> int:
-        """The least that an atom pays for the tensor, given its code and the open segment's backend.
+        """The least that an atom pays for the tensor, given its code and the open segment.
 
         joins: whether the atom may join the open segment.
         """
