@@ -7,6 +7,7 @@ search needs to remember nothing but the tensors that cross them, and blocks tha
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -101,6 +102,7 @@ class BlockBuilder:
         self._ways: list[WaysByBackend] = []
         numbers: dict[Hashable, int] = {}
         self._ways_number = []
+        self._forms: dict[int, list[list[int]]] = {}
         for row in problem.ways:
             grouped: WaysByBackend = {}
             for number, way in enumerate(row):
@@ -149,30 +151,41 @@ class BlockBuilder:
 
     def _use(self, tensor: int, slot: int, start: int, stop: int, last: int | None) -> Use:
         users = self._problem.consumers[tensor]
-        after = bool(users) and users[-1] >= stop
+        before, until = bisect_left(users, start), bisect_left(users, stop)
+        after = until < len(users)
         made_last = last is not None and self._problem.producer[tensor] == start + last
         return Use(
             shift=SLOT_BITS * slot,
             kind=self._problem.classes[tensor],
-            users=sum(1 << user - start for user in users if start <= user < stop),
+            users=sum(1 << user - start for user in users[before:until]),
             after=after,
             output=self._problem.graph.tensors[tensor].is_output,
             readers=len(users),
-            exits=self._exits(tensor, stop, made_last) if after else (),
+            exits=self._exits(tensor, until, made_last) if after else (),
         )
 
-    def _exits(self, tensor: int, stop: int, made_last: bool) -> tuple[ExitForms, ...]:
-        problem = self._problem
-        form = problem.classes[tensor].form
-        maker = problem.producer[tensor]
-        made = [0 for _ in problem.overhead]
-        read = [0 for _ in problem.overhead]
-        for way in () if maker is None else problem.ways[maker]:
-            made[way.backend] |= 1 << form[way.writes]
-        for user in problem.consumers[tensor]:
-            for way in problem.ways[user] if user < stop else ():
-                read[way.backend] |= 1 << form[way.reads]
+    def _exits(self, tensor: int, until: int, made_last: bool) -> tuple[ExitForms, ...]:
+        """What is left inside once the first `until` of the tensor's users are done."""
+        if tensor not in self._forms:
+            self._forms[tensor] = self._forms_by_users(tensor)
+        made, *read = self._forms[tensor]
         return tuple(
             ExitForms(one | other if one else None, None if made_last else other)
-            for one, other in zip(made, read, strict=True)
+            for one, other in zip(made, read[until], strict=True)
         )
+
+    def _forms_by_users(self, tensor: int) -> list[list[int]]:
+        """By backend: the forms it is made in; then those read by the first 0, 1, 2, ... users."""
+        problem = self._problem
+        form = problem.classes[tensor].form
+        made = [0 for _ in problem.overhead]
+        maker = problem.producer[tensor]
+        for way in () if maker is None else problem.ways[maker]:
+            made[way.backend] |= 1 << form[way.writes]
+        rows = [made, [0 for _ in problem.overhead]]
+        for user in problem.consumers[tensor]:
+            read = list(rows[-1])
+            for way in problem.ways[user]:
+                read[way.backend] |= 1 << form[way.reads]
+            rows.append(read)
+        return rows

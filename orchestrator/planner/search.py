@@ -137,28 +137,35 @@ class BlockSearch:
 
     def _fitting(self, level: Level) -> Level:
         """The level without dominated or hopeless states, and within the width."""
-        kept: Level = {}
-        ranked: list[tuple[int, int, State]] = []
-        limit = self._limit
-        for mask, states in level.items():
-            rest = self._ahead[mask][0]
-            bound_of = self._potentials.at(mask)
-            bounds = {}
-            for state, step in states.items():
-                bound = step[0] + rest + bound_of(state[0], state[1], state[2])
-                if limit is None or bound <= limit:
-                    bounds[state] = bound
-            if bounds:
-                kept[mask] = self._undominated({state: states[state] for state in bounds})
-                ranked += [(bounds[state], mask, state) for state in kept[mask]]
-        self._states += len(ranked)
-        if self._room is None or self._states <= self._room or len(ranked) <= self._width:
-            return kept
+        bounds: dict[int, dict[State, int]] = {}
+        if self._limit is not None:
+            bounds = {mask: self._bounds(mask, states) for mask, states in level.items()}
+            level = {m: {s: level[m][s] for s in row} for m, row in bounds.items() if row}
+        level = {mask: self._undominated(states) for mask, states in level.items()}
+        count = sum(len(states) for states in level.values())
+        self._states += count
+        if self._room is None or self._states <= self._room or count <= self._width:
+            return level
         self._dropped = True
+        ranked = []
+        for mask, states in level.items():
+            row = bounds[mask] if bounds else self._bounds(mask, states)
+            ranked += [(row[state], mask, state) for state in states]
         narrow: Level = {}
         for _, mask, state in heapq.nsmallest(self._width, ranked):
-            narrow.setdefault(mask, {})[state] = kept[mask][state]
+            narrow.setdefault(mask, {})[state] = level[mask][state]
         return narrow
+
+    def _bounds(self, mask: int, states: Mapping[State, Step]) -> dict[State, int]:
+        """What a path through a state costs at least, for those states that are within the limit."""
+        rest = self._ahead[mask][0]
+        bound_of = self._potentials.at(mask)
+        bounds = {}
+        for state, step in states.items():
+            bound = step[0] + rest + bound_of(state[0], state[1], state[2])
+            if self._limit is None or bound <= self._limit:
+                bounds[state] = bound
+        return bounds
 
     def _undominated(self, states: Mapping[State, Step]) -> dict[State, Step]:
         """States at one ideal that no other one dominates."""
