@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 
 from ggml_delegate import ir
+from ggml_delegate.fusion import fuse_activations
 from ggml_delegate.node_view import Constants, NodeView, Size, node_value, op_name
 from ggml_delegate.registry import find_rule
 from ggml_delegate.symbols import SymbolTable
@@ -135,7 +136,7 @@ class Builder:
             "Program",
             version=ir.IR_VERSION,
             tensors=self._tensors,
-            nodes=self._nodes,
+            nodes=fuse_activations(self._nodes, outputs),
             inputs=inputs,
             outputs=outputs,
             symbols=self.symbols.symbols(),

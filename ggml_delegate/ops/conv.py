@@ -112,7 +112,7 @@ class ConvolutionRule(OpRule):
         builder.emit(self._op(conv), operands, node.fx)
 
     def _lay_out(self, conv: _Convolution, weight: torch.Tensor) -> torch.Tensor:
-        """The weight [out, in / groups, h, w] (transposed: [in, out, h, w]) as the runtime reads it."""
+        """A weight [out, in / groups, h, w], or [in, out, h, w] if transposed, as stored."""
         if conv.transposed:
             return to_panels(weight.permute(2, 3, 1, 0).flatten(0, 2))
         if conv.is_depthwise:
