@@ -90,7 +90,7 @@ class Potentials:
         for atom in range(len(block.atoms)):
             for use in block.inputs[atom]:
                 self._link(use, makers.get(use.shift), atom)
-        path = _longest_path(block)
+        path = longest_path(block.succs)
         for before, atom in zip([None, *path], path, strict=False):
             self._link(None, before, atom)
         self._least = [0 for _ in block.atoms]
@@ -201,12 +201,12 @@ def _shares(use: Use) -> int:
     return use.readers + use.output
 
 
-def _longest_path(block: Block) -> list[int]:
-    """Atoms of a path with as many atoms as possible."""
-    length = [1] * len(block.atoms)
-    following: list[int | None] = [None] * len(block.atoms)
-    for atom in reversed(range(len(block.atoms))):
-        for succ in block.succs[atom]:
+def longest_path(succs: Sequence[Sequence[int]]) -> list[int]:
+    """Atoms of a path with as many atoms as possible; atoms are in topological order."""
+    length = [1] * len(succs)
+    following: list[int | None] = [None] * len(succs)
+    for atom in reversed(range(len(succs))):
+        for succ in succs[atom]:
             if length[succ] + 1 > length[atom]:
                 length[atom], following[atom] = length[succ] + 1, succ
     path: list[int] = []

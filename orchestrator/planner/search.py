@@ -157,7 +157,7 @@ class BlockSearch:
         return narrow
 
     def _bounds(self, mask: int, states: Mapping[State, Step]) -> dict[State, int]:
-        """What a path through a state costs at least, for those states that are within the limit."""
+        """What a path through a state costs at least, for the states within the limit."""
         rest = self._ahead[mask][0]
         bound_of = self._potentials.at(mask)
         bounds = {}

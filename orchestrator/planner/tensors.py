@@ -240,6 +240,24 @@ class TensorClass:
         row = self._write[backend][self.form[layout]]
         return min(row[m] for m in self._allowed)
 
+    def least_read(self, backend: int) -> int:
+        """The least that reading the tensor from memory costs a segment."""
+        forms = [form for form in self._forms if self._wanted[backend] >> form & 1]
+        row = [self._read[backend][m][form] for m in self._allowed for form in forms]
+        return min(row, default=0)
+
+    def least_crossing(self, maker: int, reader: int) -> int:
+        """The least that writing the tensor on one backend and reading it on another costs."""
+        made = [form for form in self._forms if self._inside[maker] >> form & 1]
+        read = [form for form in self._forms if self._wanted[reader] >> form & 1]
+        costs = [
+            self._write[maker][one][m] + self._read[reader][m][other]
+            for m in self._allowed
+            for one in made
+            for other in read
+        ]
+        return min(costs, default=0)
+
     def least_pass(self, maker: int, written: int, reader: int, layout: int) -> int:
         """The least that handing the tensor from one atom to another costs."""
         made, form = self.form[written], self.form[layout]

@@ -1,0 +1,185 @@
+"""What a user may ask of a plan: pins, excluded backends, limits on calls and on copied weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .cost_graph import CostGraph, Option
+from .errors import ConstraintError
+from .pricing import feasible_backends
+
+# Room for the count of delegate calls below the bits of the shared constants.
+_CALL_BITS = 32
+_CALLS = (1 << _CALL_BITS) - 1
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Atoms (ids) that must run on a backend. `name` is what the user wrote, for messages."""
+
+    name: str
+    atoms: tuple[str, ...]
+    backend: str
+
+
+@dataclass(frozen=True)
+class Exclude:
+    """Atoms (ids) that must not run on some backends. `name` is what the user wrote."""
+
+    name: str
+    atoms: tuple[str, ...]
+    backends: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """All that a plan must respect.
+
+    max_partitions: delegate calls; kernels do not count. max_duplicated_bytes: of constants
+    (`Constant`) that more than one backend uses, summed over every backend but the first.
+    """
+
+    pins: tuple[Pin, ...] = ()
+    excludes: tuple[Exclude, ...] = ()
+    max_partitions: int | None = None
+    max_duplicated_bytes: int | None = None
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether something limits the plan as a whole."""
+        return self.max_partitions is not None or self.max_duplicated_bytes is not None
+
+
+def allowed_options(graph: CostGraph, constraints: Constraints) -> list[tuple[Option, ...]]:
+    """By atom index, the options that pins and excludes leave.
+
+    Raises ConstraintError naming the pins or excludes that contradict each other or the graph.
+    """
+    pinned: dict[int, Pin] = {}
+    for pin in constraints.pins:
+        _check(graph, f"pin {pin.name!r}", pin.atoms, (pin.backend,))
+        for name in pin.atoms:
+            atom = graph.atom_index[name]
+            other = pinned.setdefault(atom, pin)
+            if other.backend != pin.backend:
+                raise ConstraintError(
+                    f"pins {other.name!r} -> {other.backend!r} and {pin.name!r} -> {pin.backend!r} "
+                    f"contradict each other: both match the atom {name!r}. Narrow one of them."
+                )
+            if not graph.capable(name, pin.backend):
+                raise ConstraintError(
+                    f"pin {pin.name!r} asks for {pin.backend!r}, which cannot run the atom "
+                    f"{name!r}; backends that can: {feasible_backends(graph, atom)}."
+                )
+    excluded: dict[int, dict[int, Exclude]] = {}
+    for exclude in constraints.excludes:
+        _check(graph, f"exclude {exclude.name!r}", exclude.atoms, exclude.backends)
+        for name in exclude.atoms:
+            row = excluded.setdefault(graph.atom_index[name], {})
+            for backend in exclude.backends:
+                row.setdefault(graph.backend_index[backend], exclude)
+    return [
+        _left(graph, atom, pinned.get(atom), excluded.get(atom, {}))
+        for atom in range(len(graph.atoms))
+    ]
+
+
+def _left(
+    graph: CostGraph, atom: int, pin: Pin | None, excluded: dict[int, Exclude]
+) -> tuple[Option, ...]:
+    options = graph.options[atom]
+    name = graph.atoms[atom].id
+    if pin is not None:
+        backend = graph.backend_index[pin.backend]
+        if backend in excluded:
+            raise ConstraintError(
+                f"pin {pin.name!r} -> {pin.backend!r} and exclude {excluded[backend].name!r} "
+                f"contradict each other: both match the atom {name!r}."
+            )
+        options = tuple(option for option in options if option.backend == backend)
+    left = tuple(option for option in options if option.backend not in excluded)
+    if options and not left:
+        names = sorted({exclude.name for exclude in excluded.values()})
+        raise ConstraintError(
+            f"excludes {names} leave no backend for the atom {name!r}; those that can run it: "
+            f"{feasible_backends(graph, atom)}."
+        )
+    return left
+
+
+def _check(graph: CostGraph, what: str, atoms: Sequence[str], backends: Sequence[str]) -> None:
+    if not atoms:
+        raise ConstraintError(f"{what} matches nothing; check its spelling.")
+    for name in atoms:
+        if name not in graph.atom_index:
+            raise ConstraintError(f"{what} names the atom {name!r}, which is not in the graph.")
+    for backend in backends:
+        if backend not in graph.backend_index:
+            known = [each.name for each in graph.backends]
+            raise ConstraintError(f"{what} names the backend {backend!r}; known: {known}.")
+
+
+def duplicated_bytes(graph: CostGraph, assignment: dict[str, str]) -> int:
+    """Bytes of constants that the backends of an assignment (by atom id) hold more than once."""
+    total = 0
+    for constant in graph.constants:
+        backends = {assignment[atom] for atom in constant.atoms}
+        total += constant.nbytes * max(0, len(backends) - 1)
+    return total
+
+
+class LimitLedger:
+    """Counts, along a search path, what the limits of constraints are about.
+
+    The count holds the number of delegate calls below, and above it one bit per constant and
+    backend that uses it.
+    """
+
+    def __init__(self, graph: CostGraph, constraints: Constraints, atoms: Sequence[int]) -> None:
+        self._max_calls = constraints.max_partitions
+        self._max_bytes = constraints.max_duplicated_bytes
+        self._calls = [int(backend.is_delegate) for backend in graph.backends]
+        self._sizes: list[int] = []
+        self._backends = len(graph.backends)
+        first_bit = dict.fromkeys(range(len(graph.atoms)), ())
+        bits: dict[int, list[int]] = {atom: list(row) for atom, row in first_bit.items()}
+        for constant in graph.constants if self._max_bytes is not None else ():
+            if len(set(constant.atoms)) > 1:
+                place = _CALL_BITS + len(self._sizes) * self._backends
+                self._sizes.append(constant.nbytes)
+                for name in constant.atoms:
+                    bits[graph.atom_index[name]].append(place)
+        self._bits = [bits[atom] for atom in atoms]
+        if self._max_calls is None:
+            self._calls = [0 for _ in graph.backends]
+
+    def opened(self, used: int, backend: int) -> int:
+        """The count after opening a segment."""
+        return used + self._calls[backend]
+
+    def ran(self, used: int, atom: int, backend: int) -> int:
+        """The count after running an atom (problem index)."""
+        for place in self._bits[atom]:
+            used |= 1 << place + backend
+        return used
+
+    def allows(self, used: int) -> bool:
+        """Whether a plan may have come to this."""
+        if self._max_calls is not None and used & _CALLS > self._max_calls:
+            return False
+        return self._max_bytes is None or self._duplicated(used >> _CALL_BITS) <= self._max_bytes
+
+    def covers(self, used: int, other: int) -> bool:
+        """Whether whatever is allowed after the other is allowed after this one."""
+        if used & _CALLS > other & _CALLS:
+            return False
+        return not (used >> _CALL_BITS) & ~(other >> _CALL_BITS)
+
+    def _duplicated(self, bits: int) -> int:
+        total = 0
+        for size in self._sizes:
+            copies = (bits & (1 << self._backends) - 1).bit_count()
+            total += size * max(0, copies - 1)
+            bits >>= self._backends
+        return total
