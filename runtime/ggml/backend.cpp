@@ -44,9 +44,8 @@ class GgmlBackend final : public executorch::runtime::BackendInterface {
                  kMaxThreads);
     GGD_ASSIGN(Program program, Program::parse(processed->data(), processed->size()));
     processed->Free();
-    GGD_ASSIGN(auto executor,
-               Executor::create(std::move(program), context.get_named_data_map(),
-                                threads > 0 ? threads : default_threads()));
+    GGD_ASSIGN(auto executor, Executor::create(std::move(program), context.get_named_data_map(),
+                                               threads > 0 ? threads : default_threads()));
     return static_cast<DelegateHandle*>(executor.release());
   }
 
@@ -60,14 +59,12 @@ class GgmlBackend final : public executorch::runtime::BackendInterface {
   }
 
   // num_threads (int): for programs loaded from now on; 0 follows ExecuTorch's thread pool.
-  Error set_option(BackendOptionContext& /*context*/,
-                   const Span<BackendOption>& options) override {
+  Error set_option(BackendOptionContext& /*context*/, const Span<BackendOption>& options) override {
     for (const BackendOption& option : options) {
       GGD_CHECK_OR(InvalidArgument, std::strcmp(option.key, kNumThreadsKey) == 0,
                    "unknown option \"%s\", known: num_threads", option.key);
       const int* threads = std::get_if<int>(&option.value);
-      GGD_CHECK_OR(InvalidArgument,
-                   threads != nullptr && *threads >= 0 && *threads <= kMaxThreads,
+      GGD_CHECK_OR(InvalidArgument, threads != nullptr && *threads >= 0 && *threads <= kMaxThreads,
                    "option num_threads must be an integer from 0 to %d", kMaxThreads);
       threads_.store(*threads);
     }

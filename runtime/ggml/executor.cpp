@@ -25,8 +25,8 @@ Error check_tensor(const Tensor& tensor, const Sizes& sizes, const Order& order,
                "%s %zu has dtype %d, expected %s", what, index,
                static_cast<int>(tensor.scalar_type()), ir::EnumNameDType(dtype));
   GGD_CHECK_OR(InvalidArgument, static_cast<size_t>(tensor.dim()) == sizes.size(),
-               "%s %zu has rank %zd, expected %zu", what, index,
-               static_cast<ssize_t>(tensor.dim()), sizes.size());
+               "%s %zu has rank %zd, expected %zu", what, index, static_cast<ssize_t>(tensor.dim()),
+               sizes.size());
   Order actual;
   for (size_t i = 0; i < sizes.size(); ++i) {
     GGD_CHECK_OR(InvalidArgument, tensor.size(static_cast<ssize_t>(i)) == sizes[i],
@@ -35,8 +35,7 @@ Error check_tensor(const Tensor& tensor, const Sizes& sizes, const Order& order,
                  static_cast<long long>(sizes[i]));
     actual.push_back(tensor.dim_order()[i]);
   }
-  GGD_CHECK_OR(InvalidArgument,
-               is_order(actual, sizes.size()) && same_layout(sizes, actual, order),
+  GGD_CHECK_OR(InvalidArgument, is_order(actual, sizes.size()) && same_layout(sizes, actual, order),
                "%s %zu is in another dim order than the partition was made for", what, index);
   return Error::Ok;
 }
@@ -51,10 +50,9 @@ Executor::Executor(Program program, int threads, ThreadpoolPtr pool)
 
 Result<std::unique_ptr<Executor>> Executor::create(Program program, const NamedDataMap* data,
                                                    int threads) {
-  ThreadpoolPtr pool = make_threadpool(1);
+  ThreadpoolPtr pool = make_single_thread();
   GGD_CHECK_OR(MemoryAllocationFailed, pool != nullptr, "no memory for a thread pool");
-  std::unique_ptr<Executor> executor(
-      new Executor(std::move(program), threads, std::move(pool)));
+  std::unique_ptr<Executor> executor(new Executor(std::move(program), threads, std::move(pool)));
   GGD_TRY(executor->load_constants(data));
   executor->graphs_.reserve(kMaxCachedGraphs);
   if (executor->symbols_.empty()) {
@@ -124,7 +122,7 @@ Result<ShapedGraph*> Executor::graph_for_symbols() {
       return graphs_[0].get();
     }
   }
-  GGD_ASSIGN(auto graph, ShapedGraph::create(program_, symbols_, constants_, threads_));
+  GGD_ASSIGN(auto graph, ShapedGraph::create(program_, symbols_, constants_));
   if (graphs_.size() == kMaxCachedGraphs) graphs_.pop_back();
   graphs_.insert(graphs_.begin(), std::move(graph));
   return graphs_[0].get();
@@ -162,8 +160,8 @@ Error Executor::set_outputs(ShapedGraph& graph, Span<EValue*> args) {
       sizes.push_back(static_cast<executorch::aten::SizesType>(size));
     }
     GGD_TRY(executorch::runtime::resize_tensor(
-        tensor, executorch::aten::ArrayRef<executorch::aten::SizesType>(sizes.begin(),
-                                                                        sizes.size())));
+        tensor,
+        executorch::aten::ArrayRef<executorch::aten::SizesType>(sizes.begin(), sizes.size())));
     GGD_TRY(check_tensor(tensor, port.sizes, port.order, port.dtype, "output", i));
     GGD_CHECK_OR(InvalidArgument, tensor.const_data_ptr() != nullptr, "output %zu has no data", i);
     if (port.bound) port.bind(tensor.mutable_data_ptr());

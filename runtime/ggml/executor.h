@@ -17,8 +17,9 @@ class Executor {
  public:
   // Looks up the weights in `data` (may be null when there are none); they stay where they are.
   // Builds the graph at once when the program has no dynamic sizes.
-  static Result<std::unique_ptr<Executor>> create(
-      Program program, const executorch::runtime::NamedDataMap* data, int threads);
+  static Result<std::unique_ptr<Executor>> create(Program program,
+                                                  const executorch::runtime::NamedDataMap* data,
+                                                  int threads);
 
   // args: the inputs, then the outputs. Allocates nothing for sizes it has seen lately.
   Error execute(executorch::runtime::Span<executorch::runtime::EValue*> args);

@@ -4,12 +4,15 @@
 
 #include "kernels/transpose.h"
 #include "ops/lower.h"
+#include "threads.h"
 
 namespace ggml_delegate {
 namespace {
 
 // More tensors than any single lowering makes, apart from those that call reserve() themselves.
 constexpr size_t kTensorsPerNode = 48;
+// Below this, handing work to another thread costs more than doing it.
+constexpr int64_t kMinElementsPerKernel = 1 << 14;
 constexpr size_t kMaxTensorsPerGraph = size_t{1} << 23;
 
 void physical_ne(const Sizes& sizes, const Order& order, int64_t (&ne)[4]) {
@@ -119,8 +122,8 @@ Error GraphBuilder::lower_node(const ir::Node& node) {
 
 Error GraphBuilder::lower_op(const ir::Node& node) {
   switch (node.op_type()) {
-#define GGD_CASE(Op)    \
-  case ir::Op_##Op:     \
+#define GGD_CASE(Op) \
+  case ir::Op_##Op:  \
     return lower(*this, *node.op_as_##Op());
     GGD_FOR_EACH_OP(GGD_CASE)
 #undef GGD_CASE
@@ -158,6 +161,21 @@ Error GraphBuilder::set_output(const Value& value) {
             name());
   values_[node_->outputs()->Get(0)] = value;
   return Error::Ok;
+}
+
+KernelCall* GraphBuilder::attach(ggml_custom_op_t kernel, std::shared_ptr<void> params) {
+  memory_->calls.push_back({kernel, std::move(params), memory_.get()});
+  return &memory_->calls.back();
+}
+
+void run_kernel(ggml_tensor* result, int /*ith*/, int /*nth*/, void* userdata) {
+  const auto& call = *static_cast<const KernelCall*>(userdata);
+  int64_t elements = ggml_nelements(result);
+  for (const ggml_tensor* source : result->src) {
+    if (source != nullptr) elements += ggml_nelements(source);
+  }
+  const int threads = elements < kMinElementsPerKernel ? 1 : call.memory->threads;
+  parallel(threads, [&](int ith) { call.kernel(result, ith, threads, call.params.get()); });
 }
 
 Value GraphBuilder::make(ggml_tensor* tensor, const Sizes& sizes, const Order& order) const {
@@ -207,7 +225,7 @@ Result<Value> GraphBuilder::in_order(const Value& value, const Order& order) {
 // most changes of order are one batched matrix transposition.
 Result<Value> GraphBuilder::transpose_copy(const Value& value, const Order& order) {
   // Groups of dimensions that are neighbours, in the same sequence, before and after.
-  Sizes source_sizes;            // physical sequence of the source
+  Sizes source_sizes;             // physical sequence of the source
   RankVector<uint8_t> first_dim;  // first dimension of each source group
   for (size_t i = 0; i < value.order.size(); ++i) {
     const uint8_t dim = value.order[i];
@@ -234,15 +252,13 @@ Result<Value> GraphBuilder::transpose_copy(const Value& value, const Order& orde
             ggml_type_name(value.tensor->type));
   int64_t ne[4];
   physical_ne(value.sizes, order, ne);
-  ggml_tensor* result =
-      custom(transpose_kernel, ne, {value.tensor}, params, value.tensor->type);
+  ggml_tensor* result = custom(transpose_kernel, ne, {value.tensor}, params, value.tensor->type);
   return make(result, value.sizes, order);
 }
 
 Result<Value> GraphBuilder::reshape(const Value& value, const Sizes& sizes) {
-  GGD_CHECK(element_count(sizes) == value.count(), "node %s reshapes %lld elements to %lld",
-            name(), static_cast<long long>(value.count()),
-            static_cast<long long>(element_count(sizes)));
+  GGD_CHECK(element_count(sizes) == value.count(), "node %s reshapes %lld elements to %lld", name(),
+            static_cast<long long>(value.count()), static_cast<long long>(element_count(sizes)));
   GGD_ASSIGN(const Value whole, contiguous(value));
   return make(whole.tensor, sizes, identity_order(sizes.size()));
 }
@@ -341,8 +357,7 @@ Result<Value> GraphBuilder::broadcast(const Value& value, const Sizes& sizes) {
     want[i] = to[to.size() - 1 - i];
   }
   ggml_tensor* small = as_4d(dense(value).tensor, have[0], have[1], have[2], have[3]);
-  ggml_tensor* large =
-      ggml_repeat_4d(context(), small, want[0], want[1], want[2], want[3]);
+  ggml_tensor* large = ggml_repeat_4d(context(), small, want[0], want[1], want[2], want[3]);
   return make(large, sizes, value.order);
 }
 

@@ -4,6 +4,7 @@
 #include <ggml.h>
 
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -20,11 +21,24 @@ struct ContextDeleter {
 };
 using ContextPtr = std::unique_ptr<ggml_context, ContextDeleter>;
 
+struct GraphMemory;
+
+// What a custom op runs.
+struct KernelCall {
+  ggml_custom_op_t kernel;
+  std::shared_ptr<void> params;  // the kernel's userdata
+  const GraphMemory* memory;
+};
+
+// A ggml custom op of one task: runs a KernelCall on as many threads as its size is worth.
+void run_kernel(ggml_tensor* result, int ith, int nth, void* call);
+
 // Owns what the nodes of one ggml graph point to.
 struct GraphMemory {
   ContextPtr context;
-  std::vector<std::shared_ptr<void>> attachments;  // userdata of custom ops
-  std::vector<ggml_tensor*> in_place;              // see GraphBuilder::allow_in_place
+  std::deque<KernelCall> calls;        // userdata of custom ops
+  int threads = 1;                     // that kernels may use; set before each computation
+  std::vector<ggml_tensor*> in_place;  // see GraphBuilder::allow_in_place
   std::atomic<Fault> fault{Fault::None};
 };
 
@@ -98,29 +112,27 @@ class GraphBuilder {
   // Whether the value waits to be copied; fills `view` with what it is a copy of.
   bool deferred(const Value& value, StridedView* view) const;
 
-  // A custom op with an own kernel. `params` (trivially destructible or not) lives as long as the
-  // graph and is the kernel's userdata. `sources` holds at most 8 tensors.
+  // A custom op with an own kernel, which every thread of the program runs on its part. `params`
+  // (trivially destructible or not) lives as long as the graph and is the kernel's userdata.
+  // `sources` holds at most 8 tensors.
   template <typename Params>
   ggml_tensor* custom(ggml_custom_op_t kernel, const int64_t (&ne)[4],
                       std::vector<ggml_tensor*> sources, Params params,
-                      ggml_type type = GGML_TYPE_F32, int tasks = GGML_N_TASKS_MAX) {
-    auto shared = std::make_shared<Params>(std::move(params));
-    memory_->attachments.push_back(shared);
+                      ggml_type type = GGML_TYPE_F32) {
     return ggml_custom_4d(context(), type, ne[0], ne[1], ne[2], ne[3], sources.data(),
-                          static_cast<int>(sources.size()), kernel, tasks, shared.get());
+                          static_cast<int>(sources.size()), run_kernel, 1,
+                          attach(kernel, std::make_shared<Params>(std::move(params))));
   }
   // The same, writing into the memory of `target`, which becomes source 0.
   template <typename Params>
   ggml_tensor* custom_in_place(ggml_custom_op_t kernel, ggml_tensor* target,
-                               std::vector<ggml_tensor*> sources, Params params,
-                               int tasks = GGML_N_TASKS_MAX) {
-    auto shared = std::make_shared<Params>(std::move(params));
-    memory_->attachments.push_back(shared);
-    return ggml_custom_inplace(context(), target, sources.data(),
-                               static_cast<int>(sources.size()), kernel, tasks, shared.get());
+                               std::vector<ggml_tensor*> sources, Params params) {
+    return ggml_custom_inplace(context(), target, sources.data(), static_cast<int>(sources.size()),
+                               run_kernel, 1,
+                               attach(kernel, std::make_shared<Params>(std::move(params))));
   }
-  // Lets the result of a custom op take the memory of a source with its ne that nothing reads later,
-  // for kernels that read what lies at an element's place only before they write it.
+  // Lets the result of a custom op take the memory of a source with its ne that nothing reads
+  // later, for kernels that read what lies at an element's place only before they write it.
   void allow_in_place(ggml_tensor* result) { memory_->in_place.push_back(result); }
   std::atomic<Fault>* fault() { return &memory_->fault; }
 
@@ -130,6 +142,7 @@ class GraphBuilder {
   Error lower_op(const ir::Node& node);
   Error make_leaf(size_t tensor, const void* data);
   Result<Value> transpose_copy(const Value& value, const Order& order);
+  KernelCall* attach(ggml_custom_op_t kernel, std::shared_ptr<void> params);
 
   const Program* program_ = nullptr;
   std::vector<int64_t> symbols_;

@@ -11,12 +11,12 @@ using executorch::runtime::Result;
 }  // namespace ggml_delegate
 
 // Returns `error` from the calling function, after a log line, unless `condition` holds.
-#define GGD_CHECK_OR(error, condition, format, ...)   \
-  do {                                                \
-    if (!(condition)) {                               \
-      ET_LOG(Error, "ggml: " format, ##__VA_ARGS__);  \
-      return ::ggml_delegate::Error::error;           \
-    }                                                 \
+#define GGD_CHECK_OR(error, condition, format, ...)  \
+  do {                                               \
+    if (!(condition)) {                              \
+      ET_LOG(Error, "ggml: " format, ##__VA_ARGS__); \
+      return ::ggml_delegate::Error::error;          \
+    }                                                \
   } while (false)
 
 // What a file says is not usable.
@@ -24,12 +24,12 @@ using executorch::runtime::Result;
   GGD_CHECK_OR(InvalidProgram, condition, format, ##__VA_ARGS__)
 
 // Returns the error of `expression` from the calling function, if it is one.
-#define GGD_TRY(expression)                                      \
-  do {                                                           \
-    const ::ggml_delegate::Error ggd_error = (expression);       \
-    if (ggd_error != ::ggml_delegate::Error::Ok) {               \
-      return ggd_error;                                          \
-    }                                                            \
+#define GGD_TRY(expression)                                \
+  do {                                                     \
+    const ::ggml_delegate::Error ggd_error = (expression); \
+    if (ggd_error != ::ggml_delegate::Error::Ok) {         \
+      return ggd_error;                                    \
+    }                                                      \
   } while (false)
 
 #define GGD_CONCAT_(a, b) a##b

@@ -8,8 +8,8 @@ namespace {
 // Marks memory that the caller will bring, so that ggml's allocator leaves the tensor alone.
 void* const kCallersMemory = reinterpret_cast<void*>(uintptr_t{64});
 
-// Ggml's allocator reuses a source's memory by op code, and all custom ops have one code. While this
-// lives, those that allow it show a code for which it does.
+// Ggml's allocator reuses a source's memory by op code, and all custom ops have one code. While
+// this lives, those that allow it show a code for which it does.
 class ShownInPlace {
  public:
   explicit ShownInPlace(const std::vector<ggml_tensor*>& tensors) : tensors_(tensors) {
@@ -39,7 +39,7 @@ void Port::bind(void* data) {
 
 Result<std::unique_ptr<ShapedGraph>> ShapedGraph::create(
     const Program& program, const std::vector<int64_t>& symbols,
-    const std::vector<const void*>& constants, int threads) {
+    const std::vector<const void*>& constants) {
   auto shaped = std::make_unique<ShapedGraph>();
   shaped->symbols_ = symbols;
   GGD_ASSIGN(GraphBuilder builder, GraphBuilder::create(program, symbols, constants));
@@ -49,7 +49,7 @@ Result<std::unique_ptr<ShapedGraph>> ShapedGraph::create(
   shaped->graph_ = builder.graph();
   shaped->memory_ = builder.take_memory();
   shaped->collect_views();
-  GGD_TRY(shaped->allocate(threads));
+  GGD_TRY(shaped->allocate());
   return shaped;
 }
 
@@ -77,8 +77,7 @@ Error ShapedGraph::add_outputs(const Program& program, GraphBuilder& builder) {
   for (size_t i = 0; i < outputs_.size(); ++i) {
     const size_t index = program.ir().outputs()->Get(static_cast<uint32_t>(i));
     GGD_TRY(builder.reserve(8));
-    GGD_ASSIGN(const Value value,
-               builder.in_order(builder.value(index), program.order(index)));
+    GGD_ASSIGN(const Value value, builder.in_order(builder.value(index), program.order(index)));
     GGD_TRY(builder.expand(value.tensor));
     Port& port = outputs_[i];
     port.tensor = value.tensor;
@@ -122,31 +121,24 @@ void ShapedGraph::collect_views() {
   }
 }
 
-Error ShapedGraph::allocate(int threads) {
+Error ShapedGraph::allocate() {
   allocator_.reset(ggml_gallocr_new(ggml_backend_cpu_buffer_type()));
   {
     const ShownInPlace shown(memory_->in_place);
     GGD_CHECK_OR(MemoryAllocationFailed, ggml_gallocr_alloc_graph(allocator_.get(), graph_),
                  "no memory for a partition's activations");
   }
-  plan_one_ = ggml_graph_plan(graph_, 1, nullptr);
-  plan_many_ = ggml_graph_plan(graph_, threads, nullptr);
-  work_.resize(std::max(plan_one_.work_size, plan_many_.work_size));
-  plan_one_.work_data = plan_many_.work_data = work_.data();
+  plan_ = ggml_graph_plan(graph_, 1, nullptr);
+  work_.resize(plan_.work_size);
+  plan_.work_data = work_.data();
   return Error::Ok;
 }
 
-Error ShapedGraph::compute(int threads, ggml_threadpool* own_pool) {
+Error ShapedGraph::compute(int threads, ggml_threadpool* caller) {
   memory_->fault.store(Fault::None, std::memory_order_relaxed);
-  ggml_status status = GGML_STATUS_SUCCESS;
-  const SharedThreadpool shared(threads > 1 ? threads : 0);
-  if (threads > 1 && shared.get() != nullptr) {
-    plan_many_.threadpool = shared.get();
-    status = ggml_graph_compute(graph_, &plan_many_);
-  } else {
-    plan_one_.threadpool = own_pool;
-    status = ggml_graph_compute(graph_, &plan_one_);
-  }
+  memory_->threads = threads;
+  plan_.threadpool = caller;
+  const ggml_status status = ggml_graph_compute(graph_, &plan_);
   GGD_CHECK_OR(Internal, status == GGML_STATUS_SUCCESS, "computing a graph failed with status %d",
                static_cast<int>(status));
   GGD_CHECK_OR(InvalidArgument, memory_->fault.load() != Fault::IndexOutOfRange,

@@ -34,24 +34,22 @@ struct Port {
 
 class ShapedGraph {
  public:
-  // `threads` is the most that compute() will use.
   static Result<std::unique_ptr<ShapedGraph>> create(const Program& program,
                                                      const std::vector<int64_t>& symbols,
-                                                     const std::vector<const void*>& constants,
-                                                     int threads);
+                                                     const std::vector<const void*>& constants);
 
   const std::vector<int64_t>& symbols() const { return symbols_; }
   std::vector<Port>& inputs() { return inputs_; }
   std::vector<Port>& outputs() { return outputs_; }
   ggml_cgraph* graph() { return graph_; }
   // Computes the outputs from the bound and staged inputs.
-  Error compute(int threads, ggml_threadpool* own_pool);
+  Error compute(int threads, ggml_threadpool* caller);
 
  private:
   Error add_outputs(const Program& program, GraphBuilder& builder);
   void add_inputs(const Program& program, const GraphBuilder& builder);
   void collect_views();
-  Error allocate(int threads);
+  Error allocate();
 
   std::vector<int64_t> symbols_;
   std::unique_ptr<GraphMemory> memory_;
@@ -59,8 +57,7 @@ class ShapedGraph {
   ggml_cgraph* graph_ = nullptr;
   std::vector<Port> inputs_;
   std::vector<Port> outputs_;
-  ggml_cplan plan_one_{};
-  ggml_cplan plan_many_{};
+  ggml_cplan plan_{};
   std::vector<uint8_t> work_;
 };
 

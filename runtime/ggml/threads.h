@@ -1,7 +1,13 @@
-// Who computes a ggml graph: the calling thread alone, or one worker pool for the process.
+// Threads: the kernels of a graph share ExecuTorch's thread pool with XNNPACK and its own kernels.
+//
+// ggml's workers would wait for each other by spinning, which on a machine that anything else uses
+// costs far more than the work. So ggml walks the graph on the calling thread alone, and each
+// kernel is split over the pool, whose threads sleep when there is nothing to do.
 #pragma once
 
 #include <ggml-cpu.h>
+
+#include <executorch/runtime/core/function_ref.h>
 
 #include <memory>
 
@@ -14,24 +20,11 @@ struct ThreadpoolDeleter {
 };
 using ThreadpoolPtr = std::unique_ptr<ggml_threadpool, ThreadpoolDeleter>;
 
-// A ggml thread pool of `threads` threads, the caller's included, whose workers sleep between
-// graphs. Null when threads cannot be had.
-ThreadpoolPtr make_threadpool(int threads);
+// What ggml needs to compute on the calling thread; it starts no thread. Null without memory.
+ThreadpoolPtr make_single_thread();
 
-// Exclusive use of the process's worker pool, for one graph computation. One pool for all
-// delegates, so that programs on several threads never run more workers than one would. When
-// another computation has it, get() is null: the caller then computes alone.
-class SharedThreadpool {
- public:
-  explicit SharedThreadpool(int threads);
-  ~SharedThreadpool();
-  SharedThreadpool(const SharedThreadpool&) = delete;
-  SharedThreadpool& operator=(const SharedThreadpool&) = delete;
-  ggml_threadpool* get() const { return pool_; }
-
- private:
-  ggml_threadpool* pool_ = nullptr;
-};
+// Calls part(0) ... part(parts - 1), at once as far as ExecuTorch's thread pool has threads.
+void parallel(int parts, executorch::runtime::FunctionRef<void(int)> part);
 
 // The number of threads of ExecuTorch's thread pool, at least 1.
 int default_threads();

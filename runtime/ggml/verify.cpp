@@ -89,8 +89,7 @@ Error verify_symbols(const ir::Program& program) {
                   binding->scale() <= kMaxSymbolValue && binding->offset() <= kMaxSymbolValue &&
                   binding->offset() >= -kMaxSymbolValue,
               "binding %zu is invalid", i);
-    const ir::Tensor* input =
-        program.tensors()->Get(program.inputs()->Get(binding->input()));
+    const ir::Tensor* input = program.tensors()->Get(program.inputs()->Get(binding->input()));
     GGD_CHECK(binding->dim() < 0 ? input->is_scalar()
                                  : static_cast<size_t>(binding->dim()) < length(input->dims()),
               "binding %zu names a dimension that its input lacks", i);
@@ -145,13 +144,12 @@ class DataflowCheck {
               length(node->outputs()));
     for (size_t i = 0; i < length(node->inputs()); ++i) {
       const int32_t tensor = node->inputs()->Get(static_cast<uint32_t>(i));
-      GGD_CHECK(tensor == -1 ||
-                    (tensor >= 0 && static_cast<size_t>(tensor) < defined_.size() &&
-                     defined_[static_cast<size_t>(tensor)]),
+      GGD_CHECK(tensor == -1 || (tensor >= 0 && static_cast<size_t>(tensor) < defined_.size() &&
+                                 defined_[static_cast<size_t>(tensor)]),
                 "node %zu reads tensor %d before anything computes it", index, tensor);
-      GGD_CHECK(tensor == -1 ||
-                    !program_.tensors()->Get(static_cast<uint32_t>(tensor))->is_scalar(),
-                "node %zu reads scalar %d as a tensor", index, tensor);
+      GGD_CHECK(
+          tensor == -1 || !program_.tensors()->Get(static_cast<uint32_t>(tensor))->is_scalar(),
+          "node %zu reads scalar %d as a tensor", index, tensor);
     }
     return define(node->outputs()->Get(0), "the output of node", index);
   }
@@ -168,8 +166,8 @@ Error verify_program(const ir::Program& program) {
   GGD_CHECK(length(program.nodes()) <= kMaxNodes, "too many nodes: %zu", length(program.nodes()));
   GGD_CHECK(program.tensors() != nullptr, "no tensors");
   for (size_t i = 0; i < length(program.exprs()); ++i) {
-    GGD_TRY(verify_expr(program.exprs()->Get(static_cast<uint32_t>(i)), i,
-                        length(program.symbols())));
+    GGD_TRY(
+        verify_expr(program.exprs()->Get(static_cast<uint32_t>(i)), i, length(program.symbols())));
   }
   for (size_t i = 0; i < length(program.tensors()); ++i) {
     GGD_TRY(verify_tensor(program.tensors()->Get(static_cast<uint32_t>(i)), i,

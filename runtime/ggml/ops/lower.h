@@ -28,6 +28,7 @@ namespace ggml_delegate {
   F(GroupNorm)                                                                                   \
   F(ChannelAffine)                                                                               \
   F(Pool2d)                                                                                      \
+  F(Attention)                                                                                   \
   F(Reshape)                                                                                     \
   F(Permute)                                                                                     \
   F(Slice)                                                                                       \
