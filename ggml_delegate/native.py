@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -28,6 +29,15 @@ ExecuTorchError: type[RuntimeError] = _runtime.ExecuTorchError
 `code` is ExecuTorch's name of the error ("InvalidProgram", "NotFound", ...), `log` the lines that
 it logged about it, oldest first.
 """
+
+# The name that numpy works out anew for each dtype takes longer than a small method runs.
+_NUMPY_NAMES = {
+    np.dtype(name): name
+    for name in (
+        *("float16", "float32", "float64", "bool"),
+        *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,8 @@ class NativeProgram:
     `etdump` records a profile of loading and running methods, for etdump().
 
     All methods may be called from any thread; runs of one program go one after another, those of
-    different programs at once. Python's lock is released meanwhile.
+    different programs at once. Python's lock is released meanwhile. A process that forks must load
+    its programs afterwards: threads do not survive a fork.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -170,14 +181,12 @@ class NativeProgram:
             ExecuTorchError: the method cannot be loaded or failed.
 
         """
-        arrays = [self._buffer(value, index) for index, value in enumerate(inputs)]
-        has_array = any(isinstance(value, np.ndarray) for value in inputs)
-        as_numpy = has_array and not any(map(_is_tensor, inputs))
+        buffers, as_numpy = _buffers(inputs)
         if as_numpy:
             self._refuse_bfloat16_arrays(method)
         if relayout:
-            arrays = self._relayout(method, arrays)
-        outputs = self._program.run(method, arrays)
+            buffers = self._relayout(method, buffers)
+        outputs = self._program.run(method, buffers)
         return [_from_native(output, as_numpy) for output in outputs]
 
     def time(
@@ -187,16 +196,8 @@ class NativeProgram:
 
         Only the method counts, not handing its inputs and outputs over. Raises as run() does.
         """
-        buffers = [self._buffer(value, index) for index, value in enumerate(inputs)]
+        buffers, _ = _buffers(inputs)
         return list(self._program.time(method, buffers, runs=runs, warmup=warmup))
-
-    @staticmethod
-    def _buffer(value: Input, index: int) -> Any:
-        if isinstance(value, np.generic) and not isinstance(value, bool | int | float | str):
-            value = np.asarray(value)  # numpy's scalars are arrays without dimensions
-        if isinstance(value, np.ndarray):
-            return _array_buffer(value, index)
-        return _tensor_buffer(value, index) if _is_tensor(value) else value
 
     def __call__(self, *inputs: Input) -> list[Output]:
         """Runs "forward": see run()."""
@@ -223,17 +224,16 @@ class NativeProgram:
                     f"numpy does not have: give the inputs as torch tensors"
                 )
 
-    def _relayout(self, method: str, arrays: list[Any]) -> list[Any]:
+    def _relayout(self, method: str, buffers: list[Any]) -> list[Any]:
         """Copies tensors into the dim orders of a method's inputs, where they differ."""
         result = []
         infos = self.method(method).inputs
-        for index, value in enumerate(arrays):
-            info = infos[index] if index < len(infos) else None
+        for value, info in zip_longest(buffers, infos[: len(buffers)]):
             if isinstance(value, tuple) and isinstance(info, TensorInfo):
                 array, dtype = value
                 if array.ndim == len(info.dim_order):
-                    ordered = np.asarray(array.transpose(info.dim_order), order="C")
-                    value = (ordered.transpose(np.argsort(info.dim_order)), dtype)
+                    array = _in_dim_order(array, info.dim_order)
+                value = (array, dtype)
             result.append(value)
         return result
 
@@ -250,36 +250,59 @@ def _value_info(info: Any) -> TensorInfo | ScalarInfo:
     )
 
 
-def _is_tensor(value: object) -> bool:
+def _buffers(inputs: Sequence[Input]) -> tuple[list[Any], bool]:
+    """Inputs as the native module takes them, and whether all tensors among them are arrays."""
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
+    tensor_type: Any = torch.Tensor if torch is not None else ()
+    buffers: list[Any] = []
+    arrays = tensors = 0
+    for index, value in enumerate(inputs):
+        if isinstance(value, tensor_type):
+            tensors += 1
+            buffers.append(_tensor_buffer(torch, value, index))
+        elif isinstance(value, np.ndarray):
+            arrays += 1
+            buffers.append(_array_buffer(value, index))
+        elif isinstance(value, np.generic) and not isinstance(value, bool | int | float | str):
+            buffers.append(_array_buffer(np.asarray(value), index))
+        else:
+            buffers.append(value)
+    return buffers, arrays > 0 and tensors == 0
 
 
 def _array_buffer(array: NDArray[Any], index: int) -> tuple[NDArray[Any], str]:
-    """An array and its dtype's name, as the native module takes them."""
-    if not array.dtype.isnative:
-        raise TypeError(
-            f"input {index}: expected the machine's byte order, found dtype {array.dtype.str}"
-        )
-    return array, array.dtype.name
+    name = _NUMPY_NAMES.get(array.dtype)
+    if name is None:
+        if not array.dtype.isnative:
+            raise TypeError(
+                f"input {index}: expected the machine's byte order, found dtype {array.dtype.str}"
+            )
+        name = array.dtype.name
+    return array, name
 
 
-def _tensor_buffer(tensor: Any, index: int) -> tuple[NDArray[Any], str]:
-    """A tensor's memory as an array, and its dtype's name, as the native module takes them."""
-    import torch
-
-    if tensor.device.type != "cpu" or tensor.layout != torch.strided:
+def _tensor_buffer(torch: Any, tensor: Any, index: int) -> tuple[NDArray[Any], str]:
+    if not tensor.is_cpu or tensor.layout is not torch.strided:
         raise TypeError(
             f"input {index}: expected a dense tensor on the CPU, found one on {tensor.device}"
             f" with layout {tensor.layout}"
         )
     try:
-        data = tensor.detach()
+        data = tensor.detach() if tensor.requires_grad else tensor
         if data.dtype == torch.bfloat16:  # numpy has no such type
             return data.view(torch.uint16).numpy(), "bfloat16"
         return data.numpy(), str(data.dtype).removeprefix("torch.")
     except (RuntimeError, TypeError) as error:
         raise TypeError(f"input {index}: the tensor's memory cannot be read: {error}") from error
+
+
+def _in_dim_order(array: NDArray[Any], dim_order: tuple[int, ...]) -> NDArray[Any]:
+    """The same array, copied unless it is dense in that order already."""
+    if dim_order == tuple(range(array.ndim)):
+        return np.asarray(array, order="C")
+    ordered: NDArray[Any] = np.asarray(array.transpose(dim_order), order="C")
+    inverse: NDArray[Any] = ordered.transpose(np.argsort(dim_order))
+    return inverse
 
 
 def _from_native(output: Any, as_numpy: bool) -> Output:
