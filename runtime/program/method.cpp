@@ -181,11 +181,20 @@ void LoadedMethod::route_outputs() {
       routes_.push_back(Route::kCopied);
     } else if (tensor.is_dynamic) {
       routes_.push_back(Route::kTrimmed);
-      scratch_[i] = AlignedBuffer(tensor.size_bytes);
+      scratch_[i] = allocate_output(i, tensor.size_bytes);
       bind_output(i, scratch_[i].data(), scratch_[i].size());
     } else {
       routes_.push_back(Route::kWritten);
     }
+  }
+}
+
+AlignedBuffer LoadedMethod::allocate_output(size_t index, size_t size) const {
+  try {
+    return AlignedBuffer(size);
+  } catch (const std::bad_alloc&) {
+    fail("asks for " + std::to_string(size) + " bytes for output " + std::to_string(index),
+         Error::MemoryAllocationFailed);
   }
 }
 
@@ -200,7 +209,7 @@ void LoadedMethod::bind_output(size_t index, std::byte* data, size_t size) {
 void LoadedMethod::execute() {
   for (size_t i = 0; i < routes_.size(); ++i) {
     if (routes_[i] == Route::kWritten) {
-      written_[i] = AlignedBuffer(info_.outputs[i].tensor.size_bytes);
+      written_[i] = allocate_output(i, info_.outputs[i].tensor.size_bytes);
       bind_output(i, written_[i].data(), written_[i].size());
     }
   }
@@ -239,7 +248,7 @@ Output LoadedMethod::take_output(size_t index) {
   if (tensor.const_data_ptr() == nullptr && size > 0) {
     fail("left output " + std::to_string(index) + " without data", Error::Internal);
   }
-  output.data = AlignedBuffer(size);
+  output.data = allocate_output(index, size);
   if (size > 0) {
     std::memcpy(output.data.data(), tensor.const_data_ptr(), size);
   }

@@ -59,6 +59,7 @@ class LoadedMethod {
   void check_scalar(size_t index, const Input& input) const;
   void set_input(size_t index, const Input& input);
   executorch::runtime::Error set_scalar(size_t index, const Scalar& scalar);
+  AlignedBuffer allocate_output(size_t index, size_t size) const;
   void bind_output(size_t index, std::byte* data, size_t size);
   Output take_output(size_t index);
   // "'file': method 'forward'" and, with an index, ", input 2"

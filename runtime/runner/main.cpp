@@ -2,7 +2,6 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
-#include <new>
 #include <string>
 #include <vector>
 
@@ -58,8 +57,6 @@ std::vector<Output> run_once(LoadedModel& model, const RunInputs& inputs, RunTim
     return model.program->run(model.method.name, inputs.values, times);
   } catch (const ProgramError& error) {
     throw ExitError(ExitCode::kRunFailed, error.what());
-  } catch (const std::bad_alloc&) {
-    throw ExitError(ExitCode::kRunFailed, "there is not enough memory for the outputs");
   } catch (const std::runtime_error& error) {
     throw ExitError(ExitCode::kBadInput, error.what());
   }

@@ -1,4 +1,4 @@
-"""Small .pte files that need no delegate but ExecuTorch's own, for tests of the native runtime."""
+"""Small .pte files, for tests of the native runtime."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+from executorch.exir.backend.partitioner import Partitioner
 from executorch.exir.passes import MemoryPlanningPass
 from torch import Tensor, nn
 from torch.export import Dim, export
+
+from ggml_delegate.partitioner import GgmlPartitioner
 
 
 class Function(nn.Module):
@@ -34,6 +37,7 @@ def make_pte(
     dynamic_shapes: Any = None,
     planned: bool = False,
     xnnpack: bool = False,
+    ggml: bool = False,
 ) -> bytes:
     """A program with one method, "forward".
 
@@ -42,13 +46,15 @@ def make_pte(
         inputs: Example inputs.
         dynamic_shapes: As torch.export takes them.
         planned: Whether inputs and outputs live in the method's own memory.
-        xnnpack: Whether XNNPACK gets what it can run; else all runs on portable kernels.
+        xnnpack: Whether XNNPACK gets what it can run; the rest runs on portable kernels.
+        ggml: Whether ggml does, before XNNPACK.
     """
     return make_methods_pte(
         {"forward": (model, inputs)},
         dynamic_shapes=dynamic_shapes,
         planned=planned,
         xnnpack=xnnpack,
+        ggml=ggml,
     )
 
 
@@ -58,15 +64,17 @@ def make_methods_pte(
     dynamic_shapes: Any = None,
     planned: bool = False,
     xnnpack: bool = False,
+    ggml: bool = False,
 ) -> bytes:
     """A program with several methods; see make_pte()."""
     exported = {}
     for name, (model, inputs) in methods.items():
         module = model if isinstance(model, nn.Module) else Function(model)
         exported[name] = export(module.eval(), tuple(inputs), dynamic_shapes=dynamic_shapes)
-    lowered = to_edge_transform_and_lower(
-        exported, partitioner=[XnnpackPartitioner()] if xnnpack else []
-    )
+    partitioners: list[Partitioner] = [GgmlPartitioner()] if ggml else []
+    if xnnpack:
+        partitioners.append(XnnpackPartitioner())
+    lowered = to_edge_transform_and_lower(exported, partitioner=partitioners)
     planning = MemoryPlanningPass(alloc_graph_input=planned, alloc_graph_output=planned)
     config = ExecutorchBackendConfig(memory_planning_pass=planning)
     return bytes(lowered.to_executorch(config).buffer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import subprocess
 import sys
@@ -495,6 +496,42 @@ def test_log_lines_are_kept_beside_executorchs_own_bindings(static_pte: bytes) -
     with pytest.raises(ExecuTorchError, match="File size is too small") as caught:
         NativeProgram(static_pte[:100])
     assert caught.value.log
+
+
+# ggml
+
+
+@pytest.fixture(scope="module")
+def ggml_pte() -> bytes:
+    """ConvNet on ggml, as far as it goes."""
+    return make_pte(EAGER, (image(),), ggml=True)
+
+
+def test_ggml_runs_with_every_thread_count(ggml_pte: bytes) -> None:
+    programs = [NativeProgram(ggml_pte, num_threads=n) for n in (0, 1, 2, 1000)]
+    assert all("GgmlBackend" in program.backends() for program in programs)
+    for x in (image(), image(seed=1)):
+        for program in programs:
+            assert_close(program(x)[0], expected_of(x))
+
+
+def test_importing_the_package_registers_ggml_with_executorch(
+    ggml_pte: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pte"
+    path.write_bytes(ggml_pte)
+    torch.save(image(), tmp_path / "x.pt")
+    code = (
+        "import torch, ggml_delegate\n"
+        "from executorch.runtime import Runtime\n"
+        f"method = Runtime.get().load_program({str(path)!r}).load_method('forward')\n"
+        f"print(method.execute([torch.load({str(tmp_path / 'x.pt')!r})])[0].tolist())\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert_close(torch.tensor(ast.literal_eval(result.stdout)), expected_of(image()))
 
 
 # Threads

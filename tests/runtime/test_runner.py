@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ggml_delegate.native import NativeProgram
 from tests.harness.pte import (
+    ConvNet,
     conv_net_pte,
     dynamic_conv_net_pte,
     image,
@@ -75,6 +76,16 @@ def test_outputs_equal_pythons_bit_for_bit(
     [expected] = NativeProgram(dynamic_model, num_threads=threads)(x.numpy())
     assert isinstance(expected, np.ndarray)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected, strict=True)
+
+
+def test_ggml_outputs_equal_pythons_bit_for_bit(tmp_path: Path) -> None:
+    model = tmp_path / "m.pte"
+    model.write_bytes(make_pte(ConvNet(), (image(),), ggml=True, xnnpack=True))
+    x = save(tmp_path / "x.npy", image())
+    result = run(model, "--input", x, "--output", tmp_path / "y.npy", "--runs", 3)
+    assert "GgmlBackend" in result.stdout
+    [expected] = NativeProgram(model)(image().numpy())
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), expected)
 
 
 @pytest.mark.parametrize(
