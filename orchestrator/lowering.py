@@ -16,6 +16,7 @@ from executorch.exir import (
 )
 from torch.export import ExportedProgram
 
+from ggml_delegate.torch_speed import composite_ops_looked_up_once
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.export import Model, as_programs
 from orchestrator.graph import mutated_buffers
@@ -63,7 +64,7 @@ def lower(
     resolved = resolve_backends(backends)
     programs = as_programs(model, example_inputs, example_kwargs, dynamic_shapes)
     # ExecuTorch re-runs the graph's in-place updates of buffers, which autograd would refuse.
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), composite_ops_looked_up_once():
         # Raised inside torch when executorch copies a program.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         warnings.filterwarnings("ignore", message="Mutation on a buffer")  # seen to below
