@@ -12,20 +12,27 @@ using simd::kLanes;
 using simd::splat;
 using simd::Vec;
 
-// y = x * scale + shift, with one scale and shift.
-void affine_run(const float* x, float* y, int64_t count, float scale, float shift) {
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) simd::store(y + i, simd::load(x + i) * scale + shift);
-  for (; i < count; ++i) y[i] = x[i] * scale + shift;
-}
-
-// The same with one per element.
-void affine_row(const float* x, float* y, int64_t count, const float* scale, const float* shift) {
+// y = (x - center) * scale + shift, with one number each. Taking the center away first keeps what
+// is left of nearly equal numbers exact.
+void affine_run(const float* x, float* y, int64_t count, float center, float scale, float shift) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    simd::store(y + i, simd::load(x + i) * simd::load(scale + i) + simd::load(shift + i));
+    simd::store(y + i, (simd::load(x + i) - center) * scale + shift);
   }
-  for (; i < count; ++i) y[i] = x[i] * scale[i] + shift[i];
+  for (; i < count; ++i) y[i] = (x[i] - center) * scale + shift;
+}
+
+// The same with numbers per element; no centers: 0.
+template <bool kCenters>
+void affine_row(const float* x, float* y, int64_t count, const float* centers, const float* scale,
+                const float* shift) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    Vec v = simd::load(x + i);
+    if (kCenters) v -= simd::load(centers + i);
+    simd::store(y + i, v * simd::load(scale + i) + simd::load(shift + i));
+  }
+  for (; i < count; ++i) y[i] = (x[i] - (kCenters ? centers[i] : 0.0F)) * scale[i] + shift[i];
 }
 
 // The channels [first, last) of one sample.
@@ -35,20 +42,21 @@ struct ChannelRange {
   int64_t last;
 };
 
-// y = x * scale[c] + shift[c], in place or not; x and y are a sample.
-void affine_channels(const float* x, float* y, const ChannelRange& range, const float* scale,
-                     const float* shift) {
+// y = (x - mean[c]) * scale[c] + shift[c], in place or not; x and y are a sample.
+void normalise_channels(const float* x, float* y, const ChannelRange& range, const float* mean,
+                        const float* scale, const float* shift) {
   const int64_t inner = range.shape.inner;
+  const int64_t first = range.first;
   if (range.shape.channels_last) {
-    const int64_t width = range.last - range.first;
     for (int64_t i = 0; i < inner; ++i) {
-      const int64_t at = i * range.shape.channels + range.first;
-      affine_row(x + at, y + at, width, scale + range.first, shift + range.first);
+      const int64_t at = i * range.shape.channels + first;
+      affine_row<true>(x + at, y + at, range.last - first, mean + first, scale + first,
+                       shift + first);
     }
     return;
   }
-  for (int64_t c = range.first; c < range.last; ++c) {
-    affine_run(x + c * inner, y + c * inner, inner, scale[c], shift[c]);
+  for (int64_t c = first; c < range.last; ++c) {
+    affine_run(x + c * inner, y + c * inner, inner, mean[c], scale[c], shift[c]);
   }
 }
 
@@ -144,10 +152,11 @@ struct GroupNorm {
       for (int64_t c = group * width; c < (group + 1) * width; ++c) {
         const auto i = static_cast<size_t>(c);
         scratch.scale[i] = weight != nullptr ? factor * weight[c] : factor;
-        scratch.shift[i] = (bias != nullptr ? bias[c] : 0.0F) - scratch.mean[i] * scratch.scale[i];
+        scratch.shift[i] = bias != nullptr ? bias[c] : 0.0F;
       }
     }
-    affine_channels(x, y, range, scratch.scale.data(), scratch.shift.data());
+    normalise_channels(x, y, range, scratch.mean.data(), scratch.scale.data(),
+                       scratch.shift.data());
   }
 };
 
@@ -165,10 +174,10 @@ void channel_affine_kernel(ggml_tensor* result, int ith, int nth, void* userdata
   for (int64_t row = rows.first; row < rows.last; ++row) {
     const int64_t at = row * length;
     if (shape.channels_last) {
-      affine_row(x + at, y + at, length, scale, shift);
+      affine_row<false>(x + at, y + at, length, nullptr, scale, shift);
     } else {
       const int64_t c = row % shape.channels;
-      affine_run(x + at, y + at, length, scale[c], shift[c]);
+      affine_run(x + at, y + at, length, 0.0F, scale[c], shift[c]);
     }
   }
 }

@@ -73,7 +73,7 @@ Vec cube(Vec x) { return x * x * x; }
 
 // log(1 + e^x), without overflow.
 Vec softplus(Vec x) {
-  return select(x < 0.0F, Vec{}, x) + simd::log1p(simd::exp_nonpositive(-simd::abs(x)));
+  return select(x < 0.0F, Vec{}, x) + simd::log1p_unit(simd::exp_nonpositive(-simd::abs(x)));
 }
 Vec log_sigmoid(Vec x) { return -softplus(-x); }
 
@@ -171,9 +171,10 @@ void elu_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
 
 void softplus_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   const MapParams p = *static_cast<const MapParams*>(userdata);
-  map(result, ith, nth, [p](Vec x) {
+  const float inverse = 1.0F / p.a;
+  map(result, ith, nth, [p, inverse](Vec x) {
     const Vec scaled = x * p.a;
-    return select(scaled > p.b, x, softplus(scaled) / p.a);
+    return select(scaled > p.b, x, softplus(scaled) * inverse);
   });
 }
 

@@ -15,34 +15,42 @@ inline double sum_of(const float* x, int64_t count, Function f) {
   double total = 0;
   for (int64_t first = 0; first < count; first += kBlock) {
     const int64_t last = std::min(first + kBlock, count);
-    Vec sums[4] = {};
+    Vec sum0{}, sum1{}, sum2{}, sum3{};
     int64_t i = first;
     for (; i + 4 * kLanes <= last; i += 4 * kLanes) {
-      for (int k = 0; k < 4; ++k) sums[k] += f(load(x + i + k * kLanes));
+      sum0 += f(load(x + i));
+      sum1 += f(load(x + i + kLanes));
+      sum2 += f(load(x + i + 2 * kLanes));
+      sum3 += f(load(x + i + 3 * kLanes));
     }
-    for (; i + kLanes <= last; i += kLanes) sums[0] += f(load(x + i));
+    for (; i + kLanes <= last; i += kLanes) sum0 += f(load(x + i));
     if (i < last) {
-      const Vec part = f(load_part(x + i, last - i));
-      for (int64_t lane = 0; lane < last - i; ++lane) sums[1][lane] += part[lane];
+      const Vec rest = f(load_part(x + i, last - i));
+      sum1 += select(first_lanes(last - i), rest, Vec{});
     }
-    total += static_cast<double>(sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3])));
+    total += static_cast<double>(sum_lanes((sum0 + sum1) + (sum2 + sum3)));
   }
   return total;
 }
 
 // The largest element of a row that is not empty; what a NaN gives is not defined.
 inline float max_of(const float* x, int64_t count) {
-  Vec largest[2] = {splat(x[0]), splat(x[0])};
+  Vec largest = splat(x[0]);
+  Vec other = largest;
   int64_t i = 0;
   for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
-    for (int k = 0; k < 2; ++k) {
-      const Vec v = load(x + i + k * kLanes);
-      largest[k] = v > largest[k] ? v : largest[k];
-    }
+    const Vec v = load(x + i);
+    const Vec w = load(x + i + kLanes);
+    largest = v > largest ? v : largest;
+    other = w > other ? w : other;
   }
-  float result = max_lanes(largest[0] > largest[1] ? largest[0] : largest[1]);
-  for (; i < count; ++i) result = std::max(result, x[i]);
-  return result;
+  largest = other > largest ? other : largest;
+  for (; i < count; i += kLanes) {
+    const int64_t rest = std::min<int64_t>(count - i, kLanes);
+    const Vec v = select(first_lanes(rest), load_part(x + i, rest), largest);
+    largest = v > largest ? v : largest;
+  }
+  return max_lanes(largest);
 }
 
 }  // namespace ggml_delegate::simd

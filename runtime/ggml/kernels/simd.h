@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 namespace ggml_delegate::simd {
 
 #if defined(__AVX512F__)
@@ -24,15 +28,38 @@ inline Vec load(const float* from) {
 
 inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof(v)); }
 
-// The first `count` <= kLanes elements; the others are 0. For the ends of rows: not fast.
+using IntVec = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
+
+// All ones in the first `count` lanes, zeros in the others.
+inline IntVec first_lanes(int64_t count) {
+  IntVec lanes;
+  for (int32_t i = 0; i < kLanes; ++i) lanes[i] = i;
+  return lanes < static_cast<int32_t>(count) - IntVec{};
+}
+
+// The first `count` <= kLanes elements; the others are 0. For the ends of rows: these stay out of
+// line to leave the registers to the loops before them.
 [[gnu::noinline]] inline Vec load_part(const float* from, int64_t count) {
+#if defined(__AVX__) && !defined(__AVX512F__)
+  return _mm256_maskload_ps(from, reinterpret_cast<__m256i>(first_lanes(count)));
+#else
   Vec v{};
   std::memcpy(&v, from, static_cast<size_t>(count) * sizeof(float));
   return v;
+#endif
 }
 
 [[gnu::noinline]] inline void store_part(float* to, Vec v, int64_t count) {
-  std::memcpy(to, &v, static_cast<size_t>(count) * sizeof(float));
+  if (count >= kLanes) return store(to, v);
+  float lanes[kLanes];
+  store(lanes, v);
+  const float* from = lanes;
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    if ((count & width) == 0) continue;
+    std::memcpy(to, from, static_cast<size_t>(width) * sizeof(float));
+    to += width;
+    from += width;
+  }
 }
 
 inline Vec splat(float value) { return value - Vec{}; }

@@ -13,7 +13,7 @@ using simd::Vec;
 void scale_row(float* y, int64_t count, float scale) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) simd::store(y + i, simd::load(y + i) * scale);
-  for (; i < count; ++i) y[i] *= scale;
+  if (i < count) simd::store_part(y + i, simd::load_part(y + i, count - i) * scale, count - i);
 }
 
 // y = exp(x - largest); returns the sum. y may be x.
@@ -29,7 +29,7 @@ float exponentials(const float* x, float* y, int64_t count, float largest) {
   if (i < count) {
     const Vec e = simd::exp_nonpositive(simd::load_part(x + i, count - i) - shift);
     simd::store_part(y + i, e, count - i);
-    for (int64_t lane = 0; lane < count - i; ++lane) sums[lane] += e[lane];
+    sums += simd::select(simd::first_lanes(count - i), e, Vec{});
   }
   return simd::sum_lanes(sums);
 }

@@ -11,8 +11,6 @@
 
 namespace ggml_delegate::simd {
 
-using IntVec = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
-
 inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
 inline constexpr float kLog2E = 1.44269504F;
 // ln 2 in two parts; products of the first with small integers are exact.
@@ -93,9 +91,9 @@ inline Ln2Multiple reduce_by_ln2(Vec x) {
 
 // e^r - 1 for |r| <= ln(2) / 2, with its relative accuracy at 0.
 inline Vec expm1_reduced(Vec r) {
-  const Vec q =
-      (((0.0013882507F * r + 0.00836658F) * r + 0.0416672F) * r + 0.16666543F) * r + 0.49999997F;
-  return r + r * r * q;
+  const Vec square = r * r;
+  const Vec high = (0.0013882507F * r + 0.00836658F) * r + 0.0416672F;
+  return r + square * ((0.16666543F * r + 0.49999997F) + square * high);
 }
 
 inline Vec exp(Vec x) {
@@ -146,6 +144,14 @@ inline Vec log(Vec x) {
   return select((x > 0.0F) & (x < kInfinity), result, special);
 }
 
+// log(1 + x) for 0 <= x <= 1, as 2 artanh(x / (2 + x)).
+inline Vec log1p_unit(Vec x) {
+  const Vec s = x / (2.0F + x);
+  const Vec z = s * s;
+  const Vec q = (((0.2430833F * z + 0.21425851F) * z + 0.28617036F) * z + 0.39998874F) * z;
+  return 2.0F * s + s * z * (q + 0.66666675F);
+}
+
 // log(1 + x), with its relative accuracy at 0.
 inline Vec log1p(Vec x) {
   const Vec u = 1.0F + x;
@@ -179,16 +185,18 @@ inline Vec erf(Vec x) {
 // The normal distribution function, times x. The tail 1/2 erfc(|x| / sqrt(2)) = 1/2 exp(-|x| q(x))
 // is taken from 1 only where it is small, so that negative results are accurate too (2e-6).
 inline Vec gelu_erf(Vec x) {
-  const Vec a = abs(x);
-  Vec q = 2.1299243e-08F * a - 6.2704544e-07F;
-  q = q * a + 7.9245065e-06F;
-  q = q * a - 5.4776505e-05F;
-  q = q * a + 0.00019960177F;
-  q = q * a - 1.0914256e-05F;
-  q = q * a - 0.0048036594F;
-  q = q * a + 0.036343407F;
-  q = q * a + 0.31830889F;
-  q = q * a + 0.79788458F;
+  const Vec a =
+      clamp(abs(x), Vec{}, splat(100.0F));  // beyond, the tail is 0; no infinity - infinity
+  const Vec z = a * a;
+  Vec even = -6.2704544e-07F * z - 5.4776505e-05F;
+  Vec odd = 2.1299243e-08F * z + 7.9245065e-06F;
+  even = even * z - 1.0914256e-05F;
+  odd = odd * z + 0.00019960177F;
+  even = even * z + 0.036343407F;
+  odd = odd * z - 0.0048036594F;
+  even = even * z + 0.79788458F;
+  odd = odd * z + 0.31830889F;
+  const Vec q = even + a * odd;
   const Vec tail = 0.5F * exp_nonpositive(-a * q);
   return x * select(x < 0.0F, tail, 1.0F - tail);
 }
