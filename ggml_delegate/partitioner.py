@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from ggml_delegate.node_view import Constants, node_value, op_name
+from ggml_delegate.passes import copy_attention_results
 from ggml_delegate.preprocess import GgmlBackend
 from ggml_delegate.registry import check_node, preserved_ops
 from ggml_delegate.symbols import bound_by, free_symbols
@@ -106,6 +107,10 @@ class GgmlPartitioner(Partitioner):  # type: ignore[misc]
                 node.meta["delegation_tag"] = tag
         tag_constant_data(exported_program)
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
+
+    def transform_for_pre_decomposition(self, exported_program: ExportedProgram) -> ExportedProgram:
+        """Makes room for the ops that stay undecomposed; changes no result."""
+        return copy_attention_results(exported_program)
 
     def ops_to_not_decompose(
         self, ep: ExportedProgram

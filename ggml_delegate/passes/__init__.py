@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch.export import ExportedProgram
 
+from ggml_delegate.passes.copy_attention_results import copy_attention_results
 from ggml_delegate.passes.fold_batch_norm import (
     FoldNote,
     FoldResult,
@@ -17,7 +18,12 @@ from ggml_delegate.passes.remove_dropout import remove_dropout
 
 Pass = Callable[[ExportedProgram], ExportedProgram]
 
-PASSES: tuple[Pass, ...] = (remove_dropout, fold_batch_norm, keep_pooled_dims)
+PASSES: tuple[Pass, ...] = (
+    remove_dropout,
+    fold_batch_norm,
+    keep_pooled_dims,
+    copy_attention_results,
+)
 """All passes in the order in which they run: dropout may stand between a layer and BatchNorm."""
 
 
@@ -37,6 +43,7 @@ __all__ = [
     "FoldResult",
     "Pass",
     "apply_passes",
+    "copy_attention_results",
     "fold_batch_norm",
     "fold_batch_norm_with_notes",
     "keep_pooled_dims",

@@ -1,0 +1,255 @@
+#include "attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "gemm.h"
+#include "vector_math.h"
+#include "work.h"
+
+namespace ggml_delegate {
+namespace {
+
+using simd::kLanes;
+using simd::Vec;
+
+// Scores of a block of queries, in elements: they stay in the second-level cache.
+constexpr int64_t kScores = 48 * 1024;
+constexpr int64_t kMaxBlock = 96;
+constexpr int64_t kMinBlock = 12;
+
+int64_t panels(const AttentionParams& p) { return (p.keys + kPanelWidth - 1) / kPanelWidth; }
+
+float* scratch(int64_t count) {
+  thread_local std::vector<float> scores;
+  if (scores.size() < static_cast<size_t>(count)) scores.resize(static_cast<size_t>(count));
+  return scores.data();
+}
+
+const float* at(const ggml_tensor* tensor, const HeadView& view, int64_t batch, int64_t head,
+                int64_t row) {
+  return static_cast<const float*>(tensor->data) + view.offset + batch * view.batch +
+         head * view.head + row * view.row;
+}
+
+// x = scale * x + mask over a row of scores.
+void scale_and_mask(float* x, int64_t count, float scale, const float* mask) {
+  for (int64_t i = 0; i < count; ++i) x[i] = x[i] * scale + mask[i];
+}
+
+void scale_and_select(float* x, int64_t count, float scale, const int32_t* keep) {
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  for (int64_t i = 0; i < count; ++i) x[i] = keep[i] != 0 ? x[i] * scale : kNever;
+}
+
+void scale_only(float* x, int64_t count, float scale) {
+  for (int64_t i = 0; i < count; ++i) x[i] *= scale;
+}
+
+float largest(const float* x, int64_t count) {
+  Vec most = simd::splat(-std::numeric_limits<float>::infinity());
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) most = simd::maximum(most, simd::load(x + i));
+  float result = simd::max_lanes(most);
+  for (; i < count; ++i) result = x[i] > result || x[i] != x[i] ? x[i] : result;
+  return result;
+}
+
+// x = exp(x - shift); returns the sum.
+float exponentials(float* x, int64_t count, float shift) {
+  Vec sums{};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Vec e = simd::exp_nonpositive(simd::load(x + i) - shift);
+    simd::store(x + i, e);
+    sums += e;
+  }
+  if (i < count) {
+    const Vec e = simd::exp_nonpositive(simd::load_part(x + i, count - i) - shift);
+    simd::store_part(x + i, e, count - i);
+    for (int64_t lane = 0; lane < count - i; ++lane) sums[lane] += e[lane];
+  }
+  return simd::sum_lanes(sums);
+}
+
+// Where one head of one batch element is, and what its rows have in common.
+struct Head {
+  const AttentionParams& p;
+  const ggml_tensor* result;
+  int64_t batch;
+  int64_t head;
+
+  int64_t group() const { return head / (p.heads / p.groups); }
+  // Keys that query `row` may see.
+  int64_t visible(int64_t row) const { return p.causal ? std::min(row + 1, p.keys) : p.keys; }
+  const float* q(int64_t row) const { return at(result->src[0], p.q, batch, head, row); }
+  const float* v() const { return at(result->src[2], p.v, batch, group(), 0); }
+  float* out(int64_t row) const {
+    return const_cast<float*>(at(result, p.result, batch, head, row));
+  }
+
+  // Turns the raw scores of a query into weights that still have to be divided by the returned
+  // sum (0 when it sees no key); those from visible(row) to `count` become 0.
+  float weigh(float* scores, int64_t row, int64_t count) const {
+    const int64_t seen = visible(row);
+    const ggml_tensor* mask = result->src[3];
+    if (mask == nullptr) {
+      scale_only(scores, seen, p.scale);
+    } else if (mask->type == GGML_TYPE_I32) {
+      scale_and_select(scores, seen, p.scale,
+                       reinterpret_cast<const int32_t*>(at(mask, p.mask, batch, head, row)));
+    } else {
+      scale_and_mask(scores, seen, p.scale, at(mask, p.mask, batch, head, row));
+    }
+    std::fill(scores + seen, scores + count, 0.0F);
+    const float shift = largest(scores, seen);
+    if (shift == -std::numeric_limits<float>::infinity()) {
+      std::fill(scores, scores + seen, 0.0F);
+      return 0;
+    }
+    return exponentials(scores, seen, shift);
+  }
+};
+
+void scale_row(float* x, int64_t count, float sum) {
+  const float factor = sum == 0 ? 0.0F : 1.0F / sum;
+  for (int64_t i = 0; i < count; ++i) x[i] *= factor;
+}
+
+// Queries first .. last of a head, as two matrix products.
+void attend_block(const Head& head, const float* keys, int64_t first, int64_t last) {
+  const AttentionParams& p = head.p;
+  const int64_t rows = last - first;
+  const int64_t seen = head.visible(last - 1);
+  const int64_t stride = panels(p) * kPanelWidth;
+  float* scores = scratch(kMaxBlock + rows * stride);
+  float* sums = scores + rows * stride;
+  Gemm product;
+  product.m = rows;
+  product.n = seen;
+  product.k = p.depth;
+  product.left.data = head.q(first);
+  product.left.stride = p.q.row;
+  product.right.data = keys;
+  product.result = scores;
+  product.result_stride = stride;
+  gemm(product, 0, 1);
+  for (int64_t i = 0; i < rows; ++i) sums[i] = head.weigh(scores + i * stride, first + i, seen);
+  product.n = p.width;
+  product.k = seen;
+  product.left.data = scores;
+  product.left.stride = stride;
+  product.right.columns = Columns::RowMajor;
+  product.right.data = head.v();
+  product.right.stride = p.v.row;
+  product.result = head.out(first);
+  product.result_stride = p.result.row;
+  gemm(product, 0, 1);
+  for (int64_t i = 0; i < rows; ++i) scale_row(head.out(first + i), p.width, sums[i]);
+}
+
+float dot(const float* a, const float* b, int64_t count) {
+  Vec sums[2] = {};
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
+    for (int j = 0; j < 2; ++j) {
+      sums[j] += simd::load(a + i + j * kLanes) * simd::load(b + i + j * kLanes);
+    }
+  }
+  for (; i + kLanes <= count; i += kLanes) sums[0] += simd::load(a + i) * simd::load(b + i);
+  if (i < count) sums[1] += simd::load_part(a + i, count - i) * simd::load_part(b + i, count - i);
+  return simd::sum_lanes(sums[0] + sums[1]);
+}
+
+// Columns of the result: the sum of the values' rows by their weights.
+template <int Vecs>
+void weighted_rows(const float* weights, const float* v, int64_t stride, int64_t rows, float* to) {
+  Vec sums[Vecs] = {};
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int i = 0; i < Vecs; ++i) {
+      sums[i] += weights[row] * simd::load(v + row * stride + i * kLanes);
+    }
+  }
+  for (int i = 0; i < Vecs; ++i) simd::store(to + i * kLanes, sums[i]);
+}
+
+void weighted_tail(const float* weights, const float* v, int64_t stride, int64_t rows, float* to,
+                   int64_t count) {
+  Vec sum{};
+  for (int64_t row = 0; row < rows; ++row) {
+    sum += weights[row] * simd::load_part(v + row * stride, count);
+  }
+  simd::store_part(to, sum, count);
+}
+
+// One query, with keys and values read once, where they are.
+void attend_row(const Head& head, int64_t row) {
+  const AttentionParams& p = head.p;
+  const int64_t seen = head.visible(row);
+  float* scores = scratch(kMaxBlock + seen);
+  const float* keys = at(head.result->src[1], p.k, head.batch, head.group(), 0);
+  for (int64_t i = 0; i < seen; ++i) scores[i] = dot(head.q(row), keys + i * p.k.row, p.depth);
+  const float sum = head.weigh(scores, row, seen);
+  constexpr int kVecs = 8;
+  float* to = head.out(row);
+  int64_t column = 0;
+  for (; column + kVecs * kLanes <= p.width; column += kVecs * kLanes) {
+    weighted_rows<kVecs>(scores, head.v() + column, p.v.row, seen, to + column);
+  }
+  for (; column + kLanes <= p.width; column += kLanes) {
+    weighted_rows<1>(scores, head.v() + column, p.v.row, seen, to + column);
+  }
+  if (column < p.width) {
+    weighted_tail(scores, head.v() + column, p.v.row, seen, to + column, p.width - column);
+  }
+  scale_row(to, p.width, sum);
+}
+
+}  // namespace
+
+int64_t packed_keys_count(const AttentionParams& params) {
+  return params.batch * params.groups * panels(params) * params.depth * kPanelWidth;
+}
+
+void pack_keys_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
+  const auto& p = *static_cast<const AttentionParams*>(userdata);
+  const Range range = part_of(p.batch * p.groups * panels(p), ith, nth);
+  for (int64_t i = range.first; i < range.last; ++i) {
+    const int64_t head = i / panels(p);
+    const int64_t first = i % panels(p) * kPanelWidth;
+    const int64_t count = std::min(p.keys - first, kPanelWidth);
+    const float* from = at(result->src[0], p.k, head / p.groups, head % p.groups, first);
+    float* to = static_cast<float*>(result->data) + i * p.depth * kPanelWidth;
+    if (count < kPanelWidth) std::fill(to, to + p.depth * kPanelWidth, 0.0F);
+    for (int64_t key = 0; key < count; ++key) {
+      for (int64_t d = 0; d < p.depth; ++d) to[d * kPanelWidth + key] = from[key * p.k.row + d];
+    }
+  }
+}
+
+void attention_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
+  const auto& p = *static_cast<const AttentionParams*>(userdata);
+  if (p.queries <= kFewQueries) {
+    const Range range = part_of(p.batch * p.heads, ith, nth);
+    for (int64_t i = range.first; i < range.last; ++i) {
+      const Head head{p, result, i / p.heads, i % p.heads};
+      for (int64_t row = 0; row < p.queries; ++row) attend_row(head, row);
+    }
+    return;
+  }
+  const int64_t stride = panels(p) * kPanelWidth;
+  const int64_t most = std::clamp(kScores / stride, kMinBlock, kMaxBlock);
+  const int64_t blocks = (p.queries + most - 1) / most;
+  const auto* keys = static_cast<const float*>(result->src[1]->data);
+  // Neighbouring blocks go to different threads: causal ones cost nearly the same.
+  for (int64_t i = ith; i < p.batch * p.heads * blocks; i += nth) {
+    const int64_t block = i % blocks;
+    const Head head{p, result, i / blocks / p.heads, i / blocks % p.heads};
+    attend_block(head, keys + (head.batch * p.groups + head.group()) * stride * p.depth,
+                 p.queries * block / blocks, p.queries * (block + 1) / blocks);
+  }
+}
+
+}  // namespace ggml_delegate

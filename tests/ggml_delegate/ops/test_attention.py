@@ -1,0 +1,166 @@
+"""Scaled dot-product attention, taken whole, against eager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.export import Dim
+from torch.nn.functional import scaled_dot_product_attention as attention
+
+from ggml_delegate.registry import check_node
+from tests.harness.ops import check_op
+
+
+def _input(*sizes: int, seed: int = 0) -> Tensor:
+    return torch.randn(sizes, generator=torch.Generator().manual_seed(seed))
+
+
+def _qkv(
+    *batch: int, queries: int, keys: int, depth: int, width: int | None = None
+) -> list[Tensor]:
+    return [
+        _input(*batch, queries, depth, seed=1) * 2,
+        _input(*batch, keys, depth, seed=2) * 2,
+        _input(*batch, keys, depth if width is None else width, seed=3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("batch", "queries", "keys", "depth"),
+    [
+        ((), 5, 7, 8),
+        ((3,), 1, 9, 16),
+        ((3,), 17, 17, 5),
+        ((1, 3), 197, 197, 64),
+        ((2, 2), 4, 33, 24),
+        ((2, 3), 7, 5, 1),
+        ((1, 2), 3, 1, 4),
+        ((1, 1), 110, 700, 32),
+    ],
+)
+def test_sizes(batch: tuple[int, ...], queries: int, keys: int, depth: int) -> None:
+    def function(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        plain = attention(q, k, v)
+        scaled = attention(q, k, v, scale=0.3)
+        causal = attention(q, k, v, is_causal=True)
+        return plain + 1, scaled, causal, attention(q, k, v[..., :1], scale=-0.1)
+
+    check_op(function, _qkv(*batch, queries=queries, keys=keys, depth=depth))
+
+
+@pytest.mark.parametrize("queries", [3, 20])
+def test_masks(queries: int) -> None:
+    keys, batch, heads = 21, 2, 3
+    whole = _input(batch, heads, queries, keys, seed=4)
+
+    def function(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> list[Tensor]:
+        floats = [
+            mask,
+            mask[0, 0],
+            mask[:, :1],
+            mask[:, :1, :1],
+            mask[:, :, :, :1],
+            torch.relu(mask).transpose(2, 3).contiguous().transpose(2, 3),
+        ]
+        return [attention(q, k, v, attn_mask=m) for m in floats]
+
+    q, k, v = _qkv(batch, heads, queries=queries, keys=keys, depth=12)
+    check_op(function, [q, k, v, whole])
+
+    def selected(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> list[Tensor]:
+        masks = [mask, mask[0, 0], mask[:, :1, :1]]
+        return [attention(q, k, v, attn_mask=m) for m in masks]
+
+    keep = whole > -0.5
+    keep[1, 0, 0] = False  # this query sees no key: 0
+    check_op(selected, [q, k, v, keep])
+    minus_infinity = torch.zeros(whole.shape).masked_fill(~keep, -torch.inf)
+    check_op(lambda *inputs: attention(*inputs), [q, k, v, minus_infinity])
+
+
+@pytest.mark.parametrize("queries", [2, 30])
+def test_heads_that_share_keys_and_values(queries: int) -> None:
+    def function(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        return (
+            attention(q, k, v, is_causal=True, enable_gqa=True),
+            attention(q, k[:, :1], v[:, :1], enable_gqa=True),
+            attention(q[0], k[0], v[0], enable_gqa=True),
+        )
+
+    q = _input(2, 6, queries, 16)
+    check_op(function, [q, *_qkv(2, 2, queries=1, keys=30, depth=16)[1:]])
+
+
+class _Block(torch.nn.Module):
+    """Attention as models write it, with the projections in one product or in three."""
+
+    def __init__(self, width: int, heads: int, *, fused: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.heads, self.fused = heads, fused
+        self.q = torch.nn.Linear(width, width * (3 if fused else 1))
+        self.k = torch.nn.Linear(width, width)
+        self.v = torch.nn.Linear(width, width)
+        self.out = torch.nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        if self.fused:
+            qkv = self.q(x).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            q, k, v = qkv.unbind(0)
+        else:
+            shape = (batch, length, self.heads, width // self.heads)
+            q, k, v = (f(x).view(shape).transpose(1, 2) for f in (self.q, self.k, self.v))
+        y = attention(q, k, v).transpose(1, 2).reshape(batch, length, width)
+        return self.out(y)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_within_a_transformer(batch: int, fused: bool) -> None:
+    check_op(_Block(24, 3, fused=fused), [_input(batch, 19, 24) * 3])
+
+
+def test_dynamic_sizes() -> None:
+    n, t = Dim("n", min=1, max=4), Dim("t", min=2, max=300)
+    check_op(
+        _Block(24, 3, fused=True),
+        [_input(2, 9, 24)],
+        dynamic_shapes=({0: n, 1: t},),
+        more_inputs=[[_input(1, 2, 24)], [_input(4, 150, 24)], [_input(1, 300, 24)]],
+    )
+
+
+def _reason(function: Callable[..., Tensor], inputs: list[Tensor]) -> str | None:
+    """What the rule says of the attention in a program that is not lowered yet."""
+
+    class Model(torch.nn.Module):
+        def forward(self, *args: Tensor) -> Tensor:
+            return function(*args)
+
+    program = torch.export.export(Model(), tuple(inputs))
+    (node,) = (n for n in program.graph.nodes if "attention" in str(n.target))
+    return check_node(node, program)
+
+
+def test_refusals() -> None:
+    qkv = _qkv(2, 3, queries=5, keys=5, depth=4)
+    cases = {
+        "sizes that differ or are repeated": lambda q, k, v: attention(q, k[:1], v[:1]),
+        "attention over rank 5": lambda q, k, v: attention(q[None], k[None], v[None]),
+        "attention with dropout": lambda q, k, v: attention(q, k, v, dropout_p=0.5),
+    }
+    for reason, function in cases.items():
+        assert reason in (_reason(function, qkv) or "")
+    assert _reason(attention, qkv) is None
+
+
+def test_what_is_refused_runs_elsewhere() -> None:
+    check_op(
+        lambda q, k, v: torch.relu(attention(q, k[:1], v[:1])),
+        _qkv(2, 3, queries=5, keys=5, depth=4),
+        delegated=False,
+    )
