@@ -18,7 +18,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from ggml_delegate.passes.producers import Producer, find_producer
+from ggml_delegate.passes.producers import find_producer
 from ggml_delegate.passes.program_editor import ProgramEditor, named_arguments
 
 aten = torch.ops.aten
@@ -111,18 +111,28 @@ def _remove(editor: ProgramEditor, node: Node) -> FoldNote:
     norm = _read(editor, node)
     if isinstance(norm, str):
         return FoldNote(node.name, "kept", norm)
-    producer = find_producer(editor, norm.input, channels=norm.scale.numel())
-    if isinstance(producer, Producer):
-        result = producer.fold(editor, norm.scale, norm.shift)
+    result = _folded(editor, norm)
+    if isinstance(result, Node):
         note = FoldNote(node.name, "folded")
     else:
+        note = FoldNote(node.name, "scale_shift", result)
         result = _scale_and_shift(editor, norm)
-        note = FoldNote(node.name, "scale_shift", producer)
     editor.replace(norm.output, result)
     for old in dict.fromkeys((norm.output, node)):
         editor.graph.erase_node(old)
     editor.remove_if_unused(norm.operands)
     return note
+
+
+def _folded(editor: ProgramEditor, norm: _BatchNorm) -> Node | str:
+    """The layer before a BatchNorm with the BatchNorm in it, or why it cannot take it."""
+    producer = find_producer(editor, norm.input, channels=norm.scale.numel())
+    if isinstance(producer, str):
+        return producer
+    weight, bias = producer.folded(editor, norm.scale, norm.shift)
+    if not (weight.isfinite().all() and bias.isfinite().all()):
+        return f"the folded parameters of '{norm.input.name}' exceed the range of {weight.dtype}"
+    return producer.install(editor, weight, bias)
 
 
 def _read(editor: ProgramEditor, node: Node) -> _BatchNorm | str:
@@ -145,10 +155,11 @@ def _read(editor: ProgramEditor, node: Node) -> _BatchNorm | str:
     eps = arguments["eps"]
     assert isinstance(eps, float)
     scale, shift = _affine_map({n: t for n, t in tensors.items() if t is not None}, eps)
-    if not (scale.isfinite().all() and shift.isfinite().all()):
-        return "weight / sqrt(running_var + eps) is not finite"
     source = arguments["input"]
     assert isinstance(source, Node)
+    dtype = source.meta["val"].dtype
+    if not (scale.to(dtype).isfinite().all() and shift.to(dtype).isfinite().all()):
+        return f"its scale or its shift is not finite in {dtype}"
     used = [value for value in operands.values() if isinstance(value, Node)]
     return _BatchNorm(node, output, source, (*used, *_batch_counter(editor, mean)), scale, shift)
 

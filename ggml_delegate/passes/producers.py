@@ -53,29 +53,35 @@ class Producer:
     channel_axis: int
     groups: int = 1
 
-    def fold(self, editor: ProgramEditor, scale: torch.Tensor, shift: torch.Tensor) -> Node:
-        """Gives the layer new parameters such that it yields `layer(x) * scale + shift`.
+    def folded(
+        self, editor: ProgramEditor, scale: torch.Tensor, shift: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias, in the layer's dtypes, that make it yield `layer(x) * scale + shift`.
 
         Args:
             editor: The program that holds the layer.
             scale: float64, [channels].
             shift: float64, [channels].
-
-        Returns:
-            The node of the layer with the new parameters.
         """
         weight = editor.constant(self.weight)
         assert weight is not None
         bias = None if self.bias is None else editor.constant(self.bias)
         folded_weight = self._scaled(weight.detach().double(), scale).to(weight.dtype)
-        folded_bias = shift if bias is None else bias.detach().double() * scale + shift
+        if bias is None:
+            return folded_weight, shift.to(weight.dtype)
+        return folded_weight, (bias.detach().double() * scale + shift).to(bias.dtype)
+
+    def install(self, editor: ProgramEditor, weight: torch.Tensor, bias: torch.Tensor) -> Node:
+        """Gives the layer a weight and a bias; what it had goes unless something else uses it.
+
+        Returns:
+            The node of the layer with the new parameters.
+        """
         weight_name = editor.target_of(self.weight) or self.node.name
         bias_name = editor.target_of(self.bias) if self.bias else None
-        new_weight = editor.add_parameter(f"{weight_name}_folded", folded_weight)
-        new_bias = editor.add_parameter(
-            f"{bias_name or _sibling(weight_name, 'bias')}_folded",
-            folded_bias.to(weight.dtype if bias is None else bias.dtype),
-        )
+        bias_name = bias_name or _sibling(weight_name, "bias")
+        new_weight = editor.add_parameter(f"{weight_name}_folded", weight)
+        new_bias = editor.add_parameter(f"{bias_name}_folded", bias)
         result = self._with_parameters(editor, new_weight, new_bias)
         editor.remove_if_unused([self.weight] if self.bias is None else [self.weight, self.bias])
         return result
@@ -155,6 +161,8 @@ def _layer(node: Node) -> _Layer | str:
         return _matrix_product(node)
     if node.target not in _CONVOLUTIONS | _TRANSPOSED_CONVOLUTIONS | _LINEARS:
         return f"'{node.name}' before it is no convolution or linear layer"
+    if node.kwargs:
+        return f"'{node.name}' has keyword arguments: {', '.join(node.kwargs)}"
     arguments = named_arguments(node)
     weight, bias = arguments["weight"], arguments.get("bias")
     if node.target in _LINEARS:

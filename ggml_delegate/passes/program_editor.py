@@ -205,12 +205,19 @@ def _writes(user: Node, node: Node) -> bool:
         return any(_writes(next_user, user) for next_user in user.users)
     if not isinstance(user.target, torch._ops.OpOverload):
         return True  # a higher-order op may do anything with its operands
-    for argument, value in zip(user.target._schema.arguments, user.args, strict=False):
-        if value is node and argument.alias_info is not None:
-            if argument.alias_info.is_write:
-                return True
-            return any(_writes(next_user, user) for next_user in user.users)
-    return False
+    given = named_arguments(user)
+    aliased = [
+        argument.alias_info
+        for argument in user.target._schema.arguments
+        if argument.alias_info is not None and _holds(given.get(argument.name), node)
+    ]
+    if any(alias.is_write for alias in aliased):
+        return True
+    return bool(aliased) and any(_writes(next_user, user) for next_user in user.users)
+
+
+def _holds(value: object, node: Node) -> bool:
+    return value is node or (isinstance(value, (list, tuple)) and node in value)
 
 
 def _same_memory(a: torch.Tensor, b: torch.Tensor | None) -> bool:

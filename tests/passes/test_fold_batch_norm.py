@@ -204,6 +204,18 @@ def test_parameters_of_reduced_precision_keep_their_type() -> None:
     assert {tensor.dtype for tensor in folded.state_dict.values()} == {torch.bfloat16}
 
 
+def test_weight_that_would_overflow_its_type_is_not_folded() -> None:
+    model = seeded(Chain(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    model[0].weight.data.fill_(100.0)
+    model[1].running_var.fill_(1e-6)
+    model[1].weight.data.fill_(10.0)
+    program = export(model.half(), (torch.randn(1, 3, 5, 5).half(),), decomposed=False)
+    result = fold_batch_norm_with_notes(program)
+    assert actions(result) == ["scale_shift"]
+    assert "exceed the range of torch.float16" in result.notes[0].reason
+    assert all(tensor.isfinite().all() for tensor in result.program.state_dict.values())
+
+
 def test_dynamic_batch_and_size_are_kept() -> None:
     model = seeded(Chain(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4)))
     dims = {0: torch.export.Dim("batch", max=8), 2: torch.export.Dim("height", min=4, max=64)}
