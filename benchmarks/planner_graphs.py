@@ -8,6 +8,7 @@ costs are scaled at random, so that no two layers look the same and nothing can 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from random import Random
 
 from orchestrator.planner import (
@@ -162,8 +163,11 @@ def inception(atoms: int, distinct: bool) -> CostGraph:
     return build.graph()
 
 
-def decoder(atoms: int, distinct: bool) -> CostGraph:
-    """Attention decoder layers with rotary embeddings and norms unfolded, and shared tables."""
+def decoder(atoms: int, distinct: bool, masks: bool = False) -> CostGraph:
+    """Attention decoder layers with rotary embeddings and norms unfolded, and shared tables.
+
+    masks: every layer prepares the mask anew, which could happen at any time before.
+    """
     build = _Builder(distinct)
     ids = build.caller("ids", 1_024)
     mask = build.caller("mask", 262_144)
@@ -177,7 +181,8 @@ def decoder(atoms: int, distinct: bool) -> CostGraph:
         key = _rotary(build, build.add("shape", build.add("linear", y)), cos, sin)
         value = build.add("shape", build.add("linear", y))
         scores = build.add("matmul", query, build.add("shape", key), nbytes=786_432)
-        weights = build.add("softmax", build.add("elementwise", scores, mask))
+        added = build.add("shape", mask) if masks else mask
+        weights = build.add("softmax", build.add("elementwise", scores, added))
         y = build.add("shape", build.add("matmul", weights, value, nbytes=393_216))
         x = build.add("elementwise", x, build.add("linear", y))
         y = _rms_norm(build, x)
@@ -206,4 +211,5 @@ FAMILIES: Mapping[str, Callable[[int, bool], CostGraph]] = {
     "residual": residual,
     "inception": inception,
     "decoder": decoder,
+    "decoder, masks": partial(decoder, masks=True),
 }

@@ -4,6 +4,8 @@ Build a `CostGraph`, then ask `greedy` (capability in list order) or `solve` (ch
 `Plan`.
 """
 
+from .bounds import lower_bound, min_cut_bound
+from .constraints import Constraints, Exclude, Pin
 from .cost_graph import CostGraph
 from .elements import (
     INFEASIBLE,
@@ -31,6 +33,7 @@ from .greedy import drop_trivial_segments, greedy, greedy_assignment
 from .legality import check_segments, is_convex, quotient_graph, split_into_segments
 from .plan import CostBreakdown, Plan, Segment, SegmentCost
 from .pricing import price_plan
+from .solve import solve
 
 __all__ = [
     "INFEASIBLE",
@@ -40,14 +43,17 @@ __all__ = [
     "Backend",
     "Constant",
     "ConstraintError",
+    "Constraints",
     "CostBreakdown",
     "CostGraph",
+    "Exclude",
     "Flow",
     "IllegalPlanError",
     "InfeasibleAtomError",
     "InvalidGraphError",
     "Layout",
     "NoPrice",
+    "Pin",
     "Plan",
     "PlannerError",
     "Price",
@@ -61,7 +67,10 @@ __all__ = [
     "greedy",
     "greedy_assignment",
     "is_convex",
+    "lower_bound",
+    "min_cut_bound",
     "price_plan",
     "quotient_graph",
+    "solve",
     "split_into_segments",
 ]

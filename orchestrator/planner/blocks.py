@@ -8,9 +8,11 @@ search needs to remember nothing but the tensors that cross them, and blocks tha
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from .floating import Floating
 from .problem import Problem, Way
 from .tensors import SLOT_BITS, ExitForms, TensorClass
 
@@ -18,32 +20,42 @@ from .tensors import SLOT_BITS, ExitForms, TensorClass
 WaysByBackend = dict[int, list[tuple[int, Way]]]
 
 
-def find_cuts(preds: Sequence[Sequence[int]], succs: Sequence[Sequence[int]]) -> list[int]:
+def find_cuts(
+    preds: Sequence[Sequence[int]],
+    succs: Sequence[Sequence[int]],
+    floating: Mapping[int, Floating] = MappingProxyType({}),
+) -> list[int]:
     """Sizes of the cuts that one atom ends, with 0 and the number of atoms.
 
     Atoms are in topological order. A prefix is a cut if each of its maximal atoms feeds each atom
     that is ready. Where more than one atom is maximal, a search would have to remember more.
+    Floating atoms are not looked at; they belong to the block of their user or maker.
     """
     count = len(preds)
-    missing = [len(row) for row in preds]
-    unused = [len(row) for row in succs]
-    ready = {atom for atom in range(count) if not missing[atom]}
+    missing = [sum(p not in floating for p in row) for row in preds]
+    unused = [sum(s not in floating for s in row) for row in succs]
+    ready = {atom for atom in range(count) if not missing[atom] and atom not in floating}
     maximal: set[int] = set()
     cuts = [0]
     for atom in range(count):
+        if atom in floating:
+            if cuts[-1] == atom and floating[atom] == "late":
+                cuts[-1] = atom + 1  # follows the atom that ends the block
+            continue
         ready.discard(atom)
         for succ in succs[atom]:
             missing[succ] -= 1
-            if not missing[succ]:
+            if not missing[succ] and succ not in floating:
                 ready.add(succ)
         # Maximal in the prefix: not followed by anything in it.
         maximal.difference_update(preds[atom])
         maximal.add(atom)
         for pred in preds[atom]:
             unused[pred] -= 1
-        ends = len(maximal) == 1 and unused[atom] >= len(ready) and ready.issubset(succs[atom])
-        if ends or atom + 1 == count:
+        if len(maximal) == 1 and unused[atom] >= len(ready) and ready.issubset(succs[atom]):
             cuts.append(atom + 1)
+    if cuts[-1] != count:
+        cuts.append(count)
     return cuts
 
 
@@ -72,8 +84,8 @@ class Block:
 
     atoms: problem indices. tensors: graph indices by slot, those carried in come first.
     carried_out: slots that may matter after the block. last: the atom that every order runs last,
-    None if there are several. signature: equal for blocks that only
-    differ in what their atoms and tensors are called.
+    None if there are several. floating: atoms that may run aside, see `floating`. signature: equal
+    for blocks that only differ in what their atoms and tensors are called.
     """
 
     atoms: Sequence[int]
@@ -86,6 +98,7 @@ class Block:
     uses: list[Use]
     carried_out: list[int]
     last: int | None
+    floating: dict[int, Floating]
     signature: Hashable
 
     @property
@@ -120,7 +133,13 @@ class BlockBuilder:
                 slots.setdefault(tensor, len(slots))
         succs = [[succ - start for succ in problem.succs[a] if succ < stop] for a in atoms]
         # What an atom that every order runs last has made is still inside the segment.
-        last = len(atoms) - 1 if sum(not row for row in succs) == 1 else None
+        floating = {a - start: problem.floating[a] for a in atoms if a in problem.floating}
+        ends = [
+            a
+            for a, row in enumerate(succs)
+            if a not in floating and all(succ in floating for succ in row)
+        ]
+        last = ends[0] if len(ends) == 1 else None
         uses = {t: self._use(t, slot, start, stop, last) for t, slot in slots.items()}
         inputs = [[uses[tensor] for tensor in problem.inputs[atom]] for atom in atoms]
         outputs = [[uses[tensor] for tensor in problem.outputs[atom]] for atom in atoms]
@@ -132,6 +151,7 @@ class BlockBuilder:
             tuple(tuple(use.shift for use in row) for row in outputs),
             tuple(uses.values()),
             len(carried),
+            tuple(floating.items()),
         )
         return Block(
             atoms=atoms,
@@ -146,6 +166,7 @@ class BlockBuilder:
                 slot for tensor, slot in slots.items() if uses[tensor].after or uses[tensor].output
             ],
             last=last,
+            floating=floating,
             signature=signature,
         )
 
@@ -169,8 +190,10 @@ class BlockBuilder:
         if tensor not in self._forms:
             self._forms[tensor] = self._forms_by_users(tensor)
         made, *read = self._forms[tensor]
+        users = self._problem.consumers[tensor][:until]
+        aside = any(user in self._problem.floating for user in users)
         return tuple(
-            ExitForms(one | other if one else None, None if made_last else other)
+            ExitForms(one | other if one else None, None if made_last else other, aside)
             for one, other in zip(made, read[until], strict=True)
         )
 

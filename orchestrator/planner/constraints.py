@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .cost_graph import CostGraph, Option
@@ -120,7 +120,7 @@ def _check(graph: CostGraph, what: str, atoms: Sequence[str], backends: Sequence
             raise ConstraintError(f"{what} names the backend {backend!r}; known: {known}.")
 
 
-def duplicated_bytes(graph: CostGraph, assignment: dict[str, str]) -> int:
+def duplicated_bytes(graph: CostGraph, assignment: Mapping[str, str]) -> int:
     """Bytes of constants that the backends of an assignment (by atom id) hold more than once."""
     total = 0
     for constant in graph.constants:
@@ -142,8 +142,7 @@ class LimitLedger:
         self._calls = [int(backend.is_delegate) for backend in graph.backends]
         self._sizes: list[int] = []
         self._backends = len(graph.backends)
-        first_bit = dict.fromkeys(range(len(graph.atoms)), ())
-        bits: dict[int, list[int]] = {atom: list(row) for atom, row in first_bit.items()}
+        bits: list[list[int]] = [[] for _ in graph.atoms]
         for constant in graph.constants if self._max_bytes is not None else ():
             if len(set(constant.atoms)) > 1:
                 place = _CALL_BITS + len(self._sizes) * self._backends

@@ -6,6 +6,7 @@ Exact unless a width is given and reached (see `beam`).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from .blocks import Block, BlockBuilder, find_cuts
 from .elements import Flow
 from .plan import Segment
 from .problem import Problem
-from .search import CLOSED, START, BlockResult, BlockSearch, State
+from .search import CLOSED, JOINED, OPENED, START, BlockResult, BlockSearch, State
 from .tensors import SLOT_BITS, SLOT_MASK
 
 # Per number of atoms done, in the first search of a block, which finds limits for the second one.
@@ -24,11 +25,12 @@ _ROUGH_WIDTH = 24
 class Found:
     """The end of a search: legal segments, the flow of every atom (by id), the cost in ns.
 
-    dropped: states were dropped, so that there may be something cheaper. states: how many were
-    looked at, without those of blocks that had been met before.
+    segments: None if there is no plan that the constraints allow, or none was found. dropped:
+    states were dropped, so that there may be something cheaper. states: how many were looked at,
+    without those of blocks that had been met before.
     """
 
-    segments: tuple[Segment, ...]
+    segments: tuple[Segment, ...] | None
     flows: Mapping[str, Flow]
     cost_ns: float
     dropped: bool
@@ -39,7 +41,9 @@ def find_plan(problem: Problem, room: int | None = None, width: int = 0) -> Foun
     """Search a whole problem.
 
     room: how many states may be looked at before only the best `width` are kept per number of
-    atoms done; None for no end, that is, exact.
+    atoms done (beam search); None for no end, that is, exact.
+
+    `Found.segments` is None if the problem's ledger allows no plan, or none was kept.
     """
     return _Walk(problem, room, width).run()
 
@@ -57,7 +61,7 @@ class _Walk:
 
     def run(self) -> Found:
         problem = self._problem
-        cuts = find_cuts(problem.preds, problem.succs)
+        cuts = find_cuts(problem.preds, problem.succs, problem.floating)
         builder = BlockBuilder(problem)
         entries: dict[State, int] = {START: 0}
         carried: list[int] = []
@@ -69,6 +73,8 @@ class _Walk:
             result = self._search(block, entries)
             carried, entries, renamed = _carry(block, result)
             passed.append((block, result, renamed))
+            if not entries:
+                return Found(None, {}, math.inf, self._dropped, self._states)
         return self._finish(passed, entries, carried, base)
 
     def _search(self, block: Block, entries: dict[State, int]) -> BlockResult:
@@ -161,10 +167,10 @@ class _Walk:
 
         state = min(entries, key=lambda each: (total(each), each))
         cost = base + total(state)
-        steps: list[tuple[int, int, bool]] = []
+        steps: list[tuple[int, int, int]] = []
         for block, result, renamed in reversed(passed):
             end = result.exits[renamed[state]]
-            steps += [(block.atoms[atom], way, opens) for atom, way, opens in reversed(end.trace)]
+            steps += [(block.atoms[atom], way, how) for atom, way, how in reversed(end.trace)]
             state = end.entry
         segments, flows = _as_segments(problem, steps[::-1])
         return Found(segments, flows, problem.in_ns(cost), self._dropped, self._states)
@@ -192,19 +198,27 @@ def _carry(
 
 
 def _as_segments(
-    problem: Problem, steps: list[tuple[int, int, bool]]
+    problem: Problem, steps: list[tuple[int, int, int]]
 ) -> tuple[tuple[Segment, ...], dict[str, Flow]]:
     graph = problem.graph
     flows: dict[str, Flow] = {}
     groups: list[tuple[int, list[int]]] = []
-    for atom, way, opens in steps:
+    after: list[tuple[int, list[int]]] = []  # aside, to come once the open segment closes
+    for atom, way, how in steps:
         option = problem.options[atom][way]
         flows[graph.atoms[problem.atoms[atom]].id] = option.flow
-        if opens:
-            groups.append((option.backend, []))
-        groups[-1][1].append(atom)
+        group = (option.backend, [atom])
+        if how == JOINED:
+            groups[-1][1].append(atom)
+        elif how == OPENED:
+            groups += [*after, group]
+            after = []
+        elif problem.floating[atom] == "late":
+            after.append(group)
+        else:
+            groups.insert(max(0, len(groups) - 1), group)
     segments = []
-    for number, atoms in groups:
+    for number, atoms in groups + after:
         backend = graph.backends[number]
         ids = tuple(graph.atoms[problem.atoms[atom]].id for atom in sorted(atoms))
         segments.append(Segment(backend.name, ids, backend.is_delegate))

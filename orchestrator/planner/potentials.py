@@ -90,7 +90,14 @@ class Potentials:
         for atom in range(len(block.atoms)):
             for use in block.inputs[atom]:
                 self._link(use, makers.get(use.shift), atom)
-        path = longest_path(block.succs)
+        # A floating atom need not open the segment that it changes to.
+        path = longest_path(
+            [
+                [] if a in block.floating else [s for s in row if s not in block.floating]
+                for a, row in enumerate(block.succs)
+            ]
+        )
+        path = [atom for atom in path if atom not in block.floating]
         for before, atom in zip([None, *path], path, strict=False):
             self._link(None, before, atom)
         self._least = [0 for _ in block.atoms]

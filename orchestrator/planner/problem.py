@@ -13,6 +13,7 @@ from typing import Protocol
 from .cost_graph import CostGraph, Option
 from .elements import Layout
 from .errors import InfeasibleAtomError, InvalidGraphError, UnknownCostError
+from .floating import Floating, NearOrder
 from .tensors import UNITS_PER_NS, TensorClass, forms_of, whole_cost
 
 _LAYOUTS = tuple(Layout)
@@ -48,13 +49,24 @@ class Way:
 class Problem:
     """A graph with the allowed options, atoms renumbered in topological order.
 
-    allowed: by atom index of the graph, its options that the constraints leave.
+    allowed: by atom index of the graph, its options that the constraints leave. extra_call_ns:
+    added to the overhead of every delegate call. near: an order with floating atoms (see
+    `floating`), for a restricted search. relaxed: let these read for nothing, and run aside without
+    a call overhead, so that the cheapest plan is a lower bound on all plans of the graph.
 
     Raises InfeasibleAtomError or UnknownCostError naming an atom without any option, or without one
     whose cost is known. Options of unknown cost are left out where another's is known.
     """
 
-    def __init__(self, graph: CostGraph, allowed: Sequence[Sequence[Option]] | None = None) -> None:
+    def __init__(
+        self,
+        graph: CostGraph,
+        allowed: Sequence[Sequence[Option]] | None = None,
+        *,
+        extra_call_ns: float = 0.0,
+        near: NearOrder | None = None,
+        relaxed: bool = False,
+    ) -> None:
         if len(graph.backends) > _MOST_BACKENDS:
             raise InvalidGraphError(
                 f"{len(graph.backends)} backends are more than the {_MOST_BACKENDS} that can be "
@@ -62,7 +74,13 @@ class Problem:
             )
         self.graph = graph
         self.ledger: Ledger | None = None
-        self.atoms = graph.order  # graph index by problem index
+        self.atoms = graph.order if near is None else near.order  # graph index by problem index
+        # By problem index: whether an atom floats, and if so, in which direction.
+        self.floating: dict[int, Floating] = {}
+        for number, atom in enumerate(self.atoms if near else ()):
+            if near and atom in near.early | near.late:
+                self.floating[number] = "early" if atom in near.early else "late"
+        self.relaxed = relaxed
         count = len(self.atoms)
         self.call_bits = max(1, count.bit_length())
         self.unit = 1 << self.call_bits
@@ -73,11 +91,20 @@ class Problem:
         place = {index: number for number, index in enumerate(self.atoms)}
         self.preds = [tuple(place[p] for p in graph.preds[index]) for index in self.atoms]
         self.succs = [tuple(place[s] for s in graph.succs[index]) for index in self.atoms]
-        self.inputs = [graph.inputs[index] for index in self.atoms]
         self.outputs = [graph.outputs[index] for index in self.atoms]
-        self.consumers = [tuple(sorted(place[u] for u in users)) for users in graph.consumers]
+        readers = [not relaxed or number not in self.floating for number in range(count)]
+        self.inputs = [
+            graph.inputs[index] if reads else ()
+            for index, reads in zip(self.atoms, readers, strict=True)
+        ]
+        self.consumers = [
+            tuple(sorted(place[user] for user in users if readers[place[user]]))
+            for users in graph.consumers
+        ]
         self.overhead = [
-            whole_cost(backend.call_overhead_ns, self.unit) + backend.is_delegate
+            whole_cost(backend.call_overhead_ns + extra_call_ns, self.unit) + 1
+            if backend.is_delegate
+            else 0
             for backend in graph.backends
         ]
         self.producer = [None if p is None else place[p] for p in graph.producer]

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from .blocks import Block, Use
 from .potentials import Potentials
 from .problem import Problem
-from .tensors import DELIVER, DROP, KEEP, SLOT_BITS, SLOT_MASK
+from .tensors import DELIVER, DROP, FRESH, KEEP, SLOT_BITS, SLOT_MASK
 
 CLOSED = -1
 # How many of the cheapest states at an ideal others are compared with.
@@ -35,13 +35,13 @@ _RIVALS = 24
 State = tuple[int, int, int, int]
 START: State = (CLOSED, 0, 0, 0)
 
-#: How a state was reached: its cost, ideal and state before, atom and way, whether that opened a
-#: segment.
-Step = tuple[int, int, State, int, int, bool]
+JOINED, OPENED, ASIDE = range(3)  # how an atom was added: to the open segment, a new one, another
+#: How a state was reached: its cost, ideal and state before, atom and way, and how it was added.
+Step = tuple[int, int, State, int, int, int]
 #: States by ideal.
 Level = dict[int, dict[State, Step]]
-#: (atom, way, opens) for each atom of a block, in order.
-Trace = tuple[tuple[int, int, bool], ...]
+#: (atom, way, how) for each atom of a block, in order.
+Trace = tuple[tuple[int, int, int], ...]
 
 
 class Exit(NamedTuple):
@@ -69,7 +69,8 @@ class BlockResult:
 class _Moves:
     """One way to run an atom at ideals where its tensors have the same fates.
 
-    done: costs and changes of the codes, by the codes of the atom's inputs.
+    done: costs and changes of the codes, by the codes of the atom's inputs. aside: the same for
+    running aside, by the backend of the open segment as well.
     """
 
     number: int
@@ -77,6 +78,7 @@ class _Moves:
     layout: int
     made: int
     done: dict[int, list[tuple[int, int]]]
+    aside: dict[tuple[int, int], list[tuple[int, int]]]
 
 
 class BlockSearch:
@@ -101,6 +103,7 @@ class BlockSearch:
         self._width = width
         self._overhead = problem.overhead
         self._ledger = problem.ledger
+        self._relaxed = problem.relaxed
         self._limit = None if limits is None else max(limits)
         surcharge = None if limits is None else [max(limits) - limit for limit in limits]
         self._potentials = Potentials(problem, block, surcharge)
@@ -121,7 +124,7 @@ class BlockSearch:
 
     def run(self, entries: Mapping[State, int]) -> BlockResult:
         """Find the best path from any entry to every exit state that may be of use."""
-        levels: list[Level] = [{0: {s: (c, 0, START, -1, -1, False) for s, c in entries.items()}}]
+        levels: list[Level] = [{0: {s: (c, 0, START, -1, -1, JOINED) for s, c in entries.items()}}]
         for _ in self._block.atoms:
             levels[-1] = self._fitting(levels[-1])
             longer: Level = {}
@@ -251,14 +254,19 @@ class BlockSearch:
         for atom in self._ahead[mask][1]:
             done = self._look_ahead(mask, atom)
             target = longer.setdefault(done, {})
+            fate = self._block.floating.get(atom)
+            if fate is not None:
+                self._run_aside(mask, atom, done, states, target)
             for backend, ways in self._moves_of(atom, done):
                 overhead = self._overhead[backend]
-                starts = [
-                    (origin, tensors, cost + overhead, used, True)
-                    for (tensors, used), (cost, origin) in closed.items()
-                ]
+                starts = []
+                if fate != "late":
+                    starts = [
+                        (origin, tensors, cost + overhead, used, OPENED)
+                        for (tensors, used), (cost, origin) in closed.items()
+                    ]
                 starts += [
-                    (state, state[1], cost, state[3], False)
+                    (state, state[1], cost, state[3], JOINED)
                     for state, cost in open_states.get(backend, ())
                     if atom >= state[2]
                 ]
@@ -269,7 +277,7 @@ class BlockSearch:
                 read = self._read[atom]
                 for way in ways:
                     moves = way.done
-                    for origin, tensors, cost, used, opens in starts:
+                    for origin, tensors, cost, used, how in starts:
                         key = tensors & read
                         if key not in moves:
                             moves[key] = self._run(atom, done, backend, way, key)
@@ -278,19 +286,74 @@ class BlockSearch:
                             total = cost + more
                             known_step = target.get(after)
                             if known_step is None or total < known_step[0]:
-                                target[after] = (total, mask, origin, atom, way.number, opens)
+                                target[after] = (total, mask, origin, atom, way.number, how)
+
+    def _run_aside(
+        self,
+        mask: int,
+        atom: int,
+        done: int,
+        states: Mapping[State, Step],
+        target: dict[State, Step],
+    ) -> None:
+        """Run a floating atom in a segment of its own, which leaves the open one open."""
+        for backend, ways in self._moves_of(atom, done):
+            overhead = 0 if self._relaxed else self._overhead[backend]
+            starts = [
+                (state, state[1], step[0] + overhead, state[3], ASIDE)
+                for state, step in states.items()
+            ]
+            if self._ledger is not None:
+                starts = self._booked(starts, self._block.atoms[atom], backend)
+            for origin, tensors, cost, used, how in starts:
+                open_on, _, first, _ = origin
+                if open_on != CLOSED:
+                    left_out = ~done & self._capable[open_on] & (1 << first) - 1
+                    first = left_out.bit_length()
+                for way in ways:
+                    key = (open_on, tensors & self._read[atom])
+                    if key not in way.aside:
+                        way.aside[key] = self._aside(atom, done, backend, way, *key)
+                    for more, change in way.aside[key]:
+                        after = (open_on, tensors ^ change, first, used)
+                        total = cost + more
+                        known = target.get(after)
+                        if known is None or total < known[0]:
+                            target[after] = (total, mask, origin, atom, way.number, how)
+
+    def _aside(
+        self, atom: int, done: int, backend: int, way: _Moves, open_on: int, tensors: int
+    ) -> list[tuple[int, int]]:
+        """Costs of running an atom aside, and changes of the tensors' codes."""
+        late = self._block.floating[atom] == "late"
+        results = [(way.cost, 0)]
+        for use in self._block.inputs[atom]:
+            code = tensors >> use.shift & SLOT_MASK
+            fate = _fate(use, done)
+            moves = use.kind.read_aside(open_on, code, backend, way.layout, fate, late)
+            results = [
+                (cost + more, change ^ (code ^ after) << use.shift)
+                for cost, change in results
+                for more, after in moves
+            ]
+        for use in self._block.outputs[atom]:
+            cost, after = use.kind.close(backend, way.made >> use.shift & SLOT_MASK)
+            if late and after and open_on != CLOSED:
+                after |= FRESH
+            results = [(total + cost, change ^ after << use.shift) for total, change in results]
+        return results
 
     def _booked(
-        self, starts: list[tuple[State, int, int, int, bool]], atom: int, backend: int
-    ) -> list[tuple[State, int, int, int, bool]]:
+        self, starts: list[tuple[State, int, int, int, int]], atom: int, backend: int
+    ) -> list[tuple[State, int, int, int, int]]:
         """Starts that the constraints allow, with what they count."""
         assert self._ledger is not None
         allowed = []
-        for origin, tensors, cost, used, opens in starts:
-            opened = self._ledger.opened(used, backend) if opens else used
+        for origin, tensors, cost, used, how in starts:
+            opened = used if how == JOINED else self._ledger.opened(used, backend)
             after = self._ledger.ran(opened, atom, backend)
             if self._ledger.allows(after):
-                allowed.append((origin, tensors, cost, after, opens))
+                allowed.append((origin, tensors, cost, after, how))
         return allowed
 
     def _look_ahead(self, mask: int, atom: int) -> int:
@@ -316,7 +379,7 @@ class BlockSearch:
                     made = 0
                     for use in outputs:
                         made |= use.kind.made(way.writes, _fate(use, done)) << use.shift
-                    row.append(_Moves(number, way.cost, way.reads, made, {}))
+                    row.append(_Moves(number, way.cost, way.reads, made, {}, {}))
                 table.append((backend, row))
             self._moves[key] = table
         return self._moves[key]
@@ -347,7 +410,7 @@ def _fate(use: Use, done: int) -> int:
 def _trace(levels: list[Level], mask: int, state: State) -> tuple[State, Trace]:
     steps = []
     for level in reversed(levels[1:]):
-        _, mask, state_before, atom, way, opens = level[mask][state]
-        steps.append((atom, way, opens))
+        _, mask, state_before, atom, way, how = level[mask][state]
+        steps.append((atom, way, how))
         state = state_before
     return state, tuple(reversed(steps))

@@ -1,8 +1,10 @@
 """Where a tensor is while a plan grows atom by atom, and what moving it costs.
 
-Where it is fits in a code of 8 bits:
+Where it is fits in a code of 9 bits:
 
 * bits 0 and 1: the forms (layouts) it has inside the open segment, made or read or converted there;
+* bit 2, FRESH: it will be in memory only after the open segment, which writes it for one aside
+  (see `floating`), or because it is made aside;
 * the others: its state in memory. ABSENT: not there. PENDING: not there, no atom wants it any
   more, but the caller does. Else the number of a row of residuals: by layout, what it costs on top
   to have it in memory so. The choice of a layout is put off until a segment reads the tensor; then
@@ -18,7 +20,8 @@ from typing import NamedTuple
 
 from .elements import Layout, Transfer
 
-SLOT_BITS = 8
+SLOT_BITS = 9
+FRESH = 4
 SLOT_MASK = (1 << SLOT_BITS) - 1
 UNITS_PER_NS = 64
 ABSENT = 0
@@ -85,7 +88,7 @@ class TensorClass:
         code = 1 << self.form[layout]
         if fate == KEEP:
             return code
-        return code | PENDING << 2 if fate == DELIVER else 0
+        return code | PENDING << 3 if fate == DELIVER else 0
 
     def acquire(self, backend: int, code: int, layout: int, fate: int) -> tuple[Move, ...]:
         """Ways for the open segment to have the tensor in a layout, none better than another."""
@@ -95,20 +98,20 @@ class TensorClass:
         return self._acquired[key]
 
     def _acquire(self, backend: int, code: int, form: int, fate: int) -> tuple[Move, ...]:
-        inside, memory = code & 3, code >> 2
+        inside, memory, fresh = code & 3, code >> 3, code & FRESH
         moves: list[tuple[int, int, int]] = []
         if inside >> form & 1:
             moves.append((0, inside, memory))
         else:
             if inside:
                 moves.append((self._convert[backend], inside | 1 << form, memory))
-            if memory or not inside:
+            if (memory or not inside) and not fresh:
                 moves += self._read_moves(backend, inside, memory, form)
         if fate == KEEP:
-            return _best_moves([(c, self._normal(backend, s, m)) for c, s, m in moves])
+            return _best_moves([(c, self._normal(backend, s, m, fresh)) for c, s, m in moves])
         if fate == DELIVER:
-            return _best_moves([(c, s | PENDING << 2 if not m else 0) for c, s, m in moves])
-        return ((min(cost for cost, _, _ in moves), 0),)
+            return _best_moves([(c, s | PENDING << 3 if not m else 0) for c, s, m in moves])
+        return ((min(cost for cost, _, _ in moves), 0),) if moves else ()
 
     def _read_moves(
         self, backend: int, inside: int, memory: int, form: int
@@ -124,16 +127,40 @@ class TensorClass:
                 moves.append((residual + read[1 - form] + self._convert[backend], 3, settled))
         return moves
 
-    def _normal(self, backend: int, inside: int, memory: int) -> int:
+    def _normal(self, backend: int, inside: int, memory: int, fresh: int = 0) -> int:
         """Give states that have the same future the same code."""
-        if memory > PENDING:
+        if memory > PENDING and not fresh:
             row = self._rows[memory]
             for form in self._forms:
                 if any(row[m] + self._read[backend][m][form] == 0 for m in self._allowed):
                     inside &= ~(1 << form)  # to have it read or not is the same
             if not inside and self._from_caller and row == self._rows[ABSENT]:
                 return 0
-        return inside | memory << 2
+        return inside | fresh | memory << 3
+
+    def read_aside(
+        self, backend: int, code: int, reader: int, layout: int, fate: int, late: bool
+    ) -> tuple[Move, ...]:
+        """Ways for a segment aside to read the tensor, while one on `backend` stays open.
+
+        late: whether that segment runs after the open one, and so can read what is made in there
+        (which is written for it now); else there is no way to.
+        """
+        inside, memory, fresh = code & 3, code >> 3, code & FRESH
+        written = 0
+        if fresh or (inside and not memory):
+            if not late:
+                return ()
+            written, row = self.close(backend, code)
+            memory, fresh = row >> 3, FRESH
+        moves = []
+        for cost, after in self._acquire(reader, memory << 3, self.form[layout], KEEP):
+            settled = after >> 3
+            if not settled:
+                settled = memory or next(iter(self._settled.values()))
+            kept = self._normal(backend, inside, settled, fresh) if fate == KEEP else 0
+            moves.append((written + cost, kept))
+        return tuple(moves)
 
     def close(self, backend: int, code: int) -> Move:
         """Leave the tensor behind when the open segment closes."""
@@ -143,9 +170,9 @@ class TensorClass:
         return self._closed[key]
 
     def _close(self, backend: int, code: int) -> Move:
-        inside, memory = code & 3, code >> 2
+        inside, memory = code & 3, code >> 3
         if not inside:
-            return (0, code)
+            return (0, code & ~FRESH)
         if memory > PENDING:
             return (0, self._normal(backend, 0, memory))
         written = self._written(backend, inside)
@@ -153,7 +180,7 @@ class TensorClass:
         if memory == PENDING:
             return (least, 0)
         residuals = tuple(cost - least if cost < _NEVER else _NEVER for cost in written)
-        return (least, self._row(residuals) << 2)
+        return (least, self._row(residuals) << 3)
 
     def _written(self, backend: int, inside: int) -> list[int]:
         """By layout, the cost of writing the tensor so from what is inside."""
@@ -178,7 +205,7 @@ class TensorClass:
         return self._lags[key]
 
     def _lag(self, backend: int, code: int, other: int, readers: int) -> int:
-        if PENDING in (code >> 2, other >> 2):
+        if PENDING in (code >> 3, other >> 3):
             return self.close(backend, code)[0] - self.close(backend, other)[0]
         moves = [(0, code)]
         for form in self._forms:
@@ -188,7 +215,11 @@ class TensorClass:
                     for cost, before in moves
                     for more, after in self._acquire(backend, before, form, KEEP)
                 ]
+        if not moves:
+            return _NEVER
         theirs = self._in_memory(other)
+        if theirs is not None:
+            moves = [(cost + self._form_lag(backend, c, other), c) for cost, c in moves]
         mine = [(cost, self._in_memory(after), after & 3) for cost, after in moves]
         if theirs is None:
             # It is never written, or it is, in a layout and from forms that are not known yet.
@@ -206,6 +237,19 @@ class TensorClass:
                 least = max(least, min(lags))
         return least
 
+    def _form_lag(self, backend: int, code: int, other: int) -> int:
+        """What the open segment may pay more for a form if it cannot read it from memory."""
+        if code >> 3 and not code & FRESH:
+            return 0
+        lag = 0
+        for form in self._forms:
+            if self._wanted[backend] & ~code >> form & 1:
+                mine = self._acquire(backend, code, form, KEEP)
+                theirs = self._acquire(backend, other, form, KEEP)
+                if theirs:
+                    lag += max(0, min(mine)[0] - min(theirs)[0]) if mine else _NEVER
+        return lag
+
     def _memory_lag(
         self, backend: int, row: Sequence[int] | None, inside: int, layout: int, readers: int
     ) -> int:
@@ -219,9 +263,9 @@ class TensorClass:
         )
 
     def _in_memory(self, code: int) -> Sequence[int] | None:
-        if code & 3 and not code >> 2:
+        if code & 3 and not code >> 3:
             return None
-        return self._rows[code >> 2]
+        return self._rows[code >> 3]
 
     def _mismatch(self, layout: int, other: int) -> int:
         """What a reader loses at most by finding the tensor in a layout instead of another."""
@@ -290,7 +334,9 @@ class TensorClass:
         if exits.made is not None:
             others.append(exits.made)
         if exits.read is not None:
-            others += [settled << 2 | exits.read for settled in self._settled.values()]
+            others += [settled << 3 | exits.read for settled in self._settled.values()]
+        if exits.made is not None and exits.aside:
+            others += [settled << 3 | FRESH | exits.made for settled in self._settled.values()]
         return max((self.lag(backend, code, other, readers) for other in others), default=0)
 
 
@@ -298,18 +344,19 @@ class ExitForms(NamedTuple):
     """The forms (masks) that a tensor can have inside the segment that is open after a block.
 
     made: if it was made in there, None if it cannot have been. read: if it was read from memory,
-    None if it cannot be in memory.
+    None if it cannot be in memory. aside: whether a segment aside may have read it.
     """
 
     made: int | None
     read: int | None
+    aside: bool
 
 
 def _best_moves(moves: Sequence[Move]) -> tuple[Move, ...]:
     """Drop moves that cost no less than another that leads to the same code or to more forms."""
     kept: list[Move] = []
     for cost, code in sorted(moves):
-        if not any(code | other == other and code >> 2 == other >> 2 for _, other in kept):
+        if not any(code | other == other and code >> 3 == other >> 3 for _, other in kept):
             kept.append((cost, code))
     return tuple(kept)
 

@@ -1,0 +1,264 @@
+"""One entry to all solvers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from .bounds import lower_bound
+from .constraints import Constraints, LimitLedger, allowed_options, duplicated_bytes
+from .cost_graph import CostGraph, Option
+from .errors import ConstraintError
+from .exact import Found, find_plan
+from .greedy import greedy
+from .plan import Plan
+from .pricing import price_plan
+from .problem import Problem
+
+Method = Literal["auto", "exact", "beam", "greedy"]
+
+# "auto" is exact for as many states as this (seconds for a model; less for large graphs, which
+# rather need a beam soon), and then a beam of the width.
+_ROOM = 40_000
+_ROOM_OF_LARGE = 12_000
+_LARGE = 400
+_WIDTH = 16
+# Steps in which a price per delegate call is tried, as parts of the largest one that may matter.
+_CALL_PRICES = (1.0, 0.3)
+_BISECTIONS = 8
+# Minimum cuts of larger graphs take seconds.
+_MOST_ATOMS_TO_CUT = 2_000
+
+
+def solve(
+    graph: CostGraph,
+    constraints: Constraints | None = None,
+    *,
+    method: Method = "auto",
+    room: int | None = None,
+) -> Plan:
+    """The cheapest plan that the constraints allow.
+
+    method: "exact" searches until it is proved; "beam" keeps few states; "auto" is exact for as
+    long as there is room and a beam from then on, which it says in the plan's `solver`, `gap` and
+    `notes`; "greedy" is the baseline by capability in list order. room: how many states "auto" may
+    look at before it becomes a beam; a state takes some 50 us.
+
+    Among equally cheap plans the one with the fewest partitions is taken, and so it is among plans
+    whose costs differ by less than the spread of what they do differently.
+
+    Raises InfeasibleAtomError or UnknownCostError naming an atom that nothing can run or price,
+    ConstraintError naming constraints that contradict each other or leave no plan.
+    """
+    if method not in ("auto", "exact", "beam", "greedy"):
+        raise ValueError(f"unknown method {method!r}; known: 'auto', 'exact', 'beam', 'greedy'.")
+    return Solver(graph, constraints or Constraints(), method, room).solve()
+
+
+class Solver:
+    """Solves one graph under constraints, perhaps several times with other prices of calls."""
+
+    def __init__(
+        self, graph: CostGraph, constraints: Constraints, method: Method, room: int | None
+    ) -> None:
+        self.graph = graph
+        self.constraints = constraints
+        self.allowed = allowed_options(graph, constraints)
+        self._method = method
+        if method in ("exact", "greedy"):
+            self._room = None
+        elif method == "beam":
+            self._room = 0
+        else:
+            default = _ROOM if len(graph.atoms) <= _LARGE else _ROOM_OF_LARGE
+            self._room = default if room is None else room
+
+    def solve(self) -> Plan:
+        """The plan, with its bound and notes."""
+        if self._method == "greedy":
+            plan = self.greedy()
+            self._check_limits(plan)
+            return self._bounded(plan) if plan.cost.is_complete else plan
+        problem = Problem(self.graph, self.allowed)
+        found = self._find(problem)
+        plan = self.plan(found)
+        if not self.within_limits(plan):
+            return self._limited(plan)
+        plan = plan.noting(*_unknown_notes(problem))
+        if found.dropped:
+            return self._bounded(min((plan, *self._baselines()), key=_by_cost))
+        return self._fewest_calls(_proved(plan))
+
+    def greedy(self, order: Sequence[str] | None = None) -> Plan:
+        """The baseline under the constraints' pins and excludes."""
+        names = [backend.name for backend in self.graph.backends]
+        allowed = {
+            atom.id: {names[option.backend] for option in options}
+            for atom, options in zip(self.graph.atoms, self.allowed, strict=True)
+        }
+        return greedy(self.graph, order, allowed=allowed)
+
+    def within_limits(self, plan: Plan) -> bool:
+        """Whether a plan respects the limits on the whole."""
+        limits = self.constraints
+        if limits.max_partitions is not None and len(plan.partitions) > limits.max_partitions:
+            return False
+        if limits.max_duplicated_bytes is None:
+            return True
+        copied = duplicated_bytes(self.graph, plan.assignment)
+        return copied <= limits.max_duplicated_bytes
+
+    def plan(self, found: Found) -> Plan:
+        """Price what a search has found."""
+        assert found.segments is not None
+        solver = "beam" if found.dropped else "exact"
+        return price_plan(self.graph, found.segments, solver=solver, flows=found.flows)
+
+    def with_call_price(self, extra_ns: float) -> Plan:
+        """The best plan if every call cost more, at its true cost."""
+        found = self._find(Problem(self.graph, self.allowed, extra_call_ns=extra_ns))
+        return self.plan(found)
+
+    def _find(self, problem: Problem) -> Found:
+        return find_plan(problem, self._room, _WIDTH)
+
+    def _baselines(self) -> list[Plan]:
+        """Greedy plans, each delegate once as the first."""
+        names = [backend.name for backend in self.graph.backends]
+        delegates = [backend.name for backend in self.graph.backends if backend.is_delegate]
+        plans = []
+        for first in delegates or names[:1]:
+            plan = self.greedy([first, *[name for name in names if name != first]])
+            if plan.cost.is_complete and self.within_limits(plan):
+                plans.append(plan)
+        return plans
+
+    def _bounded(self, plan: Plan) -> Plan:
+        """The plan with a lower bound, and a note if it may not be the best one."""
+        use_cut = len(self.graph.atoms) <= _MOST_ATOMS_TO_CUT
+        bound = min(plan.total_ns, lower_bound(self.graph, self.allowed, use_cut=use_cut))
+        plan = replace(plan, lower_bound_ns=bound)
+        if self._method == "greedy":
+            return plan
+        return plan.noting(
+            f"The graph was too large to look at every plan ({len(self.graph.atoms)} atoms); this "
+            f"one costs at most {plan.gap or 0.0:.2%} more than the best."
+        )
+
+    def _fewest_calls(self, best: Plan) -> Plan:
+        """Of the plans that cannot be told from the best one, one with the fewest partitions."""
+        reach = math.sqrt(2) * best.cost.spread_ns
+        if reach == 0 or len(best.partitions) < 2:
+            return best
+        chosen = best
+        for part in _CALL_PRICES:
+            plan = self.with_call_price(part * reach)
+            fewer = len(plan.partitions) < len(chosen.partitions)
+            if fewer and self.within_limits(plan) and _is_tie(self.graph, best, plan):
+                chosen = plan
+        if chosen is best:
+            return best
+        tie = chosen.total_ns - best.total_ns
+        return replace(chosen, lower_bound_ns=best.lower_bound_ns, notes=best.notes).noting(
+            f"{len(chosen.partitions)} partitions instead of {len(best.partitions)}: the "
+            f"difference of {tie:.0f} ns is within the spread of the costs."
+        )
+
+    def _check_limits(self, plan: Plan) -> None:
+        if not self.within_limits(plan):
+            raise ConstraintError(
+                f"the greedy plan has {len(plan.partitions)} partitions and copies "
+                f"{duplicated_bytes(self.graph, plan.assignment)} bytes, more than "
+                f"{self._limits_text()}; use another method."
+            )
+
+    def _limits_text(self) -> str:
+        limits = self.constraints
+        parts = []
+        if limits.max_partitions is not None:
+            parts.append(f"max_partitions={limits.max_partitions}")
+        if limits.max_duplicated_bytes is not None:
+            parts.append(f"max_duplicated_bytes={limits.max_duplicated_bytes}")
+        return " and ".join(parts)
+
+    def _limited(self, free: Plan) -> Plan:
+        """The best plan within the limits, which the best plan without them exceeds."""
+        problem = Problem(self.graph, self.allowed)
+        problem.ledger = LimitLedger(self.graph, self.constraints, problem.atoms)
+        found = self._find(problem)
+        if found.segments is not None and not found.dropped:
+            return _proved(self.plan(found).noting(*_unknown_notes(problem)))
+        if found.segments is None and not found.dropped:
+            raise ConstraintError(
+                f"no plan respects {self._limits_text()}; the best one without has "
+                f"{len(free.partitions)} partitions and copies "
+                f"{duplicated_bytes(self.graph, free.assignment)} bytes."
+            )
+        plans = [*self._baselines(), *self._by_call_prices()]
+        if found.segments is not None:
+            plans.append(self.plan(found))
+        if not plans:
+            raise ConstraintError(
+                f"no plan that respects {self._limits_text()} was found; there may be one, but the "
+                "graph is too large to look at every plan. Loosen the limits."
+            )
+        return self._bounded(min(plans, key=_by_cost).noting(*_unknown_notes(problem)))
+
+    def _by_call_prices(self) -> list[Plan]:
+        """Plans within the limit on partitions, from raising the price of a call until they are."""
+        if self.constraints.max_partitions is None:
+            return []
+        plans = []
+        low, high = (
+            0.0,
+            sum(
+                max((option.price.ns for option in options if option.price), default=0.0)
+                for options in self.allowed
+            ),
+        )
+        for _ in range(_BISECTIONS):
+            middle = math.sqrt(max(low, 1.0) * high) if high > 1.0 else high / 2
+            plan = self.with_call_price(middle)
+            if self.within_limits(plan):
+                plans.append(plan)
+                high = middle
+            else:
+                low = middle
+        return plans
+
+
+def _by_cost(plan: Plan) -> tuple[float, int]:
+    return (plan.total_ns, len(plan.partitions))
+
+
+def _proved(plan: Plan) -> Plan:
+    return replace(plan, lower_bound_ns=plan.total_ns)
+
+
+def _unknown_notes(problem: Problem) -> list[str]:
+    if not problem.skipped_unknown:
+        return []
+    atom, backend = problem.skipped_unknown[0]
+    return [
+        f"{len(problem.skipped_unknown)} choices were left out because their cost is unknown, the "
+        f"first being atom {atom!r} on {backend!r}."
+    ]
+
+
+def _is_tie(graph: CostGraph, best: Plan, other: Plan) -> bool:
+    """Whether two plans differ by no more than the spread of what they do differently."""
+    spreads = []
+    for index, atom in enumerate(graph.atoms):
+        choices = [(plan.assignment[atom.id], plan.flows[atom.id]) for plan in (best, other)]
+        if choices[0] != choices[1]:
+            spreads += [_spread(graph, graph.options[index], choice) for choice in choices]
+    return other.total_ns - best.total_ns <= math.hypot(*spreads)
+
+
+def _spread(graph: CostGraph, options: Sequence[Option], choice: object) -> float:
+    for option in options:
+        if (graph.backends[option.backend].name, option.flow) == choice and option.price:
+            return option.price.spread_ns
+    return 0.0
