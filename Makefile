@@ -40,7 +40,7 @@ demo: build
 	$(PY) examples/demo.py
 
 test: build
-	$(PY) -m pytest -q tests
+	$(PY) -m pytest -q -n $(JOBS) tests
 
 lint: build
 	tools/lint.sh $(BIN)
