@@ -55,7 +55,7 @@ def op_name(node: torch.fx.Node) -> str:
     """
     if node.op != "call_function":
         return ""
-    overload = node.target
+    overload: object = node.target
     if not isinstance(overload, torch._ops.OpOverload):
         overload = getattr(overload, "_op", None)  # an edge overload wraps ATen's
     if isinstance(overload, torch._ops.OpOverload):
