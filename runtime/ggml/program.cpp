@@ -98,7 +98,14 @@ Result<Program> Program::parse(const void* data, size_t size) {
 }
 
 Result<int64_t> Program::evaluate(const ir::Dim& dim, const std::vector<int64_t>& symbols) const {
-  if (dim.expr() < 0) return dim.value();
+  if (dim.expr() < 0) {
+    GGD_CHECK(dim.value() >= 0, "a size is %lld", static_cast<long long>(dim.value()));
+    return dim.value();
+  }
+  // Dimensions of tensors are verified with the file; attributes of ops are not.
+  const size_t exprs = ir_->exprs() == nullptr ? 0 : ir_->exprs()->size();
+  GGD_CHECK(static_cast<size_t>(dim.expr()) < exprs, "a size names expression %d of %zu",
+            dim.expr(), exprs);
   GGD_ASSIGN(const int64_t value,
              evaluate_expr(*ir_->exprs()->Get(static_cast<uint32_t>(dim.expr())), symbols));
   GGD_CHECK(value >= 0 && value <= dim.value(), "a dynamic size is %lld, its bound is %lld",
