@@ -17,19 +17,17 @@ MAX_EXACT = 1 << 24
 
 @register
 class PadRule(OpRule):
-    """constant_pad_nd: a constant before and after any dimension."""
+    """constant_pad_nd: a constant before and after any dimension; what is negative cuts off."""
 
     targets = ("aten.constant_pad_nd.default",)
     integer_inputs = True
 
     def check(self, node: NodeView) -> str | None:
-        """Refuses negative padding and what is only known at run time."""
+        """Refuses what is only known at run time."""
         pads = node.arg(1, "pad")
         if not all(isinstance(pad, int) for pad in pads):
             return "the padding is only known at run time"
-        if any(pad < 0 for pad in pads):
-            return "negative padding"
-        if any(pad > MAX_PAD for pad in pads):
+        if any(abs(pad) > MAX_PAD for pad in pads):
             return f"padding above {MAX_PAD}"
         value = self._value(node)
         if not isinstance(value, (bool, int, float)):
@@ -39,14 +37,25 @@ class PadRule(OpRule):
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:
-        """One Pad op."""
+        """Slice ops where something is cut off, then one Pad op."""
         rank = node.rank(0)
         before, after = [0] * rank, [0] * rank
         pads = node.arg(1, "pad")
         for i in range(len(pads) // 2):  # pairs, from the last dimension on
             before[rank - 1 - i], after[rank - 1 - i] = pads[2 * i], pads[2 * i + 1]
-        op = ir.Pad(before=before, after=after, value=float(self._value(node)))
-        builder.emit(op, [builder.value(node.node(0))], node.fx)
+        source, sizes = builder.value(node.node(0)), node.sizes(0)
+        for dim in range(rank):
+            low, high = min(before[dim], 0), min(after[dim], 0)
+            if low or high:
+                sizes[dim] = sizes[dim] + low + high
+                op = ir.Slice(dim=dim, start=builder.dim(-low))
+                source = builder.temp(op, [source], sizes, node.out_dtype())
+        op = ir.Pad(
+            before=[max(pad, 0) for pad in before],
+            after=[max(pad, 0) for pad in after],
+            value=float(self._value(node)),
+        )
+        builder.emit(op, [source], node.fx)
 
     @staticmethod
     def _value(node: NodeView) -> float | bool:

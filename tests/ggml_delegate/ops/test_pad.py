@@ -59,13 +59,12 @@ def test_integers_and_bools() -> None:
     check_op(lambda x: functional.pad(x, (1, 1), value=1), [x > 2])
 
 
-def test_negative_padding_is_refused() -> None:
-    check_op(
-        lambda x: functional.pad(torch.relu(x), (-1, 2)),
-        [_input(3, 4)],
-        delegated=False,
-        reason="negative padding",
-    )
+def test_negative_padding_cuts_off() -> None:
+    def function(x: Tensor) -> list[Tensor]:
+        cases = [(-1, 2), (0, -2), (-1, -1, 2, -1), (1, 1, -1, 0)]
+        return [functional.pad(torch.relu(x), pads, value=0.5) + 1 for pads in cases]
+
+    check_op(function, [_input(3, 4, 5)])
 
 
 def test_dynamic_sizes() -> None:
