@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 import torch
 from executorch.backends.xnnpack.partition.config.xnnpack_config import XNNPartitionerConfig
@@ -39,17 +39,19 @@ class XnnpackDelegate:
         fixed, mutated = constant_nodes(ep), mutated_buffers(ep)
         candidates, rejections = [], []
         taken: set[Node] = set()
-        for group in self._partitioner.get_matched_nodes_from_configs(ep):
+        groups = self._partitioner.get_matched_nodes_from_configs(ep)
+        # A constant with several users is listed in the first one's group only.
+        packed = {node for group in groups for node in group if node in fixed}
+        for group in groups:
             nodes = tuple(node for node in group if node.op == "call_function")
-            constants = tuple(node for node in group if node in fixed)
-            changing = [node.name for node in constants if node in mutated]
-            if changing:
-                # XNNPACK packs what it believes to be weights once, when the program is loaded.
-                reason = f"needs a fixed weight, but the model changes the buffer {changing[0]}"
-                rejections += [Rejection(node, reason) for node in nodes]
-            else:
-                candidates.append(Candidate(nodes, constants, divisible=_is_divisible(nodes)))
+            sources = (source for node in nodes for source in node.all_input_nodes)
+            constants = tuple(dict.fromkeys(source for source in sources if source in packed))
             taken.update(nodes)
+            reason = _unfit_weight(nodes, constants, mutated)
+            if reason is None:
+                candidates.append(Candidate(nodes, constants, divisible=_is_divisible(nodes)))
+            else:
+                rejections += [Rejection(node, reason) for node in nodes]
         rejections += [
             Rejection(node, self._reason(node, ep))
             for node in compute_nodes(ep)
@@ -94,6 +96,24 @@ def _why_loggers(config: XNNPartitionerConfig) -> Iterator[WhyNoPartition]:
         if isinstance(why, WhyNoPartition) and id(why) not in seen:
             seen.add(id(why))
             yield why
+
+
+def _unfit_weight(
+    nodes: Sequence[Node], constants: Iterable[Node], mutated: Container[Node]
+) -> str | None:
+    """Say why XNNPACK would get a group wrong because of its weights, which its configs miss."""
+    for constant in constants:
+        if constant in mutated:
+            # Weights are packed once, when the program is loaded.
+            return f"needs a fixed weight, but the model changes the buffer {constant.name}"
+        if len(constant.users) > 1 and any(_is_convolution_1d(node) for node in nodes):
+            # XNNPACK's passes add a dimension to the weight itself, once for every user.
+            return f"a 1d convolution whose weight {constant.name} has other users"
+    return None
+
+
+def _is_convolution_1d(node: Node) -> bool:
+    return op_name(node) == "aten.convolution.default" and node.meta["val"].dim() == 3
 
 
 def _explain(reason: str, node: Node) -> str:

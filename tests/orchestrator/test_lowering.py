@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -224,3 +224,62 @@ def test_a_mapping_that_is_no_dict(model: nn.Module) -> None:
 
     program = lower(Methods(), backends=["xnnpack"])  # type: ignore[arg-type]
     torch.testing.assert_close(program(X), model(X))
+
+
+class Function(nn.Module):
+    """A function of a module with one weight, and the tensors it is called with."""
+
+    def __init__(self, function: Callable[..., object], *inputs: object) -> None:
+        super().__init__()
+        self.function, self.inputs = function, inputs
+        self.weight = nn.Parameter(torch.linspace(0.1, 1.0, 36).reshape(6, 6))
+
+    def forward(self, *inputs: object) -> object:
+        return self.function(self.weight, *inputs)
+
+
+Y = torch.linspace(-1.0, 1.0, 24).reshape(4, 6)
+UNUSUAL = {
+    "an input is the output": Function(lambda w, y: y, Y),
+    "an input is also an output": Function(lambda w, y: (y, y.exp()), Y),
+    "one result is two outputs": Function(lambda w, y: [y.exp()] * 2, Y),
+    "a weight is an output": Function(lambda w, y: (w, y.exp()), Y),
+    "no inputs": Function(lambda w: w.exp()),
+    "an unused input": Function(lambda w, x, y: y.exp(), Y, 2 * Y),
+    "a number as input": Function(lambda w, y, n: y * n, Y, 3),
+    "None as input": Function(lambda w, y, n: y.exp() if n is None else y, Y, None),
+    "only views": Function(lambda w, y: y.view(24).unsqueeze(0), Y),
+    "only weights": Function(lambda w, y: y @ (w.exp() * 2.0), Y),
+    "a weight in a list": Function(lambda w, y: torch.cat([(y @ w).exp(), w]) + w.cumsum(0)[0], Y),
+    "no elements": Function(lambda w, y: y.exp() @ w, Y[:0]),
+    "no dimensions": Function(lambda w, y: y.exp() + 1.0, torch.tensor(2.0)),
+    "integers": Function(lambda w, y: y.argmax(1), Y),
+    "float16": Function(lambda w, y: (y @ w.half()).relu(), Y.half()),
+}
+
+
+@pytest.mark.parametrize("backends", [["ggml", "xnnpack"], ["xnnpack"]], ids="-".join)
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_programs_equal_eager(name: str, backends: list[str]) -> None:
+    module = UNUSUAL[name].eval()
+    program = lower(module, module.inputs, backends=backends)
+    with torch.no_grad():
+        expected = module(*module.inputs)
+    torch.testing.assert_close(program(*module.inputs), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_1d_convolution_with_a_shared_weight_is_not_for_xnnpack() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(3, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(self.conv(x).sigmoid())
+
+    model, x = Shared().eval(), X[:, :, 0]
+    program = lower(model, (x,), backends=["xnnpack"])
+    assert program.report.methods[0].kernels["aten.convolution.default"] == 2
+    assert_close_to_eager(
+        program, model, (x,), other_inputs=(torch.cos(7 * x),), tolerance=TOLERANCE
+    )

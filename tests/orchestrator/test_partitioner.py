@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.export import export
+from torch.export import ExportedProgram, export
 
 from ggml_delegate.native import NativeProgram
 from orchestrator import OrchestratorPartitioner, lower
+from orchestrator.backends import Support
 from orchestrator.partitioner import UndecomposedOpError
 from tests.harness.compare import assert_close_to_eager
 from tests.orchestrator.fakes import OpsBackend, plain_flow
@@ -144,6 +145,13 @@ def test_no_partition_only_carries_a_view() -> None:
 
 
 class TestSharedWeights:
+    class FirstConvolution(OpsBackend):
+        """Takes the first convolution and leaves the others."""
+
+        def propose(self, ep: ExportedProgram) -> Support:
+            offer = super().propose(ep)
+            return Support(offer.candidates[:1], offer.rejections)
+
     class Tied(nn.Module):
         """One weight in a partition of each backend, and on ExecuTorch's kernels."""
 
@@ -162,6 +170,21 @@ class TestSharedWeights:
         program = lower(model, ONE, backends=[*backends])
         other = (torch.cos(3 * ONE[0]),)
         assert_close_to_eager(program, model, ONE, other_inputs=other, tolerance=TOLERANCE)
+
+    def test_xnnpack_gets_a_weight_whose_first_user_is_elsewhere(self) -> None:
+        class Twice(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(2, 2, 1)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.conv(self.conv(x).exp())
+
+        model, x = Twice().eval(), (torch.linspace(-1.0, 1.0, 32).reshape(1, 2, 4, 4),)
+        first = self.FirstConvolution("p", ["convolution"])
+        program = lower(model, x, backends=[first, "xnnpack"])
+        assert [part.backend for part in program.report.methods[0].partitions] == ["p", "xnnpack"]
+        torch.testing.assert_close(program(*x), model(*x))
 
     def test_a_weight_on_two_backends_is_inside_both(self) -> None:
         class Twice(nn.Module):
