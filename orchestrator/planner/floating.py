@@ -32,11 +32,6 @@ class NearOrder:
     early: frozenset[int]
     late: frozenset[int]
 
-    @property
-    def floating(self) -> frozenset[int]:
-        """All atoms that could run at almost any time."""
-        return self.early | self.late
-
 
 def near_order(
     order: Sequence[int], preds: Sequence[Sequence[int]], succs: Sequence[Sequence[int]]

@@ -85,6 +85,7 @@ class Problem:
         self.call_bits = max(1, count.bit_length())
         self.unit = 1 << self.call_bits
         options = graph.options if allowed is None else allowed
+        self.skipped_unknown: list[tuple[str, str]] = []
         self.options = [self._known(index, options[index]) for index in self.atoms]
         self.ways = [tuple(self._way(option) for option in row) for row in self.options]
         place = {index: number for number, index in enumerate(self.atoms)}
@@ -128,6 +129,10 @@ class Problem:
                 f"the cost of atom {atom!r} is unknown on every backend that can run it: {names}. "
                 "Measure it or give it a modelled cost."
             )
+        for option in options:
+            if option.price is None:
+                name = self.graph.backends[option.backend].name
+                self.skipped_unknown.append((atom, name))
         return known
 
     def _way(self, option: Option) -> Way:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 from .bounds import lower_bound
@@ -12,9 +12,7 @@ from .constraints import Constraints, LimitLedger, allowed_options, duplicated_b
 from .cost_graph import CostGraph, Option
 from .errors import ConstraintError
 from .exact import Found, find_plan
-from .floating import near_order
 from .greedy import greedy
-from .legality import split_into_segments
 from .plan import Plan
 from .pricing import price_plan
 from .problem import Problem
@@ -27,9 +25,7 @@ _ROOM = 40_000
 _ROOM_OF_LARGE = 12_000
 _LARGE = 400
 _WIDTH = 16
-# Where the restricted search leaves a gap, graphs of up to so many atoms are searched without it.
-_MOST_ATOMS_UNRESTRICTED = 64
-# Prices per delegate call that are tried to break ties, as parts of the largest that may matter.
+# Steps in which a price per delegate call is tried, as parts of the largest one that may matter.
 _CALL_PRICES = (1.0, 0.3)
 _BISECTIONS = 8
 # Minimum cuts of larger graphs take seconds.
@@ -58,38 +54,20 @@ def solve(
     """
     if method not in ("auto", "exact", "beam", "greedy"):
         raise ValueError(f"unknown method {method!r}; known: 'auto', 'exact', 'beam', 'greedy'.")
-    return Solver(graph, constraints, method=method, room=room).solve()
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What a search came to. plan: None if no plan within the limits was found.
-
-    complete: whether nothing was dropped for want of room. bound_ns: of what was looked for.
-    """
-
-    plan: Plan | None
-    complete: bool
-    bound_ns: float | None
+    return Solver(graph, constraints or Constraints(), method, room).solve()
 
 
 class Solver:
     """Solves one graph under constraints, perhaps several times with other prices of calls."""
 
     def __init__(
-        self,
-        graph: CostGraph,
-        constraints: Constraints | None = None,
-        *,
-        method: Method = "auto",
-        room: int | None = None,
+        self, graph: CostGraph, constraints: Constraints, method: Method, room: int | None
     ) -> None:
         self.graph = graph
-        self.constraints = constraints or Constraints()
-        self.allowed = allowed_options(graph, self.constraints)
+        self.constraints = constraints
+        self.allowed = allowed_options(graph, constraints)
         self._method = method
-        self._near = near_order(graph.order, graph.preds, graph.succs)
-        if method == "exact":
+        if method in ("exact", "greedy"):
             self._room = None
         elif method == "beam":
             self._room = 0
@@ -100,13 +78,18 @@ class Solver:
     def solve(self) -> Plan:
         """The plan, with its bound and notes."""
         if self._method == "greedy":
-            return self._greedy_only()
-        answer = self._search()
-        assert answer.plan is not None  # without limits there always is one
-        if self._within_limits(answer.plan):
-            plan = self._finished(answer)
-            return self._fewest_calls(plan) if answer.complete else plan
-        return self._solve_limited(answer)
+            plan = self.greedy()
+            self._check_limits(plan)
+            return self._bounded(plan) if plan.cost.is_complete else plan
+        problem = Problem(self.graph, self.allowed)
+        found = self._find(problem)
+        plan = self.plan(found)
+        if not self.within_limits(plan):
+            return self._limited(plan)
+        plan = plan.noting(*_unknown_notes(problem))
+        if found.dropped:
+            return self._bounded(min((plan, *self._baselines()), key=_by_cost))
+        return self._fewest_calls(_proved(plan))
 
     def greedy(self, order: Sequence[str] | None = None) -> Plan:
         """The baseline under the constraints' pins and excludes."""
@@ -117,159 +100,8 @@ class Solver:
         }
         return greedy(self.graph, order, allowed=allowed)
 
-    def best_if_calls_cost(self, extra_ns: float) -> Plan | None:
-        """The best plan if every call cost more, at its true cost; None if it breaks the limits."""
-        plan = self._search(extra_ns).plan
-        return plan if plan is not None and self._within_limits(plan) else None
-
-    def _search(self, extra_ns: float = 0.0, *, limited: bool = False) -> _Answer:
-        """Find the best plan, if possible without a gap to the bound."""
-        near = self._near if self._near.floating and self._method != "exact" else None
-        problem = Problem(self.graph, self.allowed, extra_call_ns=extra_ns, near=near)
-        found = self._find(problem, limited)
-        plan = self._plan(found)
-        if near is None or plan is None or found.dropped:
-            bound = None if found.dropped or plan is None else plan.total_ns
-            return _Answer(plan, not found.dropped, bound)
-        if extra_ns or limited:
-            return _Answer(plan, complete=True, bound_ns=None)
-        relaxed = self._find(Problem(self.graph, self.allowed, near=near, relaxed=True), False)
-        bound = None if relaxed.dropped else min(plan.total_ns, relaxed.cost_ns)
-        unproved = bound is None or bound < plan.total_ns
-        if unproved and len(self.graph.atoms) <= _MOST_ATOMS_UNRESTRICTED:
-            free = self._find(Problem(self.graph, self.allowed), False)
-            if not free.dropped:
-                plan = self._plan(free)
-                return _Answer(plan, complete=True, bound_ns=plan.total_ns if plan else None)
-        return _Answer(plan, complete=True, bound_ns=bound)
-
-    def _find(self, problem: Problem, limited: bool) -> Found:
-        if limited:
-            problem.ledger = LimitLedger(self.graph, self.constraints, problem.atoms)
-        return find_plan(problem, self._room, _WIDTH)
-
-    def _plan(self, found: Found) -> Plan | None:
-        """Price what a search has found, and perhaps cut it in another way."""
-        if found.segments is None:
-            return None
-        solver = "beam" if found.dropped else "exact"
-        plan = price_plan(self.graph, found.segments, solver=solver, flows=found.flows)
-        if self._near.floating or found.dropped:
-            other = split_into_segments(self.graph, plan.assignment)
-            cut = price_plan(self.graph, other, solver=solver, flows=found.flows)
-            plan = min(plan, cut, key=_by_cost)
-        return plan
-
-    def _finished(self, answer: _Answer) -> Plan:
-        """The plan with a bound, and with notes on what was left out."""
-        plan = answer.plan
-        assert plan is not None
-        if not answer.complete:
-            plan = min((plan, *self._baselines()), key=_by_cost)
-        bound = answer.bound_ns
-        if bound is None:
-            use_cut = len(self.graph.atoms) <= _MOST_ATOMS_TO_CUT
-            bound = lower_bound(self.graph, self.allowed, use_cut=use_cut)
-        plan = replace(plan, lower_bound_ns=min(bound, plan.total_ns))
-        plan = plan.noting(*_unknown_notes(self.graph, self.allowed))
-        if not answer.complete:
-            return plan.noting(
-                f"The graph was too large to look at every plan ({len(self.graph.atoms)} atoms); "
-                f"the best one can cost at most {plan.gap or 0.0:.2%} less."
-            )
-        if bound < plan.total_ns:
-            return replace(plan, solver="restricted").noting(
-                f"{len(self._near.floating)} atoms could run at almost any time, but were only "
-                f"tried next to their users or makers; the best plan can cost at most "
-                f"{plan.gap or 0.0:.2%} less."
-            )
-        return plan
-
-    def _greedy_only(self) -> Plan:
-        plan = self.greedy()
-        if not self._within_limits(plan):
-            raise ConstraintError(
-                f"the greedy plan has {self._amounts(plan)}, which is more than "
-                f"{self._limits_text()}; use another method."
-            )
-        if not plan.cost.is_complete:
-            return plan
-        use_cut = len(self.graph.atoms) <= _MOST_ATOMS_TO_CUT
-        bound = lower_bound(self.graph, self.allowed, use_cut=use_cut)
-        return replace(plan, lower_bound_ns=min(bound, plan.total_ns))
-
-    def _baselines(self) -> list[Plan]:
-        """Greedy plans within the limits, each delegate once as the first."""
-        names = [backend.name for backend in self.graph.backends]
-        delegates = [backend.name for backend in self.graph.backends if backend.is_delegate]
-        plans = []
-        for first in delegates or names[:1]:
-            plan = self.greedy([first, *[name for name in names if name != first]])
-            if plan.cost.is_complete and self._within_limits(plan):
-                plans.append(plan)
-        return plans
-
-    def _fewest_calls(self, best: Plan) -> Plan:
-        """Of the plans that cannot be told from the best one, one with the fewest partitions."""
-        reach = math.sqrt(2) * best.cost.spread_ns
-        if reach == 0 or len(best.partitions) < 2:
-            return best
-        chosen = best
-        for part in _CALL_PRICES:
-            plan = self.best_if_calls_cost(part * reach)
-            if plan is not None and len(plan.partitions) < len(chosen.partitions):
-                chosen = plan if _is_tie(self.graph, best, plan) else chosen
-        if chosen is best:
-            return best
-        return replace(
-            chosen, solver=best.solver, lower_bound_ns=best.lower_bound_ns, notes=best.notes
-        ).noting(
-            f"{len(chosen.partitions)} partitions instead of {len(best.partitions)}: the difference "
-            f"of {chosen.total_ns - best.total_ns:.0f} ns is within the spread of the costs."
-        )
-
-    def _solve_limited(self, free: _Answer) -> Plan:
-        """The best plan within the limits, which the best plan without them exceeds."""
-        answer = self._search(limited=True)
-        if answer.complete and not self._near.floating:
-            if answer.plan is None:
-                assert free.plan is not None
-                raise ConstraintError(
-                    f"no plan respects {self._limits_text()}; the best one without has "
-                    f"{self._amounts(free.plan)}."
-                )
-            return self._finished(answer)
-        plans = [plan for plan in (answer.plan, *self._baselines()) if plan is not None]
-        plans += self._by_call_prices()
-        if not plans:
-            raise ConstraintError(
-                f"no plan that respects {self._limits_text()} was found; there may be one, but not "
-                "every plan was looked at. Loosen the limits."
-            )
-        best = min(plans, key=_by_cost)
-        return self._finished(_Answer(best, complete=False, bound_ns=free.bound_ns))
-
-    def _by_call_prices(self) -> list[Plan]:
-        """Plans within the limit on partitions, from raising the price of a call until they are."""
-        if self.constraints.max_partitions is None:
-            return []
-        dearest = (
-            max((option.price.ns for option in options if option.price), default=0.0)
-            for options in self.allowed
-        )
-        plans = []
-        low, high = 1.0, 2.0 + sum(dearest)
-        for _ in range(_BISECTIONS):
-            middle = math.sqrt(low * high)
-            plan = self.best_if_calls_cost(middle)
-            if plan is None:
-                low = middle
-            else:
-                plans.append(plan)
-                high = middle
-        return plans
-
-    def _within_limits(self, plan: Plan) -> bool:
+    def within_limits(self, plan: Plan) -> bool:
+        """Whether a plan respects the limits on the whole."""
         limits = self.constraints
         if limits.max_partitions is not None and len(plan.partitions) > limits.max_partitions:
             return False
@@ -278,9 +110,69 @@ class Solver:
         copied = duplicated_bytes(self.graph, plan.assignment)
         return copied <= limits.max_duplicated_bytes
 
-    def _amounts(self, plan: Plan) -> str:
-        copied = duplicated_bytes(self.graph, plan.assignment)
-        return f"{len(plan.partitions)} partitions and {copied} bytes of copied constants"
+    def plan(self, found: Found) -> Plan:
+        """Price what a search has found."""
+        assert found.segments is not None
+        solver = "beam" if found.dropped else "exact"
+        return price_plan(self.graph, found.segments, solver=solver, flows=found.flows)
+
+    def with_call_price(self, extra_ns: float) -> Plan:
+        """The best plan if every call cost more, at its true cost."""
+        found = self._find(Problem(self.graph, self.allowed, extra_call_ns=extra_ns))
+        return self.plan(found)
+
+    def _find(self, problem: Problem) -> Found:
+        return find_plan(problem, self._room, _WIDTH)
+
+    def _baselines(self) -> list[Plan]:
+        """Greedy plans, each delegate once as the first."""
+        names = [backend.name for backend in self.graph.backends]
+        delegates = [backend.name for backend in self.graph.backends if backend.is_delegate]
+        plans = []
+        for first in delegates or names[:1]:
+            plan = self.greedy([first, *[name for name in names if name != first]])
+            if plan.cost.is_complete and self.within_limits(plan):
+                plans.append(plan)
+        return plans
+
+    def _bounded(self, plan: Plan) -> Plan:
+        """The plan with a lower bound, and a note if it may not be the best one."""
+        use_cut = len(self.graph.atoms) <= _MOST_ATOMS_TO_CUT
+        bound = min(plan.total_ns, lower_bound(self.graph, self.allowed, use_cut=use_cut))
+        plan = replace(plan, lower_bound_ns=bound)
+        if self._method == "greedy":
+            return plan
+        return plan.noting(
+            f"The graph was too large to look at every plan ({len(self.graph.atoms)} atoms); this "
+            f"one costs at most {plan.gap or 0.0:.2%} more than the best."
+        )
+
+    def _fewest_calls(self, best: Plan) -> Plan:
+        """Of the plans that cannot be told from the best one, one with the fewest partitions."""
+        reach = math.sqrt(2) * best.cost.spread_ns
+        if reach == 0 or len(best.partitions) < 2:
+            return best
+        chosen = best
+        for part in _CALL_PRICES:
+            plan = self.with_call_price(part * reach)
+            fewer = len(plan.partitions) < len(chosen.partitions)
+            if fewer and self.within_limits(plan) and _is_tie(self.graph, best, plan):
+                chosen = plan
+        if chosen is best:
+            return best
+        tie = chosen.total_ns - best.total_ns
+        return replace(chosen, lower_bound_ns=best.lower_bound_ns, notes=best.notes).noting(
+            f"{len(chosen.partitions)} partitions instead of {len(best.partitions)}: the "
+            f"difference of {tie:.0f} ns is within the spread of the costs."
+        )
+
+    def _check_limits(self, plan: Plan) -> None:
+        if not self.within_limits(plan):
+            raise ConstraintError(
+                f"the greedy plan has {len(plan.partitions)} partitions and copies "
+                f"{duplicated_bytes(self.graph, plan.assignment)} bytes, more than "
+                f"{self._limits_text()}; use another method."
+            )
 
     def _limits_text(self) -> str:
         limits = self.constraints
@@ -291,24 +183,67 @@ class Solver:
             parts.append(f"max_duplicated_bytes={limits.max_duplicated_bytes}")
         return " and ".join(parts)
 
+    def _limited(self, free: Plan) -> Plan:
+        """The best plan within the limits, which the best plan without them exceeds."""
+        problem = Problem(self.graph, self.allowed)
+        problem.ledger = LimitLedger(self.graph, self.constraints, problem.atoms)
+        found = self._find(problem)
+        if found.segments is not None and not found.dropped:
+            return _proved(self.plan(found).noting(*_unknown_notes(problem)))
+        if found.segments is None and not found.dropped:
+            raise ConstraintError(
+                f"no plan respects {self._limits_text()}; the best one without has "
+                f"{len(free.partitions)} partitions and copies "
+                f"{duplicated_bytes(self.graph, free.assignment)} bytes."
+            )
+        plans = [*self._baselines(), *self._by_call_prices()]
+        if found.segments is not None:
+            plans.append(self.plan(found))
+        if not plans:
+            raise ConstraintError(
+                f"no plan that respects {self._limits_text()} was found; there may be one, but the "
+                "graph is too large to look at every plan. Loosen the limits."
+            )
+        return self._bounded(min(plans, key=_by_cost).noting(*_unknown_notes(problem)))
+
+    def _by_call_prices(self) -> list[Plan]:
+        """Plans within the limit on partitions, from raising the price of a call until they are."""
+        if self.constraints.max_partitions is None:
+            return []
+        plans = []
+        low, high = (
+            0.0,
+            sum(
+                max((option.price.ns for option in options if option.price), default=0.0)
+                for options in self.allowed
+            ),
+        )
+        for _ in range(_BISECTIONS):
+            middle = math.sqrt(max(low, 1.0) * high) if high > 1.0 else high / 2
+            plan = self.with_call_price(middle)
+            if self.within_limits(plan):
+                plans.append(plan)
+                high = middle
+            else:
+                low = middle
+        return plans
+
 
 def _by_cost(plan: Plan) -> tuple[float, int]:
     return (plan.total_ns, len(plan.partitions))
 
 
-def _unknown_notes(graph: CostGraph, allowed: Sequence[Sequence[Option]]) -> list[str]:
-    skipped = [
-        (atom.id, graph.backends[option.backend].name)
-        for atom, options in zip(graph.atoms, allowed, strict=True)
-        for option in options
-        if option.price is None
-    ]
-    if not skipped:
+def _proved(plan: Plan) -> Plan:
+    return replace(plan, lower_bound_ns=plan.total_ns)
+
+
+def _unknown_notes(problem: Problem) -> list[str]:
+    if not problem.skipped_unknown:
         return []
-    atom, backend = skipped[0]
+    atom, backend = problem.skipped_unknown[0]
     return [
-        f"{len(skipped)} choices were left out because their cost is unknown, the first being atom "
-        f"{atom!r} on {backend!r}."
+        f"{len(problem.skipped_unknown)} choices were left out because their cost is unknown, the "
+        f"first being atom {atom!r} on {backend!r}."
     ]
 
 
