@@ -183,6 +183,7 @@ class Builder:
         fresh = number not in taken and not self._is_leaf(number)
         if not fresh:
             number = self.temp(ir.Copy(), [number], list(value.shape), value.dtype)
+            self._nodes[-1].name = f"{node.name}:copy"  # its name is taken in profiles
         taken.add(number)
         order = list(value.dim_order())
         self._tensors[number].dimOrder = [] if order == sorted(order) else order
@@ -232,7 +233,7 @@ class Builder:
 
     def _add_node(self, op: Any, inputs: Sequence[int | None], output: int) -> None:
         assert self._current is not None
-        handle = self._current.meta.get("debug_handle", 0)
+        handle = self._current.meta.get("debug_handle")
         self._nodes.append(
             ir.make(
                 "Node",
@@ -241,7 +242,7 @@ class Builder:
                 inputs=[-1 if number is None else number for number in inputs],
                 outputs=[output],
                 name=self._current.name,
-                debugHandle=handle if isinstance(handle, int) else 0,
+                debugHandles=[handle] if isinstance(handle, int) else [],
             )
         )
 

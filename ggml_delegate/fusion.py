@@ -47,4 +47,5 @@ def fuse_activations(nodes: Sequence[Any], outputs: Sequence[int]) -> list[Any]:
             continue
         producer.op.activation = ir.Activation(min=limits[0], max=limits[1])
         producer.outputs = list(node.outputs)
+        producer.debugHandles = [*(producer.debugHandles or ()), *(node.debugHandles or ())]
     return remaining

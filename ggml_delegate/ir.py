@@ -12,7 +12,7 @@ import flatbuffers
 from _ggml_delegate import ir_generated as generated
 
 # Must equal kIrVersion in runtime/ggml/program.h.
-IR_VERSION = 1
+IR_VERSION = 2
 FILE_IDENTIFIER = b"GGIR"
 
 DType = generated.DType

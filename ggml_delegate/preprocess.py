@@ -47,6 +47,12 @@ class GgmlBackend(BackendDetails):  # type: ignore[misc]
         )
 
 
-def _debug_handles(program: Any) -> dict[int, tuple[int]]:
-    """IR node number -> debug handle of the node it came from, as ETDump's Inspector reads it."""
-    return {i: (node.debugHandle,) for i, node in enumerate(program.nodes)}
+def _debug_handles(program: Any) -> dict[str, tuple[int, ...]]:
+    """Name of an event in a profile -> debug handles of the nodes that it is about.
+
+    This is how ExecuTorch's Inspector finds the source of what the runtime's tracer logged.
+    """
+    handles: dict[str, dict[int, None]] = {}
+    for node in program.nodes:
+        handles.setdefault(node.name, {}).update(dict.fromkeys(node.debugHandles))
+    return {name: tuple(found) for name, found in handles.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -42,6 +43,7 @@ def lower(
     dynamic_shapes: Any = None,
     constant_methods: Mapping[str, Any] | None = None,
     backend_config: ExecutorchBackendConfig | None = None,
+    etrecord: str | os.PathLike[str] | None = None,
 ) -> LoweredProgram:
     """Lower a model for several backends.
 
@@ -53,6 +55,8 @@ def lower(
     example_kwargs, dynamic_shapes: as in `torch.export.export`.
     constant_methods: values that the program offers under a method name.
     backend_config: how ExecuTorch plans memory and serializes; its defaults if left out.
+    etrecord: a file to write ExecuTorch's ETRecord to, from which its Inspector tells which lines
+        of the model the events of a profile are about.
 
     Raises:
         BackendError: an unknown backend, or one that cannot be used here.
@@ -68,7 +72,9 @@ def lower(
         # Raised inside torch when executorch copies a program.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         warnings.filterwarnings("ignore", message="Mutation on a buffer")  # seen to below
-        edge, partitioners = _to_edge(programs, resolved, constant_methods)
+        edge, partitioners = _to_edge(
+            programs, resolved, constant_methods, generate_etrecord=etrecord is not None
+        )
         results = {name: partitioner.results[-1] for name, partitioner in partitioners.items()}
         report = Report(
             backends=tuple(backend.name for backend in resolved),
@@ -78,10 +84,12 @@ def lower(
         for name in programs:
             _keep_initial_state(edge.exported_program(name))
         embed_report(edge, report)
-        buffer = edge.to_executorch(backend_config).buffer
+        manager = edge.to_executorch(backend_config)
+        if etrecord is not None:
+            manager.get_etrecord().save(etrecord)
     _warn_of_missing_kernels(report)
     return LoweredProgram(
-        buffer=buffer,
+        buffer=manager.buffer,
         report=report,
         plan={name: result.plan for name, result in results.items()},
         signatures={name: Signature.of(program) for name, program in programs.items()},
@@ -130,6 +138,7 @@ def _to_edge(
     programs: Mapping[str, ExportedProgram],
     backends: tuple[Backend, ...],
     constant_methods: Mapping[str, Any] | None,
+    generate_etrecord: bool,
 ) -> tuple[EdgeProgramManager, dict[str, OrchestratorPartitioner]]:
     """Partition and lower; ops that no backend takes after all are decomposed in another round."""
     decompose: set[torch._ops.OpOverload] = set()
@@ -143,6 +152,7 @@ def _to_edge(
                 partitioner={name: [partitioner] for name, partitioner in partitioners.items()},
                 compile_config=edge_compile_config(),
                 constant_methods=dict(constant_methods) if constant_methods else None,
+                generate_etrecord=generate_etrecord,
             )
         except UndecomposedOpError as error:
             if decompose.issuperset(error.ops):

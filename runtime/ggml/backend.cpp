@@ -49,9 +49,15 @@ class GgmlBackend final : public executorch::runtime::BackendInterface {
     return static_cast<DelegateHandle*>(executor.release());
   }
 
-  Error execute(BackendExecutionContext& /*context*/, DelegateHandle* handle,
+  Error execute(BackendExecutionContext& context, DelegateHandle* handle,
                 Span<EValue*> args) const override {
-    return static_cast<Executor*>(handle)->execute(args);
+    using executorch::runtime::EventTracerProfilingLevel;
+    executorch::runtime::EventTracer* tracer = context.event_tracer();
+    if (tracer != nullptr &&
+        tracer->event_tracer_profiling_level() != EventTracerProfilingLevel::kProfileAllEvents) {
+      tracer = nullptr;
+    }
+    return static_cast<Executor*>(handle)->execute(args, tracer);
   }
 
   void destroy(DelegateHandle* handle) const override {

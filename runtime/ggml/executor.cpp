@@ -40,6 +40,11 @@ Error check_tensor(const Tensor& tensor, const Sizes& sizes, const Order& order,
   return Error::Ok;
 }
 
+bool any_copied(const std::vector<Port>& ports) {
+  return std::any_of(ports.begin(), ports.end(),
+                     [](const Port& port) { return port.tensor != nullptr && !port.bound; });
+}
+
 }  // namespace
 
 Executor::Executor(Program program, int threads, ThreadpoolPtr pool)
@@ -178,7 +183,7 @@ void Executor::copy_outputs(ShapedGraph& graph, Span<EValue*> args) {
   }
 }
 
-Error Executor::execute(Span<EValue*> args) {
+Error Executor::execute(Span<EValue*> args, executorch::runtime::EventTracer* tracer) {
   GGD_CHECK_OR(InvalidArgument, args.size() == program_.input_count() + program_.output_count(),
                "%zu arguments, expected %zu inputs and %zu outputs", args.size(),
                program_.input_count(), program_.output_count());
@@ -186,9 +191,13 @@ Error Executor::execute(Span<EValue*> args) {
   const Result<ShapedGraph*> found = graph_for_symbols();
   if (!found.ok()) return found.error();
   ShapedGraph& graph = *found.get();
-  GGD_TRY(set_inputs(graph, args));
+  {
+    const TracedScope scope(any_copied(graph.inputs()) ? tracer : nullptr, kInputsEvent);
+    GGD_TRY(set_inputs(graph, args));
+  }
   GGD_TRY(set_outputs(graph, args));
-  GGD_TRY(graph.compute(threads_, own_pool_.get()));
+  GGD_TRY(graph.compute(threads_, own_pool_.get(), tracer));
+  const TracedScope scope(any_copied(graph.outputs()) ? tracer : nullptr, kOutputsEvent);
   copy_outputs(graph, args);
   return Error::Ok;
 }

@@ -21,8 +21,10 @@ class Executor {
                                                   const executorch::runtime::NamedDataMap* data,
                                                   int threads);
 
-  // args: the inputs, then the outputs. Allocates nothing for sizes it has seen lately.
-  Error execute(executorch::runtime::Span<executorch::runtime::EValue*> args);
+  // args: the inputs, then the outputs. Allocates nothing for sizes it has seen lately, unless
+  // there is a tracer, which is told what the nodes of the program cost.
+  Error execute(executorch::runtime::Span<executorch::runtime::EValue*> args,
+                executorch::runtime::EventTracer* tracer = nullptr);
 
  private:
   using EValue = executorch::runtime::EValue;

@@ -100,6 +100,7 @@ Error GraphBuilder::build() {
   const auto* nodes = program_->ir().nodes();
   for (uint32_t i = 0; nodes != nullptr && i < nodes->size(); ++i) {
     GGD_TRY(lower_node(*nodes->Get(i)));
+    node_ends_.push_back(ggml_graph_n_nodes(graph_));
   }
   return Error::Ok;
 }

@@ -53,6 +53,8 @@ class GraphBuilder {
   Error build();
 
   ggml_cgraph* graph() { return graph_; }
+  // By node of the IR, how many of the graph's nodes there are once it is lowered.
+  const std::vector<int>& node_ends() const { return node_ends_; }
   std::unique_ptr<GraphMemory> take_memory() { return std::move(memory_); }
   const Value& value(size_t tensor) const { return values_[tensor]; }
   // Adds what the executor needs behind the nodes.
@@ -149,6 +151,7 @@ class GraphBuilder {
   std::unique_ptr<GraphMemory> memory_;
   ggml_cgraph* graph_ = nullptr;
   size_t max_tensors_ = 0;
+  std::vector<int> node_ends_;
   std::vector<Value> values_;
   const ir::Node* node_ = nullptr;
   Sizes out_sizes_;

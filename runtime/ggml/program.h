@@ -11,7 +11,7 @@
 
 namespace ggml_delegate {
 
-inline constexpr uint32_t kIrVersion = 1;
+inline constexpr uint32_t kIrVersion = 2;
 
 class Program {
  public:

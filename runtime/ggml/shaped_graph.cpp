@@ -42,11 +42,13 @@ Result<std::unique_ptr<ShapedGraph>> ShapedGraph::create(
     const std::vector<const void*>& constants) {
   auto shaped = std::make_unique<ShapedGraph>();
   shaped->symbols_ = symbols;
+  shaped->program_ = &program;
   GGD_ASSIGN(GraphBuilder builder, GraphBuilder::create(program, symbols, constants));
   GGD_TRY(builder.build());
   shaped->add_inputs(program, builder);
   GGD_TRY(shaped->add_outputs(program, builder));
   shaped->graph_ = builder.graph();
+  shaped->node_ends_ = builder.node_ends();
   shaped->memory_ = builder.take_memory();
   shaped->collect_views();
   GGD_TRY(shaped->allocate());
@@ -134,11 +136,25 @@ Error ShapedGraph::allocate() {
   return Error::Ok;
 }
 
-Error ShapedGraph::compute(int threads, ggml_threadpool* caller) {
+Error ShapedGraph::prepare_trace() {
+  std::vector<GraphPiece> pieces;
+  for (size_t i = 0; i < node_ends_.size(); ++i) {
+    const ir::Node& node = *program_->ir().nodes()->Get(static_cast<uint32_t>(i));
+    pieces.push_back(
+        {node.name() ? node.name()->str() : ir::EnumNameOp(node.op_type()), node_ends_[i]});
+  }
+  GGD_ASSIGN(traced_, TracedGraph::create(graph_, pieces));
+  return Error::Ok;
+}
+
+Error ShapedGraph::compute(int threads, ggml_threadpool* caller,
+                           executorch::runtime::EventTracer* tracer) {
   memory_->fault.store(Fault::None, std::memory_order_relaxed);
   memory_->threads = threads;
   plan_.threadpool = caller;
-  const ggml_status status = ggml_graph_compute(graph_, &plan_);
+  if (tracer != nullptr && traced_ == nullptr) GGD_TRY(prepare_trace());
+  const ggml_status status =
+      tracer == nullptr ? ggml_graph_compute(graph_, &plan_) : traced_->compute(&plan_, *tracer);
   GGD_CHECK_OR(Internal, status == GGML_STATUS_SUCCESS, "computing a graph failed with status %d",
                static_cast<int>(status));
   GGD_CHECK_OR(InvalidArgument, memory_->fault.load() != Fault::IndexOutOfRange,

@@ -9,6 +9,7 @@
 
 #include "graph.h"
 #include "threads.h"
+#include "traced_graph.h"
 
 namespace ggml_delegate {
 
@@ -42,14 +43,17 @@ class ShapedGraph {
   std::vector<Port>& inputs() { return inputs_; }
   std::vector<Port>& outputs() { return outputs_; }
   ggml_cgraph* graph() { return graph_; }
-  // Computes the outputs from the bound and staged inputs.
-  Error compute(int threads, ggml_threadpool* caller);
+  // Computes the outputs from the bound and staged inputs. A tracer, if any, is told of every node
+  // of the program, which costs time.
+  Error compute(int threads, ggml_threadpool* caller,
+                executorch::runtime::EventTracer* tracer = nullptr);
 
  private:
   Error add_outputs(const Program& program, GraphBuilder& builder);
   void add_inputs(const Program& program, const GraphBuilder& builder);
   void collect_views();
   Error allocate();
+  Error prepare_trace();
 
   std::vector<int64_t> symbols_;
   std::unique_ptr<GraphMemory> memory_;
@@ -59,6 +63,9 @@ class ShapedGraph {
   std::vector<Port> outputs_;
   ggml_cplan plan_{};
   std::vector<uint8_t> work_;
+  const Program* program_ = nullptr;
+  std::vector<int> node_ends_;           // see GraphBuilder
+  std::unique_ptr<TracedGraph> traced_;  // made when a tracer first asks
 };
 
 }  // namespace ggml_delegate
