@@ -37,10 +37,19 @@ inline IntVec first_lanes(int64_t count) {
   return lanes < static_cast<int32_t>(count) - IntVec{};
 }
 
-// The first `count` <= kLanes elements; the others are 0. For the ends of rows: these stay out of
-// line to leave the registers to the loops before them.
+// The first `count` <= kLanes elements; the others are 0. Without masks these ends of rows stay out
+// of line, to leave the registers to the loops before them.
+#if defined(__AVX512F__)
+inline __mmask16 mask_of(int64_t count) { return static_cast<__mmask16>((1U << count) - 1U); }
+inline Vec load_part(const float* from, int64_t count) {
+  return _mm512_maskz_loadu_ps(mask_of(count), from);
+}
+inline void store_part(float* to, Vec v, int64_t count) {
+  _mm512_mask_storeu_ps(to, mask_of(count), v);
+}
+#else
 [[gnu::noinline]] inline Vec load_part(const float* from, int64_t count) {
-#if defined(__AVX__) && !defined(__AVX512F__)
+#if defined(__AVX__)
   return _mm256_maskload_ps(from, reinterpret_cast<__m256i>(first_lanes(count)));
 #else
   Vec v{};
@@ -49,6 +58,7 @@ inline IntVec first_lanes(int64_t count) {
 #endif
 }
 
+// Masked stores are slow on some processors with AVX alone.
 [[gnu::noinline]] inline void store_part(float* to, Vec v, int64_t count) {
   if (count >= kLanes) return store(to, v);
   float lanes[kLanes];
@@ -61,6 +71,7 @@ inline IntVec first_lanes(int64_t count) {
     from += width;
   }
 }
+#endif
 
 inline Vec splat(float value) { return value - Vec{}; }
 

@@ -5,6 +5,7 @@ One program holds many cases, one output each: exporting takes far longer than r
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -114,6 +115,17 @@ REARRANGEMENTS: list[Function] = [
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_rearrangements(channels_last: bool) -> None:
     check_op(_each(REARRANGEMENTS), [_input(3, 4, 5, 7, channels_last=channels_last)])
+
+
+@pytest.mark.parametrize("sizes", [(2, 17, 3, 35), (1, 33, 20, 50), (3, 1, 16, 400)])
+def test_every_permutation_moves_every_element(sizes: tuple[int, ...]) -> None:
+    # Sizes around the kernel's square tiles; the larger ones are shared out to threads.
+    orders = list(itertools.permutations(range(4)))
+    check_op(
+        lambda x: tuple((-x).permute(order).contiguous() for order in orders),
+        (torch.randn(sizes, generator=torch.Generator().manual_seed(1)),),
+        rtol=0,
+    )
 
 
 def test_square_permutations_of_one_tensor_are_told_apart() -> None:

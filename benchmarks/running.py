@@ -1,0 +1,86 @@
+"""Functions that run something once and return its time in milliseconds, for interleave()."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ggml_delegate.native import NativeProgram
+
+Timed = Callable[[], float]
+
+
+def timed(run: Callable[[], Any]) -> Timed:
+    """Times a function."""
+
+    def once() -> float:
+        start = time.perf_counter_ns()
+        run()
+        return (time.perf_counter_ns() - start) / 1e6
+
+    return once
+
+
+def native(buffer: bytes, inputs: Sequence[Any], threads: int) -> Timed:
+    """Times a program's method "forward", without handing its inputs and outputs over."""
+    program = NativeProgram(buffer, num_threads=threads)
+    return lambda: program.time("forward", inputs, runs=1, warmup=0)[0] / 1e6
+
+
+def batched(run: Timed, at_least_ms: float) -> Timed:
+    """Times the mean of as many runs in a row as take `at_least_ms`: for what takes microseconds.
+
+    The mean is over the faster half, so that an interruption does not count.
+    """
+    run()
+    first = max(run(), 1e-4)
+    count = max(1, round(at_least_ms / first))
+
+    def once() -> float:
+        times = sorted(run() for _ in range(count))
+        return statistics.fmean(times[: (count + 1) // 2])
+
+    return once
+
+
+def settled(run: Timed) -> Timed:
+    """Waits before each run, and runs once for nothing: threads of what ran before may still spin,
+    and have used the caches.
+    """
+
+    def once() -> float:
+        time.sleep(0.01)
+        run()
+        return run()
+
+    return once
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """The geometric mean of positive numbers, at least one."""
+    return statistics.geometric_mean(values)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark takes."""
+    result = argparse.ArgumentParser(description=description.splitlines()[0])
+    result.add_argument("--quick", action="store_true", help="few rounds")
+    result.add_argument("--json", type=Path, help="write the rows to a file")
+    result.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
+    return result
+
+
+def conclude(options: argparse.Namespace, results: Mapping[str, Any], missed: Sequence[str]) -> int:
+    """Writes the JSON file, prints the targets missed, and returns the exit status."""
+    if options.json:
+        options.json.write_text(json.dumps({**results, "missed": list(missed)}, indent=1) + "\n")
+    for line in missed:
+        print(f"missed: {line}")
+    if options.check and not missed:
+        print("all targets met")
+    return 1 if options.check and missed else 0
