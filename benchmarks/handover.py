@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -147,6 +148,7 @@ def main() -> int:
     )
     print(f"{'chain':<24}{'threads':>7} {'':<5}{heads} {'per call':>9} {'per switch':>11}")
     rows = []
+    warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
     for name, (model, x) in chains().items():
         programs = {
             "ggml": lowered(model, x, ["ggml"], calls=1),
