@@ -40,6 +40,7 @@ demo: build
 	$(PY) examples/demo.py
 
 test: build
+	tools/system_packages.sh "$(PYTHON)" test
 	$(PY) -m pytest -q -n $(JOBS) tests
 
 lint: build

@@ -120,10 +120,11 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         """
         candidates = collect_candidates(exported_program, self.backends)
         names = [backend.name for backend in self.backends]
-        plan = self._solve(cost_graph(exported_program, candidates, names))
+        graph = cost_graph(exported_program, candidates, names)
+        plan = self._solve(graph)
         tags = self._tag(exported_program, candidates, plan.partitions)
         self._check_kept_ops(exported_program)
-        report = describe_method(exported_program, candidates, plan.partitions)
+        report = describe_method(exported_program, candidates, plan, graph)
         self.results.append(PartitionedMethod(plan, report))
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Installs the system packages that the build needs, if any is missing (Debian, Ubuntu).
-# Usage: system_packages.sh PYTHON
+# Installs the system packages that the build, or else the tests, need, if any is missing (Debian,
+# Ubuntu).
+# Usage: system_packages.sh PYTHON [build|test]
 set -euo pipefail
 python=$1
+purpose=${2:-build}
 
 check_version() {
   local version
@@ -22,6 +24,10 @@ need() { # need PACKAGE TEST...: PACKAGE is missing unless TEST succeeds
   shift
   "$@" >/dev/null 2>&1 || missing+=("$package")
 }
+if [[ $purpose == test ]]; then # the HTML report is opened in a browser
+  need chromium command -v chromium
+  need chromium-driver command -v chromedriver
+fi
 need g++ command -v g++
 need flatbuffers-compiler test -x "$(PATH=/usr/bin:/usr/local/bin command -v flatc || true)"
 need libflatbuffers-dev bash -c 'echo "#include <flatbuffers/flatbuffers.h>" | g++ -E -x c++ -'

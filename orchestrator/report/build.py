@@ -1,9 +1,9 @@
-"""Reading a report off a partitioned program."""
+"""Reading a report off a partitioned program and its plan."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,45 +11,114 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.backends.portable import missing_kernel
-from orchestrator.candidates import Candidates
+from orchestrator.candidates import Atom, Candidates
+from orchestrator.cost.analytic import estimate_ns
 from orchestrator.graph import compute_nodes, is_getitem, module_path, nbytes, op_name
-from orchestrator.planner import Segment
-from orchestrator.report.data import MethodReport, PartitionReport, RejectionReport, TensorReport
+from orchestrator.planner import CostGraph, Layout, Plan
+from orchestrator.report.advice import advise
+from orchestrator.report.data import (
+    AtomReport,
+    EdgeReport,
+    MethodReport,
+    RejectionReport,
+    SegmentReport,
+    TensorReport,
+)
+from orchestrator.report.pricing import atom_prices, conversions, describe_plan, with_cost
+from orchestrator.report.questions import Estimate, modules, rejected_groups
+from orchestrator.report.remedies import remedy
+from orchestrator.report.sources import covering_modules, source_line
+
+
+def _analytic_ns(nodes: Sequence[Node], backend: str) -> float:
+    return estimate_ns(nodes, backend, threads=1)
 
 
 def describe_method(
-    ep: ExportedProgram, candidates: Candidates, segments: Sequence[Segment], name: str = "forward"
+    ep: ExportedProgram,
+    candidates: Candidates,
+    plan: Plan,
+    graph: CostGraph,
+    *,
+    name: str = "forward",
+    estimate: Estimate = _analytic_ns,
 ) -> MethodReport:
-    """Describe a program that was split into segments, each tagged in its nodes' metadata."""
-    partitions = [
-        _partition(segment.backend, list(candidates.nodes(segment.atoms))) for segment in segments
-    ]
-    left = [
-        node
-        for node in compute_nodes(ep)
-        if "delegation_tag" not in node.meta and not is_getitem(node)
-    ]
+    """Describe a program whose nodes are tagged as a plan says.
+
+    graph: what the plan was made for; the plan's costs are None in the report where the graph has
+        no prices.
+    estimate: supposes what nodes would cost on a delegate that does not take them yet, in ns.
+    """
+    atoms = {atom.id: atom for atom in candidates.atoms}
+    rejections = tuple(
+        RejectionReport(
+            rejection.backend,
+            rejection.node.name,
+            op_name(rejection.node),
+            rejection.reason,
+            module_path(rejection.node),
+            remedy(rejection.reason),
+        )
+        for rejection in candidates.rejections
+    )
+    left = [node for node in compute_nodes(ep) if "delegation_tag" not in node.meta]
     return MethodReport(
         name=name,
-        partitions=tuple(partitions),
-        kernels=_count(left),
+        segments=tuple(_segments(candidates, plan, graph)),
         missing_kernels={
-            op_name(node): kernel for node in left if (kernel := missing_kernel(node)) is not None
+            op_name(node): kernel
+            for node in left
+            if not is_getitem(node) and (kernel := missing_kernel(node)) is not None
         },
-        rejections=tuple(
-            RejectionReport(
-                rejection.backend,
-                rejection.node.name,
-                op_name(rejection.node),
-                rejection.reason,
-                module_path(rejection.node),
+        rejections=rejections,
+        atoms=tuple(_atoms(atoms, plan, graph)),
+        edges=tuple(
+            EdgeReport(
+                tensor.id, tensor.producer or "", tensor.consumers, tensor.nbytes, tensor.is_output
             )
-            for rejection in candidates.rejections
+            for tensor in graph.tensors
+        ),
+        plan=replace(
+            describe_plan(plan, graph),
+            advice=advise(
+                graph, plan, rejected_groups(candidates, graph, estimate), modules(candidates)
+            ),
         ),
     )
 
 
-def _partition(backend: str, nodes: Sequence[Node]) -> PartitionReport:
+def rename(method: MethodReport, name: str) -> MethodReport:
+    """Return a report under the method's own name, which a partitioner does not know."""
+    return replace(method, name=name)
+
+
+def _segments(candidates: Candidates, plan: Plan, graph: CostGraph) -> Iterable[SegmentReport]:
+    where = {atom: number for number, row in enumerate(plan.segments) for atom in row.atoms}
+    paths = [
+        (where[atom.id], module_path(node))
+        for atom in candidates.atoms
+        for node in atom.nodes
+        if not is_getitem(node)
+    ]
+    unknown = set(plan.cost.unknown)
+    for number, segment in enumerate(plan.segments):
+        nodes = list(candidates.nodes(segment.atoms))
+        described = _segment(segment.backend, nodes, plan.layouts)
+        described = replace(
+            described,
+            is_delegate=segment.is_delegate,
+            atoms=segment.atoms,
+            modules=covering_modules(
+                [path for index, path in paths if index == number],
+                [path for index, path in paths if index != number],
+            ),
+            conversions=conversions(plan, graph, number),
+        )
+        priced = not unknown.intersection(segment.atoms)
+        yield with_cost(described, plan.cost.segments[number]) if priced else described
+
+
+def _segment(backend: str, nodes: Sequence[Node], layouts: Mapping[str, Layout]) -> SegmentReport:
     inside = set(nodes)
     weights = {
         source
@@ -65,14 +134,33 @@ def _partition(backend: str, nodes: Sequence[Node]) -> PartitionReport:
     )
     results = [node for node in nodes if any(user not in inside for user in node.users)]
     ops = [node for node in nodes if not is_getitem(node)]
-    return PartitionReport(
+    return SegmentReport(
         backend=backend,
         nodes=tuple(node.name for node in ops),
         ops=_count(ops),
-        inputs=tuple(_tensor(source) for source in sources),
-        outputs=tuple(_tensor(result) for result in results),
+        inputs=tuple(_tensor(source, layouts) for source in sources),
+        outputs=tuple(_tensor(result, layouts) for result in results),
         weight_bytes=sum(nbytes(weight) for weight in weights),
     )
+
+
+def _atoms(atoms: Mapping[str, Atom], plan: Plan, graph: CostGraph) -> Iterable[AtomReport]:
+    for number, segment in enumerate(plan.segments):
+        for name in segment.atoms:
+            nodes = [node for node in atoms[name].nodes if not is_getitem(node)]
+            costs, predicted = atom_prices(plan, graph, name)
+            yield AtomReport(
+                id=name,
+                nodes=tuple(node.name for node in nodes),
+                ops=tuple(op_name(node) for node in nodes),
+                backend=segment.backend,
+                segment=number,
+                module=module_path(nodes[0]),
+                source=source_line(nodes[0]),
+                output=_type_text(nodes[-1]),
+                costs_ns=costs,
+                predicted_ns=predicted,
+            )
 
 
 def _count(nodes: Iterable[Node]) -> dict[str, int]:
@@ -80,14 +168,24 @@ def _count(nodes: Iterable[Node]) -> dict[str, int]:
     return dict(Counter(op_name(node) for node in nodes).most_common())
 
 
-def _tensor(node: Node) -> TensorReport:
+def _tensor(node: Node, layouts: Mapping[str, Layout]) -> TensorReport:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return TensorReport(node.name, type(value).__name__, (), 0)
-    sizes = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
-    return TensorReport(node.name, str(value.dtype).removeprefix("torch."), sizes, nbytes(node))
+    return TensorReport(
+        node.name,
+        str(value.dtype).removeprefix("torch."),
+        tuple(size if isinstance(size, int) else str(size) for size in value.shape),
+        nbytes(node),
+        layouts.get(node.name, Layout.CONTIGUOUS).value,
+    )
 
 
-def rename(method: MethodReport, name: str) -> MethodReport:
-    """Return a report under the method's own name, which a partitioner does not know."""
-    return replace(method, name=name)
+def _type_text(node: Node) -> str:
+    value = node.meta.get("val")
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return ", ".join(
+        f"{str(item.dtype).removeprefix('torch.')}[{','.join(map(str, item.shape))}]"
+        for item in values
+        if isinstance(item, torch.Tensor)
+    )

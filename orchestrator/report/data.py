@@ -1,48 +1,101 @@
-"""What a report says, apart from how it looks. Needs neither torch nor ExecuTorch."""
+"""What a report says, apart from how it looks. Needs neither torch nor ExecuTorch.
+
+Times are in nanoseconds, sizes in bytes; None stands for what was not priced or not measured.
+"""
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
-FORMAT = 1
+from dataclasses import dataclass, field
 
 
 class ReportError(ValueError):
-    """Bytes that should hold a report do not."""
+    """Bytes that should hold a report, or a profile of it, do not."""
 
 
 @dataclass(frozen=True)
 class TensorReport:
-    """A tensor at a partition's boundary.
+    """A tensor at a segment's boundary.
 
     shape: a dynamic size is a string, such as "s0".
     bytes: for the sizes in the example inputs.
+    layout: in memory, "channels_last" or "contiguous".
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     bytes: int
+    layout: str = "contiguous"
 
 
 @dataclass(frozen=True)
-class PartitionReport:
-    """One delegate call.
+class EdgeReport:
+    """A value on its way from one atom to others.
 
-    nodes: names of its ops; what only takes one result of an op apart (getitem) is not counted.
-    ops: how often each op occurs.
+    producer: an atom's id; "" for the caller. is_output: whether the caller gets it.
+    """
+
+    tensor: str
+    producer: str
+    consumers: tuple[str, ...]
+    bytes: int = 0
+    is_output: bool = False
+
+
+@dataclass(frozen=True)
+class AtomReport:
+    """Nodes that always run together; the unit that the planner places.
+
+    id: the name of its first node. ops: one per node, without what only takes one result of an op
+        apart (getitem).
+    backend, segment: where it runs; segment is an index into the method's segments.
+    module: path in the user's model. source: file and line of the user's code.
+    output: dtype and shape of its result.
+    costs_ns: by backend that can run it, its cheapest price there; None if unknown.
+    """
+
+    id: str
+    nodes: tuple[str, ...]
+    ops: tuple[str, ...]
+    backend: str
+    segment: int
+    module: str = ""
+    source: str = ""
+    output: str = ""
+    costs_ns: Mapping[str, float | None] = field(default_factory=dict)
+    predicted_ns: float | None = None
+    measured_ns: float | None = None
+
+
+@dataclass(frozen=True)
+class SegmentReport:
+    """One delegate call, or the kernels that run between two.
+
+    nodes: names of its ops. ops: how often each op occurs. modules: the user's modules in it, as
+        few paths as name them.
     weight_bytes: constants inside the delegate, before the backend repacks them.
+    conversions: tensors whose layout changes on the way in, inside, or on the way out.
+    predicted_ns: the whole; atoms_ns, overhead_ns and boundary_ns are its parts.
     """
 
     backend: str
     nodes: tuple[str, ...]
     ops: Mapping[str, int]
-    inputs: tuple[TensorReport, ...]
-    outputs: tuple[TensorReport, ...]
+    inputs: tuple[TensorReport, ...] = ()
+    outputs: tuple[TensorReport, ...] = ()
     weight_bytes: int = 0
+    is_delegate: bool = True
+    atoms: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    conversions: tuple[str, ...] = ()
+    predicted_ns: float | None = None
+    spread_ns: float | None = None
+    atoms_ns: float | None = None
+    overhead_ns: float | None = None
+    boundary_ns: float | None = None
+    measured_ns: float | None = None
 
     @property
     def input_bytes(self) -> int:
@@ -57,34 +110,111 @@ class PartitionReport:
 
 @dataclass(frozen=True)
 class RejectionReport:
-    """Why one backend did not take one node. module: its path in the user's model."""
+    """Why one backend did not take one node.
+
+    module: its path in the user's model. remedy: what it would take.
+    """
 
     backend: str
     node: str
     op: str
     reason: str
     module: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class AlternativeReport:
+    """A plan that was not chosen.
+
+    kind: "single" (one backend, with kernels for what it does not take) or "greedy" (by
+        capability, in list order). problem: why it has no price or cannot be made.
+    """
+
+    name: str
+    kind: str
+    partitions: int = 0
+    predicted_ns: float | None = None
+    measured_ns: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class AdviceReport:
+    """A change and what it is predicted to gain (negative: to cost).
+
+    kind: "support" (a backend takes what it rejects now), "pin", "exclude" or "partitions".
+    assumed: whether the gain rests on a time that nobody measured.
+    """
+
+    kind: str
+    text: str
+    gain_ns: float
+    backend: str = ""
+    atoms: tuple[str, ...] = ()
+    remedy: str = ""
+    assumed: bool = False
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """How the plan came about and what else there was.
+
+    solver: see `orchestrator.planner.Plan`. gap: how far the plan can be from the best, 0 to 1.
+    unknown: atoms that were counted as 0 for want of a price.
+    """
+
+    solver: str
+    predicted_ns: float | None = None
+    spread_ns: float | None = None
+    lower_bound_ns: float | None = None
+    gap: float | None = None
+    measured_ns: float | None = None
+    unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    alternatives: tuple[AlternativeReport, ...] = ()
+    advice: tuple[AdviceReport, ...] = ()
 
 
 @dataclass(frozen=True)
 class MethodReport:
     """What became of one method.
 
-    kernels: how often each op is left to ExecuTorch's kernels.
-    missing_kernels: those of them, by op, that the ExecuTorch runtime at hand has no kernel for.
+    segments: in execution order. atoms: in a topological order.
+    missing_kernels: by op, the kernels that the ExecuTorch runtime at hand lacks.
+    calls: segments of the delegate calls in the order in which the program makes them, which may
+        differ from the plan's where nothing depends on it; empty if not known.
+    profile: where measured times come from; "" if nothing was measured.
     """
 
     name: str
-    partitions: tuple[PartitionReport, ...] = ()
-    kernels: Mapping[str, int] = field(default_factory=dict)
+    segments: tuple[SegmentReport, ...] = ()
     missing_kernels: Mapping[str, str] = field(default_factory=dict)
     rejections: tuple[RejectionReport, ...] = ()
+    atoms: tuple[AtomReport, ...] = ()
+    edges: tuple[EdgeReport, ...] = ()
+    plan: PlanReport | None = None
+    calls: tuple[int, ...] = ()
+    profile: str = ""
+
+    @property
+    def partitions(self) -> tuple[SegmentReport, ...]:
+        """The segments that are delegate calls."""
+        return tuple(segment for segment in self.segments if segment.is_delegate)
+
+    @property
+    def kernels(self) -> Mapping[str, int]:
+        """How often each op is left to ExecuTorch's kernels."""
+        counts = Counter[str]()
+        for segment in self.segments:
+            if not segment.is_delegate:
+                counts.update(segment.ops)
+        return dict(counts.most_common())
 
     @property
     def node_count(self) -> int:
         """Number of ops, wherever they run."""
-        delegated = sum(len(partition.nodes) for partition in self.partitions)
-        return delegated + sum(self.kernels.values())
+        return sum(len(segment.nodes) for segment in self.segments)
 
 
 @dataclass(frozen=True)
@@ -94,10 +224,13 @@ class Report:
     backends: tuple[str, ...]
     methods: tuple[MethodReport, ...]
     versions: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
 
     def to_json(self) -> str:
         """Return the report as one JSON object."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":"))
+        from orchestrator.report.json import to_json
+
+        return to_json(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Report:
@@ -106,42 +239,6 @@ class Report:
         Raises:
             ReportError: not such an object, or one in another format.
         """
-        try:
-            data = json.loads(text)
-            found = data["format"]
-            if found != FORMAT:
-                raise ReportError(f"the report has format {found!r}; this version reads {FORMAT}")
-            return cls(
-                backends=tuple(data["backends"]),
-                methods=tuple(_method(method) for method in data["methods"]),
-                versions=dict(data["versions"]),
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, ReportError):
-                raise
-            raise ReportError(f"not a report: {error!r}") from error
+        from orchestrator.report.json import from_json
 
-
-def _method(data: Mapping[str, Any]) -> MethodReport:
-    return MethodReport(
-        name=data["name"],
-        partitions=tuple(_partition(partition) for partition in data["partitions"]),
-        kernels=dict(data["kernels"]),
-        missing_kernels=dict(data["missing_kernels"]),
-        rejections=tuple(RejectionReport(**rejection) for rejection in data["rejections"]),
-    )
-
-
-def _partition(data: Mapping[str, Any]) -> PartitionReport:
-    return PartitionReport(
-        backend=data["backend"],
-        nodes=tuple(data["nodes"]),
-        ops=dict(data["ops"]),
-        inputs=tuple(_tensor(tensor) for tensor in data["inputs"]),
-        outputs=tuple(_tensor(tensor) for tensor in data["outputs"]),
-        weight_bytes=data["weight_bytes"],
-    )
-
-
-def _tensor(data: Mapping[str, Any]) -> TensorReport:
-    return TensorReport(data["name"], data["dtype"], tuple(data["shape"]), data["bytes"])
+        return from_json(text)

@@ -6,6 +6,8 @@ no time and no memory at run time, and every ExecuTorch runtime ignores it.
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +17,16 @@ from orchestrator.report.data import Report, ReportError
 if TYPE_CHECKING:
     from executorch.exir import EdgeProgramManager
 
-KEY = "orchestrator.report.json"
+KEY = "orchestrator.report.json.gz"
+# Far more than the report of any model that fits in memory; a bound for damaged files.
+_MAX_BYTES = 1 << 28
 
 
 def embed_report(edge: EdgeProgramManager, report: Report) -> None:
     """Add a report to a program that is about to become a .pte by `edge.to_executorch()`."""
+    data = gzip.compress(report.to_json().encode(), mtime=0)
     # The manager has no public way to add named data of one's own.
-    edge._named_data_store.add_named_data(KEY, report.to_json().encode())
+    edge._named_data_store.add_named_data(KEY, data)
 
 
 def read_report(path: Path) -> Report:
@@ -35,4 +40,11 @@ def read_report(path: Path) -> Report:
     data = read_named_data(path, KEY)
     if data is None:
         raise ReportError(f"{path} holds no report; it was not made by orchestrator.lower()")
-    return Report.from_json(data)
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        text = unpacker.decompress(data, _MAX_BYTES)
+    except zlib.error as error:
+        raise ReportError(f"the report in {path} is damaged: {error}") from error
+    if not unpacker.eof:
+        raise ReportError(f"the report in {path} is damaged: it is cut off or too large")
+    return Report.from_json(text)

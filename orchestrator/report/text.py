@@ -2,127 +2,252 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from orchestrator.report.data import (
+    AdviceReport,
+    AlternativeReport,
     MethodReport,
-    PartitionReport,
+    PlanReport,
     RejectionReport,
     Report,
+    SegmentReport,
     TensorReport,
 )
+from orchestrator.report.style import Style
+from orchestrator.report.words import (
+    KERNELS,
+    WIDTH,
+    against,
+    bytes_text,
+    listed,
+    modules_text,
+    ops_text,
+    percent,
+    plural,
+    shortened,
+    time_text,
+    type_text,
+    wrapped,
+)
 
-WIDTH = 100
-_NO_BREAK = "\N{NO-BREAK SPACE}"
-_KERNELS = "ExecuTorch's kernels"
+# More segments than these are a table only, unless details are asked for.
+_DETAILED_SEGMENTS = 8
+# And from here on those that do the same share a row.
+_LISTED_SEGMENTS = 16
+_ADVICE_LINES = 8
 
 
-def render_text(report: Report) -> str:
-    """Return the report, one section per method; the last line ends in a newline."""
+def render_text(report: Report, *, color: bool = False, details: bool | None = None) -> str:
+    """Return the report, one section per method; the last line ends in a newline.
+
+    color: mark headings, backends and gains with ANSI colours.
+    details: whether each segment's ops and tensors are listed; None: where there are few.
+    """
+    style = Style(report.backends, color)
     lines: list[str] = []
     for method in report.methods:
-        lines += [*_method(method, report.backends), ""]
+        lines += [*_method(method, report.backends, style, details), ""]
     return "\n".join(lines[:-1]) + "\n"
 
 
-def _method(method: MethodReport, backends: Sequence[str]) -> Iterator[str]:
-    yield _headline(method, backends)
-    for number, partition in enumerate(method.partitions):
-        yield ""
-        yield from _partition(number, partition)
-    if method.kernels:
-        yield ""
-        yield f"{_KERNELS}: {_plural(sum(method.kernels.values()), 'node')}"
-        yield from _wrapped(_ops(method.kernels), "  ops     ")
+def _method(
+    method: MethodReport, backends: Sequence[str], style: Style, details: bool | None
+) -> Iterator[str]:
+    yield _headline(method, backends, style)
+    if method.plan is not None:
+        yield from _plan(method.plan, method, style)
+    yield from _segment_table(method, style)
+    few = len(method.segments) <= _DETAILED_SEGMENTS
+    for number, segment in enumerate(method.segments):
+        if few if details is None else details:
+            yield ""
+            yield from _segment(number, segment, style)
     for op, kernel in method.missing_kernels.items():
-        yield from _wrapped(
-            f"{op} needs the kernel {kernel}, which the ExecuTorch runtime installed here lacks",
-            "  MISSING ",
-        )
+        text = f"{op} needs the kernel {kernel}, which the ExecuTorch runtime installed here lacks"
+        yield ""
+        yield from wrapped(text, "MISSING ")
     for backend in backends:
         rejections = [item for item in method.rejections if item.backend == backend]
         if rejections:
             yield ""
-            yield from _rejections(backend, rejections)
+            yield from _rejections(backend, rejections, style)
+    if method.plan is not None and method.plan.advice:
+        yield ""
+        yield from _advice(method.plan.advice, style)
 
 
-def _headline(method: MethodReport, backends: Sequence[str]) -> str:
+def _headline(method: MethodReport, backends: Sequence[str], style: Style) -> str:
     nodes = Counter[str]()
     for partition in method.partitions:
         nodes[partition.backend] += len(partition.nodes)
     calls = Counter(partition.backend for partition in method.partitions)
     parts = [
-        f"{backend} {nodes[backend]} in {_plural(calls[backend], 'call')}"
+        f"{style.backend(backend)} {nodes[backend]} in {plural(calls[backend], 'call')}"
         for backend in backends
         if nodes[backend]
     ]
     kernels = sum(method.kernels.values())
     if kernels:
-        parts.append(f"{_KERNELS} {kernels}")
-    return f"{method.name}: {_plural(method.node_count, 'node')}: " + ", ".join(parts or ["none"])
+        parts.append(f"{style.kernels(KERNELS)} {kernels}")
+    name = style.bold(method.name)
+    return f"{name}: {plural(method.node_count, 'node')}: " + ", ".join(parts or ["none"])
 
 
-def _partition(number: int, partition: PartitionReport) -> Iterator[str]:
-    weights = f", {_bytes(partition.weight_bytes)} of weights" if partition.weight_bytes else ""
-    nodes = _plural(len(partition.nodes), "node")
-    yield f"partition {number}: {partition.backend}, {nodes}{weights}"
-    yield from _wrapped(_ops(partition.ops), "  ops     ")
-    yield from _wrapped(_tensors(partition.inputs), "  in      ")
-    yield from _wrapped(_tensors(partition.outputs), "  out     ")
+def _plan(plan: PlanReport, method: MethodReport, style: Style) -> Iterator[str]:
+    if plan.predicted_ns is not None:
+        yield f"predicted {time_text(plan.predicted_ns)}{_certainty(plan)}"
+    if plan.measured_ns is not None:
+        off = ""
+        if plan.predicted_ns is not None:
+            off = f", {against(plan.measured_ns, plan.predicted_ns)} against predicted"
+        yield from wrapped(f"{time_text(plan.measured_ns)}{off}; {method.profile}", "measured  ")
+    for note in plan.notes:
+        yield from wrapped(note, "note: ")
+    known = plan.predicted_ns is not None or plan.measured_ns is not None
+    priced = any(
+        other.predicted_ns is not None or other.measured_ns is not None
+        for other in plan.alternatives
+    )
+    if known and priced:
+        yield ""
+        yield from _alternatives(plan, len(method.partitions), style)
 
 
-def _rejections(backend: str, rejections: Sequence[RejectionReport]) -> Iterator[str]:
-    nodes = {rejection.node for rejection in rejections}
-    yield f"not taken by {backend}: {_plural(len(nodes), 'node')}"
-    by_reason: dict[str, Counter[str]] = {}
-    for rejection in rejections:
-        by_reason.setdefault(rejection.reason, Counter())[rejection.op] += 1
-    for reason, ops in sorted(by_reason.items(), key=lambda item: (-item[1].total(), item[0])):
-        count = f"{ops.total()}x"
-        yield from _wrapped(reason, f"  {count:>5} ")
-        if not (len(ops) == 1 and next(iter(ops)) in reason):
-            yield from _wrapped(_ops(ops), " " * 10)
+def _certainty(plan: PlanReport) -> str:
+    spread = f" +- {time_text(plan.spread_ns)}" if plan.spread_ns else ""
+    if plan.gap is None:
+        return f"{spread}, {plan.solver}"
+    if plan.gap < 5e-5:
+        return f"{spread}, {plan.solver}: no plan costs less by these prices"
+    bound = f"the lower bound is {time_text(plan.lower_bound_ns)}"
+    return f"{spread}, {plan.solver}: at most {100 * plan.gap:.1f} % above the best, {bound}"
+
+
+def _alternatives(plan: PlanReport, calls: int, style: Style) -> Iterator[str]:
+    rows = [
+        AlternativeReport("chosen", "", calls, plan.predicted_ns, plan.measured_ns),
+        *plan.alternatives,
+    ]
+    times = [
+        (title, field)
+        for title, field in (("predicted", "predicted_ns"), ("measured", "measured_ns"))
+        if any(getattr(row, field) is not None for row in rows)
+    ]
+    yield style.bold(f"{'plan':34}{'calls':>7}" + (f"{'':10}".join(f"{t:>12}" for t, _ in times)))
+    for row in rows:
+        if row.problem:
+            yield f"{shortened(row.name, 33):34}{'':9}{shortened(row.problem, 57)}"
+            continue
+        cells = f"{shortened(row.name, 33):34}{row.partitions:7}"
+        for _, field in times:
+            value, base = getattr(row, field), getattr(rows[0], field)
+            cells += f"{time_text(value):>12}"
+            cells += f"{'' if row is rows[0] else against(value, base):>10}"
+        yield cells.rstrip()
+
+
+def _segment_table(method: MethodReport, style: Style) -> Iterator[str]:
+    if not method.segments:
+        return
+    times = [field for field in ("predicted_ns", "measured_ns") if _total(method, field)]
+    folds = _folds(method.segments)
+    yield ""
+    head = f"{'#':>3} {'runs on':9}{'nodes':>6}"
+    head += "".join(f"{field.removesuffix('_ns'):>10}" for field in times)
+    head += f"{'share':>8}" if times else ""
+    yield style.bold(f"{head}{'in':>8}{'out':>8}{'weights':>9}  modules")
+    for first, members in folds:
+        total = {field: sum(getattr(each, field) or 0.0 for each in members) for field in times}
+        row = f"{first:3} {style.padded(members[0].backend, 9)}"
+        row += f"{sum(len(each.nodes) for each in members):6}"
+        row += "".join(f"{time_text(total[field] or None):>10}" for field in times)
+        if times:
+            row += f"{percent(total[times[-1]] or None, _total(method, times[-1])):>8}"
+        row += f"{bytes_text(sum(each.input_bytes for each in members)):>8}"
+        row += f"{bytes_text(sum(each.output_bytes for each in members)):>8}"
+        weights = sum(each.weight_bytes for each in members)
+        row += f"{bytes_text(weights) if weights else '-':>9}  "
+        where = f"{len(members)} x " if len(members) > 1 else ""
+        where += modules_text(members[0].modules)
+        room = WIDTH - len(row) + style.hidden(members[0].backend)
+        yield (row + shortened(where, room)).rstrip()
+
+
+def _folds(
+    segments: Sequence[SegmentReport],
+) -> list[tuple[int, list[SegmentReport]]]:
+    """Put segments that do the same on the same backend together, where there are many.
+
+    Each with the number of its first member.
+    """
+    if len(segments) <= _LISTED_SEGMENTS:
+        return [(number, [segment]) for number, segment in enumerate(segments)]
+    folds: dict[object, tuple[int, list[SegmentReport]]] = {}
+    for number, segment in enumerate(segments):
+        key = (segment.backend, tuple(sorted(segment.ops.items())))
+        folds.setdefault(key, (number, []))[1].append(segment)
+    return list(folds.values())
+
+
+def _total(method: MethodReport, field: str) -> float:
+    return sum(getattr(segment, field) or 0.0 for segment in method.segments)
+
+
+def _segment(number: int, segment: SegmentReport, style: Style) -> Iterator[str]:
+    weights = f", {bytes_text(segment.weight_bytes)} of weights" if segment.weight_bytes else ""
+    what = "partition" if segment.is_delegate else "kernels"
+    backend = f" on {style.backend(segment.backend)}" if segment.is_delegate else ""
+    yield f"{number}: {what}{backend}, {plural(len(segment.nodes), 'node')}{weights}"
+    yield from wrapped(ops_text(segment.ops), "  ops     ")
+    yield from wrapped(_tensors(segment.inputs), "  in      ")
+    yield from wrapped(_tensors(segment.outputs), "  out     ")
+    if segment.conversions:
+        yield from wrapped(listed(segment.conversions), "  layouts ")
+    if segment.predicted_ns is not None and segment.overhead_ns is not None:
+        parts = [
+            f"{time_text(segment.atoms_ns)} ops",
+            f"{time_text(segment.overhead_ns)} call",
+            f"{time_text(segment.boundary_ns)} border",
+        ]
+        yield from wrapped(listed(parts), "  time    ")
 
 
 def _tensors(tensors: Iterable[TensorReport]) -> str:
-    described = [
-        f"{tensor.name} {tensor.dtype}[{','.join(map(str, tensor.shape))}] {_bytes(tensor.bytes)}"
-        for tensor in tensors
-    ]
-    return _listed(described) or "nothing"
+    described = []
+    for tensor in tensors:
+        layout = " channels-last" if tensor.layout == "channels_last" else ""
+        described.append(f"{tensor.name} {type_text(tensor)}{layout} {bytes_text(tensor.bytes)}")
+    return listed(described) or "nothing"
 
 
-def _ops(ops: Mapping[str, int]) -> str:
-    ranked = sorted(ops.items(), key=lambda item: (-item[1], item[0]))
-    return _listed(f"{count} {op}" for op, count in ranked)
+def _rejections(backend: str, rejections: Sequence[RejectionReport], style: Style) -> Iterator[str]:
+    nodes = {rejection.node for rejection in rejections}
+    yield f"{style.bold('not taken by')} {style.backend(backend)}: {plural(len(nodes), 'node')}"
+    by_reason: dict[tuple[str, str], Counter[str]] = {}
+    for rejection in rejections:
+        key = (rejection.reason, rejection.remedy)
+        by_reason.setdefault(key, Counter())[rejection.op] += 1
+    ranked = sorted(by_reason.items(), key=lambda item: (-item[1].total(), item[0]))
+    for (reason, remedy), ops in ranked:
+        count = f"{ops.total()}x"
+        yield from wrapped(reason, f"  {count:>5} ")
+        if not (len(ops) == 1 and next(iter(ops)) in reason):
+            yield from wrapped(ops_text(ops), " " * 10)
+        if remedy:
+            yield from wrapped(remedy, "       -> ")
 
 
-def _listed(items: Iterable[str]) -> str:
-    """Join items so that lines break between them only."""
-    return ", ".join(item.replace(" ", _NO_BREAK) for item in items)
-
-
-def _wrapped(text: str, label: str) -> list[str]:
-    lines = textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=label,
-        subsequent_indent=" " * len(label),
-        break_on_hyphens=False,
-    )
-    return [line.replace(_NO_BREAK, " ") for line in lines]
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _bytes(count: int) -> str:
-    if count < 1000:
-        return f"{count} B"
-    for unit, size in (("kB", 1e3), ("MB", 1e6), ("GB", 1e9)):
-        if count < 999.5 * size or unit == "GB":
-            break
-    return f"{count / size:.3g} {unit}"
+def _advice(advice: Sequence[AdviceReport], style: Style) -> Iterator[str]:
+    yield style.bold("what if") + " (change of the predicted time)"
+    for item in advice[:_ADVICE_LINES]:
+        change = f"{time_text(-item.gain_ns, signed=True):>10}"
+        about = " (supposed price)" if item.assumed else ""
+        lines = wrapped(item.text + about, " " * 12)
+        yield style.gain(change, item.gain_ns) + "  " + lines[0].lstrip()
+        yield from lines[1:]
+        if item.remedy:
+            yield from wrapped(item.remedy, " " * 12 + "-> ")
+    if len(advice) > _ADVICE_LINES:
+        yield f"{'':12}and {len(advice) - _ADVICE_LINES} more: see --json"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,16 +15,11 @@ from torch import Tensor, nn
 
 from orchestrator import LoweredProgram, LoweringWarning, lower, read_report, render_text
 from orchestrator.pte import PteError, read_named_data
-from orchestrator.report.data import (
-    MethodReport,
-    PartitionReport,
-    RejectionReport,
-    Report,
-    ReportError,
-    TensorReport,
-)
+from orchestrator.report.data import Report, ReportError
+from orchestrator.report.dot import render_dot
 from orchestrator.report.embed import KEY
 from tests.orchestrator.fakes import OpsBackend, plain_flow
+from tests.report.made_up import made_up_report
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -53,68 +51,29 @@ def saved(program: LoweredProgram, tmp_path: Path) -> Path:
     return path
 
 
-def _made_up() -> Report:
-    """A report with everything that a report can hold."""
-    image = TensorReport("image", "float32", ("s0", 3, 224, 224), 602_112)
-    features = TensorReport("aten_hardtanh_default_34", "float32", (1, 1280, 7, 7), 250_880)
-    pooled = TensorReport("aten_mean_dim", "float32", (1, 1280, 1, 1), 5_120)
-    scale = TensorReport("a_rather_long_name_of_a_tensor_that_comes_in_too", "float32", (), 4)
-    return Report(
-        backends=("ggml", "xnnpack"),
-        methods=(
-            MethodReport(
-                "forward",
-                (
-                    PartitionReport(
-                        "ggml",
-                        tuple(f"node_{index}" for index in range(97)),
-                        {
-                            "aten.convolution.default": 52,
-                            "aten.hardtanh.default": 35,
-                            "aten.add.Tensor": 10,
-                        },
-                        (image, scale),
-                        (features,),
-                        weight_bytes=8_900_000,
-                    ),
-                    PartitionReport(
-                        "xnnpack", ("n",), {"aten.mean.dim": 1}, (features,), (pooled,)
-                    ),
-                ),
-                kernels={"aten.topk.default": 1, "aten.linalg_inv_ex.default": 2},
-                missing_kernels={"aten.linalg_inv_ex.default": "aten::linalg_inv_ex.inverse"},
-                rejections=(
-                    RejectionReport("ggml", "n", "aten.mean.dim", "mean over several dims", "head"),
-                    RejectionReport(
-                        "ggml", "t", "aten.topk.default", "no rule for aten.topk.default"
-                    ),
-                    *(
-                        RejectionReport("xnnpack", f"c{index}", op, "dtype not supported")
-                        for index, op in enumerate(["aten.add.Tensor"] * 3 + ["aten.mul.Tensor"])
-                    ),
-                ),
-            ),
-            MethodReport("nothing"),
-        ),
-        versions={"executorch": "1.5.1"},
-    )
-
-
 class TestData:
     def test_json_and_back(self, program: LoweredProgram) -> None:
-        for report in (_made_up(), program.report):
+        for report in (made_up_report(), program.report):
             assert Report.from_json(report.to_json()) == report
 
     @pytest.mark.parametrize(
-        "text", ["", "{", "[]", "3", '{"format": 1}', '{"format": 1, "backends": 1}', b"\xff\xfe"]
+        "text",
+        [
+            *("", "{", "[]", "3", "{}", '{"format": 2}', '{"format": 2, "backends": 1}'),
+            '{"format": 2, "backends": [], "methods": [{"name": "m", "segments": [{}]}]}',
+            '{"format": 2, "backends": [], "methods": [], "surprise": 1}',
+            '{"format":2,"backends":[],"methods":[{"name":"m","plan":{"solver":"s","gap":"x"}}]}',
+            b"\xff\xfe",
+            "[" * 100_000,
+        ],
     )
     def test_other_json_is_an_error(self, text: str | bytes) -> None:
         with pytest.raises(ReportError, match="not a report"):
             Report.from_json(text)
 
     def test_another_format_is_an_error_that_says_so(self) -> None:
-        data = {**json.loads(_made_up().to_json()), "format": 99}
-        with pytest.raises(ReportError, match="format 99; this version reads 1"):
+        data = {**json.loads(made_up_report().to_json()), "format": 99}
+        with pytest.raises(ReportError, match="format 99; this version reads 2"):
             Report.from_json(json.dumps(data))
 
     def test_partitions_rejections_and_kernels_of_a_program(self, program: LoweredProgram) -> None:
@@ -148,11 +107,38 @@ class TestData:
 
 class TestText:
     def test_it_looks_like_the_golden_file(self) -> None:
-        assert render_text(_made_up()) == (GOLDEN / "report.txt").read_text()
+        assert render_text(made_up_report()) == (GOLDEN / "report.txt").read_text()
+
+    def test_colours_paint_and_change_nothing_else(self) -> None:
+        plain, painted = (render_text(made_up_report(), color=color) for color in (False, True))
+        assert "\x1b[" not in plain
+        assert "\x1b[34mggml\x1b[0m" in painted
+        assert re.sub(r"\x1b\[\d+m", "", painted) == plain
 
     def test_it_fits_100_columns(self, program: LoweredProgram) -> None:
-        for report in (_made_up(), program.report):
-            assert max(map(len, render_text(report).splitlines())) <= 100
+        for report in (made_up_report(), program.report):
+            for details in (False, True):
+                text = render_text(report, details=details)
+                assert max(map(len, text.splitlines())) <= 100
+                assert not any(line != line.rstrip() for line in text.splitlines())
+
+    def test_many_segments_are_a_table_only_unless_details_are_asked_for(self) -> None:
+        report = made_up_report()
+        method = replace(report.methods[0], segments=report.methods[0].segments * 4)
+        many = replace(report, methods=(method,))
+        assert "  ops     " not in render_text(many)
+        assert render_text(many, details=True).count("  ops     ") == 12
+
+
+class TestDot:
+    def test_it_looks_like_the_golden_file(self) -> None:
+        assert render_dot(made_up_report()) == (GOLDEN / "report.dot").read_text()
+
+    def test_names_are_quoted(self) -> None:
+        report = made_up_report()
+        method = replace(report.methods[0], name='a "quoted\\" name')
+        text = render_dot(replace(report, methods=(method,)))
+        assert 'label="a \\"quoted\\\\\\" name";' in text
 
 
 class TestInsideAProgram:
@@ -168,6 +154,17 @@ class TestInsideAProgram:
         path.write_bytes(plain_flow(export(Model().eval(), (X,)), OrchestratorPartitioner([])))
         with pytest.raises(ReportError, match=r"model\.pte holds no report"):
             read_report(path)
+
+    @pytest.mark.parametrize("change", [lambda data: data[:-9], lambda data: b"x" + data[1:]])
+    def test_a_damaged_report_is_an_error(
+        self, saved: Path, change: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = read_named_data(saved, KEY)
+        assert data is not None
+        damaged = change(data)
+        monkeypatch.setattr("orchestrator.report.embed.read_named_data", lambda *_: damaged)
+        with pytest.raises(ReportError, match=r"model\.pte is damaged"):
+            read_report(saved)
 
     def test_other_files_are_an_error(self, tmp_path: Path) -> None:
         path = tmp_path / "model.pte"

@@ -1,0 +1,143 @@
+"""What-if: changes to a model or its plan, and what each is predicted to gain.
+
+Every figure is a shadow price: the graph or the constraints are changed, solved again, and the
+new plan's predicted latency compared with the chosen one's. This needs the planner alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.planner import (
+    Constraints,
+    CostGraph,
+    Pin,
+    Plan,
+    PlannerError,
+    solve,
+)
+from orchestrator.report.data import AdviceReport
+
+# Questions per kind: the most promising ones are asked.
+_MOST_QUESTIONS = 8
+# States that one answer may take; the plan itself had more room.
+_ROOM = 2_000
+# A support that gains less than this part of the latency is not worth telling.
+_LEAST_GAIN = 0.002
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Atoms that one backend rejects for one reason.
+
+    supposed_ns: what each would cost there, by atom id.
+    """
+
+    backend: str
+    op: str
+    reason: str
+    remedy: str
+    supposed_ns: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Module:
+    """Atoms (ids) that come from one module of the user's."""
+
+    path: str
+    atoms: tuple[str, ...]
+
+
+def advise(
+    graph: CostGraph, plan: Plan, rejected: Iterable[Rejected] = (), modules: Iterable[Module] = ()
+) -> tuple[AdviceReport, ...]:
+    """Ask what other ops, pins and partition limits would gain; the best answers come first.
+
+    Nothing is asked about a plan that has unknown costs.
+    """
+    if not plan.cost.is_complete or not plan.segments:
+        return ()
+    answers = [
+        *_supports(graph, plan, rejected),
+        *_pins(graph, plan, modules),
+        *_fewer_partitions(graph, plan),
+    ]
+    return tuple(sorted(answers, key=lambda answer: -answer.gain_ns))
+
+
+def _supports(graph: CostGraph, plan: Plan, rejected: Iterable[Rejected]) -> Iterator[AdviceReport]:
+    """If a backend took an op that it rejects."""
+    groups = [group for group in rejected if group.supposed_ns]
+    groups.sort(key=lambda group: -_stake(graph, plan, group))
+    for group in groups[:_MOST_QUESTIONS]:
+        changed = graph.with_costs(
+            {atom: {group.backend: ns} for atom, ns in group.supposed_ns.items()}
+        )
+        gain = _gain(changed, plan, Constraints())
+        if gain is None or gain < _LEAST_GAIN * plan.total_ns:
+            continue
+        count = len(group.supposed_ns)
+        times = f" ({count} times)" if count > 1 else ""
+        yield AdviceReport(
+            "support",
+            f"if {group.backend} took {group.op}{times}: {group.reason}",
+            gain,
+            group.backend,
+            tuple(group.supposed_ns),
+            group.remedy,
+            assumed=True,
+        )
+
+
+def _stake(graph: CostGraph, plan: Plan, group: Rejected) -> float:
+    """What the atoms cost now, beyond what they are supposed to."""
+    total = 0.0
+    for atom, supposed in group.supposed_ns.items():
+        backend = plan.assignment[atom]
+        prices = [
+            option.price.ns
+            for option in graph.options[graph.atom_index[atom]]
+            if option.price is not None and graph.backends[option.backend].name == backend
+        ]
+        total += max(0.0, min(prices, default=0.0) - supposed)
+    return total
+
+
+def _pins(graph: CostGraph, plan: Plan, modules: Iterable[Module]) -> Iterator[AdviceReport]:
+    """If a whole module, or what a small segment holds, had to run on one other delegate."""
+    delegates = [backend.name for backend in graph.backends if backend.is_delegate]
+    questions: dict[tuple[str, tuple[str, ...]], str] = {}
+    for module in modules:
+        for name in delegates:
+            if _moves(graph, plan, module.atoms, name):
+                questions.setdefault((name, module.atoms), module.path)
+    ranked = sorted(questions.items(), key=lambda item: len(item[0][1]))
+    for (name, atoms), path in ranked[:_MOST_QUESTIONS]:
+        gain = _gain(graph, plan, Constraints(pins=(Pin(path, atoms, name),)))
+        if gain is not None:
+            yield AdviceReport("pin", f"pinning {path} to {name}", gain, name, atoms)
+
+
+def _moves(graph: CostGraph, plan: Plan, atoms: Sequence[str], backend: str) -> bool:
+    able = all(graph.capable(atom, backend) for atom in atoms)
+    return able and any(plan.assignment[atom] != backend for atom in atoms)
+
+
+def _fewer_partitions(graph: CostGraph, plan: Plan) -> Iterator[AdviceReport]:
+    count = len(plan.partitions)
+    for most in dict.fromkeys((count - 1, 1)):
+        if not 0 < most < count:
+            continue
+        gain = _gain(graph, plan, Constraints(max_partitions=most))
+        if gain is not None:
+            calls = "delegate call" if most == 1 else "delegate calls"
+            yield AdviceReport("partitions", f"at most {most} {calls} instead of {count}", gain)
+
+
+def _gain(graph: CostGraph, plan: Plan, constraints: Constraints) -> float | None:
+    try:
+        other = solve(graph, constraints, room=_ROOM)
+    except PlannerError:
+        return None  # the question has no answer: nothing satisfies it
+    return plan.total_ns - other.total_ns if other.cost.is_complete else None

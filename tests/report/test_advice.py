@@ -1,0 +1,157 @@
+"""What-if: answers in planner terms, each checked against plans solved by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.planner import (
+    UNKNOWN,
+    Atom,
+    Backend,
+    Constraints,
+    CostGraph,
+    Exclude,
+    Flow,
+    Layout,
+    Plan,
+    Tensor,
+    Transfer,
+    solve,
+)
+from orchestrator.report.advice import Module, Rejected, advise
+from orchestrator.report.pricing import atom_prices, conversions, describe_plan
+
+FAST, SLOW, KERNELS = "fast", "slow", "kernels"
+BACKENDS = (Backend(FAST, 10.0), Backend(SLOW, 10.0), Backend(KERNELS, is_delegate=False))
+
+
+def chain(costs: dict[str, dict[str, float]]) -> CostGraph:
+    """Atoms in a row; by atom id, its costs by backend."""
+    names = list(costs)
+    tensors = [
+        Tensor(f"t{name}", name, tuple(names[index + 1 : index + 2]), 4, index == len(names) - 1)
+        for index, name in enumerate(names)
+    ]
+    atoms = [Atom(name, each) for name, each in costs.items()]
+    return CostGraph(BACKENDS, atoms, tensors)
+
+
+@pytest.fixture
+def graph() -> CostGraph:
+    """The op b runs on kernels only, which splits the fast delegate's work in two."""
+    return chain(
+        {
+            "a": {FAST: 50.0, SLOW: 90.0, KERNELS: 1000.0},
+            "b": {KERNELS: 300.0},
+            "c": {FAST: 50.0, SLOW: 40.0, KERNELS: 1000.0},
+        }
+    )
+
+
+def answer(graph: CostGraph, plan: Plan, kind: str, **questions: object) -> dict[str, float]:
+    found = advise(graph, plan, **questions)  # type: ignore[arg-type]
+    return {item.text: item.gain_ns for item in found if item.kind == kind}
+
+
+def test_taking_a_rejected_op_gains_its_time_and_the_calls_it_saves(graph: CostGraph) -> None:
+    plan = solve(graph)
+    assert plan.total_ns == 10 + 50 + 300 + 10 + 40
+    rejected = Rejected(FAST, "op", "no rule", "write one", {"b": 30.0})
+    (found,) = [item for item in advise(graph, plan, [rejected]) if item.kind == "support"]
+    assert found.gain_ns == plan.total_ns - (10 + 50 + 30 + 50)
+    assert (found.backend, found.atoms, found.remedy) == (FAST, ("b",), "write one")
+    assert found.assumed
+    assert "no rule" in found.text
+
+
+def test_what_would_gain_nothing_is_not_suggested(graph: CostGraph) -> None:
+    plan = solve(graph)
+    assert not answer(
+        graph, plan, "support", rejected=[Rejected(FAST, "op", "r", "", {"b": 400.0})]
+    )
+
+
+def test_a_pin_costs_the_difference(graph: CostGraph) -> None:
+    plan = solve(graph)
+    found = answer(graph, plan, "pin", modules=[Module("tail", ("c",))])
+    assert found == {"pinning tail to fast": -10.0}
+
+
+def test_a_module_that_a_backend_cannot_take_whole_is_no_question(graph: CostGraph) -> None:
+    plan = solve(graph)
+    assert not answer(graph, plan, "pin", modules=[Module("all", ("b", "c"))])
+
+
+def test_fewer_partitions_have_a_price(graph: CostGraph) -> None:
+    plan = solve(graph)
+    found = answer(graph, plan, "partitions")
+    assert found == {"at most 1 delegate call instead of 2": plan.total_ns - (1000 + 300 + 10 + 40)}
+
+
+def test_answers_are_ranked_by_gain(graph: CostGraph) -> None:
+    plan = solve(graph)
+    rejected = [Rejected(FAST, "op", "r", "", {"b": 30.0})]
+    gains = [item.gain_ns for item in advise(graph, plan, rejected, [Module("tail", ("c",))])]
+    assert len(gains) == 3
+    assert gains == sorted(gains, reverse=True)
+
+
+def test_plans_without_prices_get_no_advice() -> None:
+    graph = chain({"a": {FAST: 1.0}}).with_costs({"a": {FAST: UNKNOWN}})
+    plan = solve(graph, method="greedy")
+    assert advise(graph, plan, [Rejected(FAST, "op", "r", "", {"a": 1.0})]) == ()
+
+
+class TestPrices:
+    def test_alternatives_are_priced_like_the_plan(self, graph: CostGraph) -> None:
+        described = describe_plan(solve(graph), graph)
+        assert described.predicted_ns == 410.0
+        found = {other.name: other.predicted_ns for other in described.alternatives}
+        assert found == {
+            "fast alone": 10 + 50 + 300 + 10 + 50,
+            "slow alone": 10 + 90 + 300 + 10 + 40,
+            "no delegate": 2300,
+            "greedy: fast, slow": 10 + 50 + 300 + 10 + 50,
+            "greedy: slow, fast": 10 + 90 + 300 + 10 + 40,
+        }
+
+    def test_an_alternative_that_cannot_be_made_says_why(self) -> None:
+        graph = chain({"a": {FAST: 1.0}, "b": {SLOW: 1.0}})
+        problems = {
+            other.name: other.problem for other in describe_plan(solve(graph), graph).alternatives
+        }
+        assert problems["fast alone"] == problems["slow alone"] == "1 op would have no kernel here"
+        assert problems["no delegate"] == "2 ops would have no kernel here"
+        assert problems["greedy: fast, slow"] == ""
+
+    def test_unknown_costs_are_not_taken_for_zero(self) -> None:
+        graph = chain({"a": {FAST: 5.0, SLOW: 7.0}, "b": {FAST: 1.0}})
+        graph = graph.with_costs({"a": {FAST: UNKNOWN}})
+        plan = solve(graph, method="greedy")
+        described = describe_plan(plan, graph)
+        assert described.unknown == ("a",)
+        assert described.predicted_ns is None
+        assert atom_prices(plan, graph, "a") == ({FAST: None, SLOW: 7.0}, None)
+
+    def test_layout_changes_are_named_where_they_happen(self) -> None:
+        both = (Layout.CONTIGUOUS, Layout.CHANNELS_LAST)
+        backends = [Backend(FAST, 1.0, layouts=both), Backend(SLOW, 1.0, layouts=both)]
+        last = Flow(Layout.CHANNELS_LAST, Layout.CHANNELS_LAST)
+        moved = {name: Transfer(1.0, 1.0, 5.0) for name in (FAST, SLOW)}
+        tensors = [
+            Tensor("x", None, ("a",), 4, layouts=both, transfers=moved),
+            Tensor("y", "a", ("b",), 4, layouts=both, transfers=moved),
+            Tensor("z", "b", (), 4, is_output=True, layouts=both, transfers=moved),
+        ]
+        atoms = [Atom("a", {FAST: {last: 1.0}}), Atom("b", {SLOW: {last: 1.0}})]
+        graph = CostGraph(backends, atoms, tensors)
+        plan = solve(graph)
+        assert conversions(plan, graph, 0) == ("x",)
+        assert conversions(plan, graph, 1) == ("z",)
+
+    def test_excluding_a_backend_is_what_the_single_plan_says(self, graph: CostGraph) -> None:
+        """For a chain, the best plan without the other delegate is the greedy one alone."""
+        exclude = Exclude("slow", ("a", "c"), (SLOW,))
+        best = solve(graph, Constraints(excludes=(exclude,)))
+        alone = {o.name: o.predicted_ns for o in describe_plan(solve(graph), graph).alternatives}
+        assert alone["fast alone"] == best.total_ns
