@@ -23,7 +23,7 @@ from orchestrator.export import Model, as_programs
 from orchestrator.graph import mutated_buffers
 from orchestrator.partitioner import OrchestratorPartitioner, UndecomposedOpError
 from orchestrator.program import LoweredProgram, Signature
-from orchestrator.report.build import rename
+from orchestrator.report.build import as_lowered
 from orchestrator.report.data import Report
 from orchestrator.report.embed import embed_report
 
@@ -78,7 +78,10 @@ def lower(
         results = {name: partitioner.results[-1] for name, partitioner in partitioners.items()}
         report = Report(
             backends=tuple(backend.name for backend in resolved),
-            methods=tuple(rename(result.report, name) for name, result in results.items()),
+            methods=tuple(
+                as_lowered(result.report, name, edge.exported_program(name))
+                for name, result in results.items()
+            ),
             versions=_versions(),
         )
         for name in programs:

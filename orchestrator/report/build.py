@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
+from executorch.exir.delegate import executorch_call_delegate
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -87,9 +89,28 @@ def describe_method(
     )
 
 
-def rename(method: MethodReport, name: str) -> MethodReport:
-    """Return a report under the method's own name, which a partitioner does not know."""
-    return replace(method, name=name)
+def as_lowered(method: MethodReport, name: str, lowered: ExportedProgram) -> MethodReport:
+    """Add what only the lowered program knows: the method's name and the order of its calls."""
+    owners = {node: i for i, segment in enumerate(method.segments) for node in segment.nodes}
+    calls: list[int] = []
+    kernels: list[str] = []
+    for node in compute_nodes(lowered):
+        if node.target is executorch_call_delegate:
+            module = _lowered_module(lowered.graph_module, node)
+            calls += {
+                owners[inner.name]: None
+                for inner in module.original_module.graph.nodes
+                if inner.op == "call_function" and inner.name in owners
+            }
+        elif node.name in owners:
+            kernels.append(node.name)
+    return replace(method, name=name, calls=tuple(calls), kernel_order=tuple(kernels))
+
+
+def _lowered_module(graph_module: torch.fx.GraphModule, node: Node) -> Any:
+    getter = node.args[0]
+    assert isinstance(getter, Node)
+    return getattr(graph_module, str(getter.target))
 
 
 def _segments(candidates: Candidates, plan: Plan, graph: CostGraph) -> Iterable[SegmentReport]:

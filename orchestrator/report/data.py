@@ -184,6 +184,7 @@ class MethodReport:
     missing_kernels: by op, the kernels that the ExecuTorch runtime at hand lacks.
     calls: segments of the delegate calls in the order in which the program makes them, which may
         differ from the plan's where nothing depends on it; empty if not known.
+    kernel_order: nodes that kernels run, likewise.
     profile: where measured times come from; "" if nothing was measured.
     """
 
@@ -195,6 +196,7 @@ class MethodReport:
     edges: tuple[EdgeReport, ...] = ()
     plan: PlanReport | None = None
     calls: tuple[int, ...] = ()
+    kernel_order: tuple[str, ...] = ()
     profile: str = ""
 
     @property
