@@ -3,28 +3,104 @@
 from __future__ import annotations
 
 import argparse
+import os
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from orchestrator.cli.errors import describe
+from orchestrator.cli.output import add_json, print_json, print_table
 from orchestrator.cli.parsers import Commands
 from orchestrator.quiet import quiet_imports
+
+_DESCRIPTION = """List the backends that are known here: the ids of their delegates, whether they
+can be used and if not why, and what this machine offers them."""
+# CPU features that kernels of the backends are chosen by, as Linux names them.
+_FEATURES = (
+    "avx",
+    "fma",
+    "f16c",
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_int8",
+    "asimd",
+)
 
 
 def add_to(commands: Commands) -> None:
     """Add the command's parser."""
-    parser = commands.add_parser("backends", help="list the backends that are known here")
+    parser = commands.add_parser(
+        "backends", help="list the backends that are known here", description=_DESCRIPTION
+    )
+    add_json(parser)
     parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print one line per backend."""
-    del options
+    """Print one line per backend, and the machine's."""
+    found, machine = _backends(), _machine()
+    if options.json:
+        print_json({"backends": found, "machine": machine})
+        return
+    print_table(
+        ("backend", "delegate", "state"),
+        [(each["name"], each["id"] or "-", each["reason"] or "available") for each in found],
+        left=3,
+    )
+    print()
+    for name, value in machine.items():
+        print(f"{name:13} {' '.join(value) if isinstance(value, list) else value}")
+
+
+def _backends() -> list[dict[str, Any]]:
     with quiet_imports():
         from orchestrator.backends import backend_names, find_backend
+        from orchestrator.backends.portable import registered_kernels
+    found = []
     for name in backend_names():
         try:
             backend = find_backend(name)
-            reason = backend.available()
-            print(f"{name:10} {backend.backend_id:16} {reason or 'available'}")
+            entry = {"name": name, "id": backend.backend_id, "reason": backend.available()}
         except Exception as error:
-            print(f"{name:10} {'-':16} {describe(error)}")
-    print(f"{'portable':10} {'-':16} available (ExecuTorch's kernels run what is left)")
+            entry = {"name": name, "id": None, "reason": describe(error)}
+        found.append({**entry, "available": entry["reason"] is None})
+    with quiet_imports():
+        kernels = len(registered_kernels())
+    note = f"available ({kernels} kernels of ExecuTorch run what is left)"
+    return [*found, {"name": "portable", "id": None, "reason": note, "available": True}]
+
+
+def _machine() -> dict[str, Any]:
+    from orchestrator.cost.environment import cpu_name, software_versions
+
+    return {
+        "processor": cpu_name(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "features": _cpu_features(),
+        "ggml": software_versions().rpartition("ggml delegate ")[2],
+        "executorch": _version("executorch"),
+        "torch": _version("torch"),
+        "orchestrator": _version("executorch-orchestrator"),
+    }
+
+
+def _cpu_features() -> list[str]:
+    from pathlib import Path
+
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return []
+    flags: set[str] = set()
+    for line in info.read_text().splitlines():
+        if line.startswith(("flags", "Features")):
+            flags.update(line.partition(":")[2].split())
+            break
+    return [name for name in _FEATURES if name in flags]
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"

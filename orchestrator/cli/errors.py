@@ -12,5 +12,5 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     text = str(error).strip()
-    expected = isinstance(error, CommandError | ValueError)
+    expected = isinstance(error, CommandError | ValueError | OSError)
     return text if expected and text else f"{type(error).__name__}: {text}"

@@ -1,6 +1,7 @@
 """The command line as a whole: parsing, errors and exit codes.
 
-Exit codes: 0 done, 1 it failed (the message says why), 2 the command line is wrong.
+Exit codes: 0 done, 1 it failed (the message says why), 2 the command line is wrong, 3 a check did
+not hold (`verify`), 130 interrupted. `run` has those of the native runner.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from orchestrator.cli import backends, lower, report
+from orchestrator.cli import backends, bench, compare, lower, report, run
 from orchestrator.cli.errors import describe
 
-_COMMANDS = (lower, report, backends)
+_COMMANDS = (lower, report, run, bench, compare, backends)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,9 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments: without the program's name; those of the process if left out.
     """
     options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], None] = options.command
+    command: Callable[[argparse.Namespace], int | None] = options.command
     try:
-        command(options)
+        code = command(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as head(1), has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -37,13 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"orchestrator: {describe(error)}", file=sys.stderr)
         return 1
-    return 0
+    return code or 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="orchestrator",
         description="Lower PyTorch models to ExecuTorch programs that use several backends.",
+        epilog="Exit codes: 0 done, 1 it failed, 2 the command line is wrong, 3 a check did not "
+        "hold, 130 interrupted. Text goes to standard output, messages to standard error.",
     )
     parser.add_argument(
         "--traceback", action="store_true", help="show where in the code an error comes from"

@@ -37,6 +37,7 @@ _DETAILED_SEGMENTS = 8
 # And from here on those that do the same share a row.
 _LISTED_SEGMENTS = 16
 _ADVICE_LINES = 8
+_SOURCE_LINES = 6
 
 
 def render_text(report: Report, *, color: bool = False, details: bool | None = None) -> str:
@@ -64,6 +65,7 @@ def _method(
         if few if details is None else details:
             yield ""
             yield from _segment(number, segment, style)
+            yield from _sources(number, method)
     for op, kernel in method.missing_kernels.items():
         text = f"{op} needs the kernel {kernel}, which the ExecuTorch runtime installed here lacks"
         yield ""
@@ -212,6 +214,15 @@ def _segment(number: int, segment: SegmentReport, style: Style) -> Iterator[str]
             f"{time_text(segment.boundary_ns)} border",
         ]
         yield from wrapped(listed(parts), "  time    ")
+
+
+def _sources(number: int, method: MethodReport) -> Iterator[str]:
+    """The lines of the user's code that a segment comes from, the first few."""
+    atoms = [atom for atom in method.atoms if atom.segment == number and atom.source]
+    lines = list(dict.fromkeys(atom.source for atom in atoms))
+    if lines:
+        more = [f"{len(lines) - _SOURCE_LINES} more"] if len(lines) > _SOURCE_LINES else []
+        yield from wrapped(listed([*lines[:_SOURCE_LINES], *more]), "  source  ")
 
 
 def _tensors(tensors: Iterable[TensorReport]) -> str:
