@@ -5,26 +5,50 @@ This uses no costs. It is the baseline, and the plan while nothing is measured.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import networkx as nx
 
-from orchestrator.planner import CostGraph, Plan, greedy, price_plan, split_into_segments
+from orchestrator.planner import (
+    Constraints,
+    CostGraph,
+    Plan,
+    greedy,
+    price_plan,
+    split_into_segments,
+)
+from orchestrator.planner.constraints import allowed_options
 
 
-def split_by_capability(graph: CostGraph) -> Plan:
+def split_by_capability(
+    graph: CostGraph,
+    constraints: Constraints | None = None,
+    order: Sequence[str] | None = None,
+) -> Plan:
     """Return a legal plan in which no delegate call carries views that feed nothing in it.
+
+    constraints: their pins and excludes; limits on the whole are not looked at. order: of the
+        backends; the graph's if left out.
 
     A call that merges independent parts of the graph may hold parts that are views alone. They
     cost a copy in and a copy out there, and nothing on ExecuTorch's kernels.
     """
-    plan = greedy(graph)
+    names = [backend.name for backend in graph.backends]
+    if order is not None:
+        order = [*order, *(name for name in names if name not in order)]
+    allowed = {
+        atom.id: {names[option.backend] for option in options}
+        for atom, options in zip(
+            graph.atoms, allowed_options(graph, constraints or Constraints()), strict=True
+        )
+    }
+    plan = greedy(graph, order, allowed=allowed)
     while True:
         moved = {
             atom: kernels
             for segment in plan.partitions
             for part in _connected_parts(graph, segment.atoms)
-            if (kernels := _kernels_for_views(graph, part)) is not None
+            if (kernels := _kernels_for_views(graph, part, allowed)) is not None
             for atom in part
         }
         if not moved:
@@ -43,7 +67,9 @@ def _connected_parts(graph: CostGraph, atoms: Collection[str]) -> Iterator[set[s
     return iter(nx.connected_components(links))
 
 
-def _kernels_for_views(graph: CostGraph, part: Collection[str]) -> str | None:
+def _kernels_for_views(
+    graph: CostGraph, part: Collection[str], allowed: Mapping[str, Collection[str]]
+) -> str | None:
     """Name kernels that can take a part of views alone; None if it computes or needs a delegate."""
     if not all(graph.atoms[graph.atom_index[atom]].trivial for atom in part):
         return None
@@ -51,7 +77,7 @@ def _kernels_for_views(graph: CostGraph, part: Collection[str]) -> str | None:
         (
             backend.name
             for backend in graph.backends
-            if not backend.is_delegate and all(graph.capable(atom, backend.name) for atom in part)
+            if not backend.is_delegate and all(backend.name in allowed[atom] for atom in part)
         ),
         None,
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from executorch.exir import (
-    EdgeCompileConfig,
     EdgeProgramManager,
     ExecutorchBackendConfig,
     to_edge_transform_and_lower,
@@ -19,13 +19,17 @@ from torch.export import ExportedProgram
 
 from ggml_delegate.torch_speed import composite_ops_looked_up_once
 from orchestrator.backends import Backend, resolve_backends
+from orchestrator.edge import edge_compile_config
 from orchestrator.export import Model, as_programs
 from orchestrator.graph import mutated_buffers
+from orchestrator.options import HOST, PlanOptions, Strategy, Tune, TuneEvent
 from orchestrator.partitioner import OrchestratorPartitioner, UndecomposedOpError
+from orchestrator.planning import Choice
 from orchestrator.program import LoweredProgram, Signature
 from orchestrator.report.build import as_lowered
 from orchestrator.report.data import Report
 from orchestrator.report.embed import embed_report
+from orchestrator.tuning import Made, Measured, make_tuned
 
 DEFAULT_BACKENDS = ("ggml", "xnnpack")
 
@@ -44,6 +48,17 @@ def lower(
     constant_methods: Mapping[str, Any] | None = None,
     backend_config: ExecutorchBackendConfig | None = None,
     etrecord: str | os.PathLike[str] | None = None,
+    strategy: Strategy = "cost",
+    tune: Tune = "cached",
+    threads: int | None = None,
+    target: str = HOST,
+    pins: Mapping[str, str] | None = None,
+    exclude: Mapping[str, str | Sequence[str]] | Sequence[str] = (),
+    max_partitions: int | None = None,
+    max_duplicated_bytes: int | None = None,
+    cost_table: str | os.PathLike[str] | None = None,
+    budget_s: float | None = None,
+    progress: Callable[[TuneEvent], None] | None = None,
 ) -> LoweredProgram:
     """Lower a model for several backends.
 
@@ -57,14 +72,43 @@ def lower(
     backend_config: how ExecuTorch plans memory and serializes; its defaults if left out.
     etrecord: a file to write ExecuTorch's ETRecord to, from which its Inspector tells which lines
         of the model the events of a profile are about.
+    strategy: "cost" for the cheapest split, "greedy" for the first backend that takes a node.
+    tune: "off" to estimate costs from shapes, "cached" to use what the cost table has of this
+        machine, "measure" to measure what it lacks and to time the best plans end to end.
+    threads: that the program will run on; by default as many as this process may use.
+    target: the device to plan for: this machine, or a name that costs were imported under.
+    pins: backends by pattern over modules, ops and nodes: {"layers.3.*": "xnnpack"}.
+    exclude: patterns of what not to delegate, or backends not to use by pattern.
+    max_partitions, max_duplicated_bytes: limits on delegate calls, and on bytes of weights that
+        more than one backend holds; per method.
+    cost_table: a file with measured costs, instead of the one in the user's cache folder.
+    budget_s: for tune="measure": how long to measure, in seconds.
+    progress: called while measuring, see `TuneEvent`.
+
+    `PlanOptions` says more about the options from `strategy` on.
 
     Raises:
         BackendError: an unknown backend, or one that cannot be used here.
         ModelError: inputs that do not fit the kind of model, or a model in training mode.
+        OptionError, PlannerError: options that contradict each other or the model.
+        CostTableError, TargetError: costs that were asked for cannot be had.
 
     Warns:
         LoweringWarning: the program needs a kernel that the ExecuTorch runtime here lacks.
     """
+    options = PlanOptions(
+        strategy=strategy,
+        tune=tune,
+        threads=threads,
+        target=target,
+        pins=dict(pins or {}),
+        exclude=exclude,
+        max_partitions=max_partitions,
+        max_duplicated_bytes=max_duplicated_bytes,
+        cost_table=cost_table,
+        budget_s=budget_s,
+        progress=progress,
+    )
     resolved = resolve_backends(backends)
     programs = as_programs(model, example_inputs, example_kwargs, dynamic_shapes)
     # ExecuTorch re-runs the graph's in-place updates of buffers, which autograd would refuse.
@@ -72,42 +116,81 @@ def lower(
         # Raised inside torch when executorch copies a program.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         warnings.filterwarnings("ignore", message="Mutation on a buffer")  # seen to below
-        edge, partitioners = _to_edge(
-            programs, resolved, constant_methods, generate_etrecord=etrecord is not None
+        lowering = _Lowering(
+            programs, resolved, options, constant_methods, backend_config, etrecord is not None
         )
+        made = make_tuned(programs, resolved, options, lowering.make)
+        if etrecord is not None:
+            made.manager.get_etrecord().save(etrecord)
+    _warn_of_missing_kernels(made.program.report)
+    return made.program
+
+
+@dataclass(frozen=True)
+class _Lowering:
+    """All that stays the same while plans are tried."""
+
+    programs: Mapping[str, ExportedProgram]
+    backends: tuple[Backend, ...]
+    options: PlanOptions
+    constant_methods: Mapping[str, Any] | None
+    backend_config: ExecutorchBackendConfig | None
+    generate_etrecord: bool
+
+    def make(self, choices: Mapping[str, Choice], measured: Measured) -> Made:
+        """Lower once, with what was decided about the methods' plans."""
+        edge, partitioners = self._to_edge(choices)
         results = {name: partitioner.results[-1] for name, partitioner in partitioners.items()}
         report = Report(
-            backends=tuple(backend.name for backend in resolved),
+            backends=tuple(backend.name for backend in self.backends),
             methods=tuple(
-                as_lowered(result.report, name, edge.exported_program(name))
+                replace(result.report, name=name, alternatives=tuple(measured.get(name, ())))
                 for name, result in results.items()
             ),
             versions=_versions(),
         )
-        for name in programs:
+        for name in self.programs:
             _keep_initial_state(edge.exported_program(name))
         embed_report(edge, report)
-        manager = edge.to_executorch(backend_config)
-        if etrecord is not None:
-            manager.get_etrecord().save(etrecord)
-    _warn_of_missing_kernels(report)
-    return LoweredProgram(
-        buffer=manager.buffer,
-        report=report,
-        plan={name: result.plan for name, result in results.items()},
-        signatures={name: Signature.of(program) for name, program in programs.items()},
-    )
+        manager = edge.to_executorch(self.backend_config)
+        program = LoweredProgram(
+            buffer=manager.buffer,
+            report=report,
+            plan={name: result.plan for name, result in results.items()},
+            signatures={
+                name: Signature.of(program) for name, program in self.programs.items()
+            },
+        )
+        planned = {name: result.planned for name, result in results.items()}
+        return Made(program, planned, manager)
 
-
-def edge_compile_config() -> EdgeCompileConfig:
-    """Return the configuration under which all backends agree on what a program means.
-
-    Dim orders stay part of the program: it is how a model in channels-last says so, XNNPACK and
-    the kernels both read them, and without them a change of memory format would be lost. The
-    check for core ATen ops is off, as in ExecuTorch's own XNNPACK flow: ops outside that set can
-    have a kernel or a delegate that takes them.
-    """
-    return EdgeCompileConfig(_check_ir_validity=False, _skip_dim_order=False)
+    def _to_edge(
+        self, choices: Mapping[str, Choice]
+    ) -> tuple[EdgeProgramManager, dict[str, OrchestratorPartitioner]]:
+        """Partition and lower; ops that no backend takes after all are decomposed in a new round."""
+        decompose: set[torch._ops.OpOverload] = set()
+        constant_methods = self.constant_methods
+        while True:
+            partitioners = {
+                name: OrchestratorPartitioner(
+                    self.backends, self.options, decompose=decompose, choice=choices.get(name)
+                )
+                for name in self.programs
+            }
+            try:
+                edge = to_edge_transform_and_lower(
+                    dict(self.programs),
+                    partitioner={name: [each] for name, each in partitioners.items()},
+                    compile_config=edge_compile_config(),
+                    constant_methods=dict(constant_methods) if constant_methods else None,
+                    generate_etrecord=self.generate_etrecord,
+                )
+            except UndecomposedOpError as error:
+                if decompose.issuperset(error.ops):
+                    raise
+                decompose.update(error.ops)
+            else:
+                return edge, partitioners
 
 
 def _warn_of_missing_kernels(report: Report) -> None:
@@ -135,34 +218,6 @@ def _keep_initial_state(program: ExportedProgram) -> None:
         value = program.state_dict.get(target, program.constants.get(target))
         if isinstance(value, torch.Tensor) and bool(value.count_nonzero()):
             node.meta["et_init_buffer"] = True
-
-
-def _to_edge(
-    programs: Mapping[str, ExportedProgram],
-    backends: tuple[Backend, ...],
-    constant_methods: Mapping[str, Any] | None,
-    generate_etrecord: bool,
-) -> tuple[EdgeProgramManager, dict[str, OrchestratorPartitioner]]:
-    """Partition and lower; ops that no backend takes after all are decomposed in another round."""
-    decompose: set[torch._ops.OpOverload] = set()
-    while True:
-        partitioners = {
-            name: OrchestratorPartitioner(backends, decompose=decompose) for name in programs
-        }
-        try:
-            edge = to_edge_transform_and_lower(
-                dict(programs),
-                partitioner={name: [partitioner] for name, partitioner in partitioners.items()},
-                compile_config=edge_compile_config(),
-                constant_methods=dict(constant_methods) if constant_methods else None,
-                generate_etrecord=generate_etrecord,
-            )
-        except UndecomposedOpError as error:
-            if decompose.issuperset(error.ops):
-                raise
-            decompose.update(error.ops)
-        else:
-            return edge, partitioners
 
 
 def _versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ It works wherever ExecuTorch takes a partitioner:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
@@ -18,10 +18,11 @@ from torch.fx import Node
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.backends.portable import missing_kernel
 from orchestrator.candidates import Candidates, collect_candidates
-from orchestrator.capability import split_by_capability
+from orchestrator.constraints import may_run_on
 from orchestrator.graph import compute_nodes, mutated_buffers, op_name
-from orchestrator.planner import CostGraph, Plan, Segment
-from orchestrator.problem import cost_graph
+from orchestrator.options import PlanOptions
+from orchestrator.planner import CostGraph, Plan, Segment, check_segments
+from orchestrator.planning import Choice, Planned, make_plan
 from orchestrator.report.build import describe_method
 from orchestrator.report.data import MethodReport
 from orchestrator.rewrites import rewrite
@@ -47,10 +48,14 @@ class UndecomposedOpError(RuntimeError):
 
 @dataclass(frozen=True)
 class PartitionedMethod:
-    """What became of one program."""
+    """What became of one program.
+
+    planned: the plan with the priced graph behind it, for questions of the kind "what if".
+    """
 
     plan: Plan
     report: MethodReport
+    planned: Planned
 
 
 class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch is untyped
@@ -58,8 +63,10 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
 
     backends: names or backend objects, the preferred one first; empty for ExecuTorch's kernels
         alone.
+    options: how to plan; see `PlanOptions`.
     decompose: ATen ops never to keep whole, whatever a backend would like.
-    solver: makes a plan from the graph of candidates.
+    choice: a plan, or part of one, that was decided beforehand.
+    solver: makes the plan from the priced graph instead.
 
     Attributes:
         results: one entry per partitioned program, in the order of the calls.
@@ -71,14 +78,18 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
     def __init__(
         self,
         backends: Iterable[str | Backend] = ("ggml", "xnnpack"),
+        options: PlanOptions | None = None,
         *,
         decompose: Iterable[torch._ops.OpOverload] = (),
-        solver: Solver = split_by_capability,
+        choice: Choice | None = None,
+        solver: Solver | None = None,
     ) -> None:
         super().__init__()
         self.backends = resolve_backends(backends)
         self.results: list[PartitionedMethod] = []
         self._decompose = frozenset(decompose)
+        self._options = options or PlanOptions()
+        self._choice = choice or Choice()
         self._solve = solver
         self._kept: dict[str, torch._ops.OpOverload] = {}
 
@@ -94,10 +105,13 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             return [], None
         filters: dict[torch._ops.OpOverload, list[Callable[[Node], bool]]] = {}
         for backend in self.backends:
+            if self._choice.only is not None and backend.name not in self._choice.only:
+                continue
             ops, node_filter = backend.preserved_ops(ep)
+            wanted = self._where_allowed(backend.name, node_filter)
             for op in ops:
                 if op not in self._decompose:
-                    filters.setdefault(op, []).append(node_filter)
+                    filters.setdefault(op, []).append(wanted)
         self._kept |= {str(op): op for op in filters}
 
         def keep(node: Node) -> bool:
@@ -112,20 +126,35 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
 
         return list(filters), keep
 
+    def _where_allowed(
+        self, backend: str, node_filter: Callable[[Node], bool]
+    ) -> Callable[[Node], bool]:
+        """Narrow a backend's filter to the nodes that pins and excludes leave to it."""
+        options = self._options
+        if not options.pins and not options.exclude:
+            return node_filter
+        return lambda node: may_run_on(node, backend, options) and node_filter(node)
+
     def partition(self, exported_program: ExportedProgram) -> PartitionResult:
         """Tag the nodes of an edge-dialect program with the delegates they go to.
 
         Raises:
             UndecomposedOpError: a backend did not take a node that was kept whole for it.
+        PlannerError, OptionError: constraints that cannot be met.
+        CostTableError, TargetError: costs that were asked for cannot be had.
         """
         candidates = collect_candidates(exported_program, self.backends)
-        names = [backend.name for backend in self.backends]
-        graph = cost_graph(exported_program, candidates, names)
-        plan = self._solve(graph)
+        planned = make_plan(
+            exported_program, candidates, self.backends, self._options, self._choice
+        )
+        if self._solve is not None:
+            planned = replace(planned, plan=self._solve(planned.graph))
+        plan = planned.plan
+        check_segments(planned.graph, plan.segments)
         tags = self._tag(exported_program, candidates, plan.partitions)
         self._check_kept_ops(exported_program)
-        report = describe_method(exported_program, candidates, plan, graph)
-        self.results.append(PartitionedMethod(plan, report))
+        report = describe_method(exported_program, candidates, plan, planned.graph)
+        self.results.append(PartitionedMethod(plan, report, planned))
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
 
     def _tag(

@@ -4,47 +4,122 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.backends import portable
 from orchestrator.candidates import Atom, Candidates
+from orchestrator.cost.model import CostModel, Unpriced
 from orchestrator.graph import is_view, nbytes
-from orchestrator.planner import UNKNOWN, Backend, CostGraph, Tensor
+from orchestrator.layouts import BOTH_LAYOUTS, CONTIGUOUS_ONLY, image_nodes, layout_in_memory
+from orchestrator.planner import AtomCost, Backend, Constant, CostGraph, Layout, Tensor
 from orchestrator.planner import Atom as PricedAtom
 
 
-def cost_graph(ep: ExportedProgram, candidates: Candidates, backends: Sequence[str]) -> CostGraph:
-    """Return the planner's view of a program, every cost unknown.
+def cost_graph(
+    ep: ExportedProgram,
+    candidates: Candidates,
+    backends: Sequence[str],
+    costs: CostModel | None = None,
+) -> CostGraph:
+    """Return the planner's view of a program; without a cost model every cost is unknown.
 
     backends: names of delegates, the preferred one first; ExecuTorch's kernels come last.
 
     An atom that a delegate takes and that has no kernel here cannot be left to the kernels. One
     that no delegate takes is, whether or not this runtime has its kernels: another may.
     """
-    order = [Backend(name) for name in backends] + [Backend(portable.NAME, is_delegate=False)]
-    atoms = [
-        PricedAtom(atom.id, dict.fromkeys(_runs_on(atom), UNKNOWN), all(map(is_view, atom.nodes)))
-        for atom in candidates.atoms
-    ]
-    owner = {node: atom.id for atom in candidates.atoms for node in atom.nodes}
-    return CostGraph(order, atoms, _tensors(ep, owner))
+    return _GraphBuilder(ep, candidates, backends, costs or Unpriced()).build()
 
 
-def _runs_on(atom: Atom) -> Iterator[str]:
+def runs_on(atom: Atom) -> Iterator[str]:
+    """Yield the names of what can run an atom, ExecuTorch's kernels last."""
     yield from atom.backends
     if not atom.backends or not any(map(portable.missing_kernel, atom.nodes)):
         yield portable.NAME
 
 
-def _tensors(ep: ExportedProgram, owner: Mapping[Node, str]) -> Iterable[Tensor]:
-    constants = set(ep.graph_signature.inputs_to_parameters)
-    for node in ep.graph.nodes:
-        if node.op not in ("placeholder", "call_function") or node.name in constants:
-            continue
-        producer = owner.get(node)
-        readers = dict.fromkeys(owner[user] for user in node.users if user in owner)
-        consumers = tuple(reader for reader in readers if reader != producer)
-        is_output = any(user.op == "output" for user in node.users)
-        if consumers or is_output:
-            yield Tensor(node.name, producer, consumers, nbytes(node), is_output)
+def atom_layouts(atom: Atom, images: set[Node]) -> tuple[Layout, ...]:
+    """Return the layouts that an atom can compute in: both if it has to do with images."""
+    around = {source for node in atom.nodes for source in (node, *node.all_input_nodes)}
+    return CONTIGUOUS_ONLY if images.isdisjoint(around) else BOTH_LAYOUTS
+
+
+class _GraphBuilder:
+    def __init__(
+        self,
+        ep: ExportedProgram,
+        candidates: Candidates,
+        backends: Sequence[str],
+        costs: CostModel,
+    ) -> None:
+        self._ep = ep
+        self._candidates = candidates
+        self._delegates = tuple(backends)
+        self._costs = costs
+        self._images = image_nodes(ep)
+
+    def build(self) -> CostGraph:
+        order = [
+            Backend(name, self._costs.call_overhead_ns(name), layouts=BOTH_LAYOUTS)
+            for name in self._delegates
+        ]
+        order.append(Backend(portable.NAME, is_delegate=False, layouts=BOTH_LAYOUTS))
+        atoms = [self._atom(atom) for atom in self._candidates.atoms]
+        owner = {node: atom.id for atom in self._candidates.atoms for node in atom.nodes}
+        return CostGraph(order, atoms, self._tensors(owner), self._constants(owner))
+
+    def _atom(self, atom: Atom) -> PricedAtom:
+        layouts = atom_layouts(atom, self._images)
+        costs: dict[str, AtomCost] = {
+            name: self._costs.atom(atom, name, layouts) for name in runs_on(atom)
+        }
+        return PricedAtom(atom.id, costs, all(map(is_view, atom.nodes)))
+
+    def _tensors(self, owner: Mapping[Node, str]) -> Iterable[Tensor]:
+        weights = set(self._ep.graph_signature.inputs_to_parameters)
+        for node in self._ep.graph.nodes:
+            if node.op not in ("placeholder", "call_function") or node.name in weights:
+                continue
+            producer = owner.get(node)
+            readers = dict.fromkeys(owner[user] for user in node.users if user in owner)
+            consumers = tuple(reader for reader in readers if reader != producer)
+            is_output = any(user.op == "output" for user in node.users)
+            if consumers or is_output:
+                yield self._tensor(node, producer, consumers, is_output)
+
+    def _tensor(
+        self, node: Node, producer: str | None, consumers: tuple[str, ...], is_output: bool
+    ) -> Tensor:
+        value = node.meta.get("val")
+        is_tensor = isinstance(value, torch.Tensor)
+        layouts = BOTH_LAYOUTS if is_tensor and node in self._images else CONTIGUOUS_ONLY
+        size = nbytes(node)
+        # Between delegates a tensor lies as the exported program says.
+        memory = layout_in_memory(value) if is_tensor else Layout.CONTIGUOUS
+        names = (*self._delegates, portable.NAME)
+        return Tensor(
+            node.name,
+            producer,
+            consumers,
+            size,
+            is_output,
+            layouts=layouts,
+            memory_layouts=(memory,) if memory in layouts else layouts[:1],
+            transfers={name: self._costs.transfer(name, size, layouts) for name in names},
+        )
+
+    def _constants(self, owner: Mapping[Node, str]) -> Iterable[Constant]:
+        """Yield the weights that more than one atom uses."""
+        wanted = {
+            constant
+            for by_node in self._candidates.constants.values()
+            for constants in by_node.values()
+            for constant in constants
+        }
+        for node in self._ep.graph.nodes:
+            if node in wanted:
+                users = dict.fromkeys(owner[user] for user in node.users if user in owner)
+                if len(users) > 1:
+                    yield Constant(node.name, nbytes(node), tuple(users))

@@ -1,4 +1,4 @@
-"""Many atoms as the methods of one small .pte, each whole on one backend."""
+"""Many atoms as the methods of one small .pte, each on one backend."""
 
 from __future__ import annotations
 
@@ -14,36 +14,38 @@ from torch.export import ExportedProgram
 from orchestrator.backends import Backend
 from orchestrator.cost.extract import AtomProgram
 from orchestrator.graph import compute_nodes, constant_nodes
-from orchestrator.lowering import edge_compile_config
+from orchestrator.edge import edge_compile_config
 from orchestrator.quiet import quiet_imports
 
 
 @dataclass(frozen=True)
 class Request:
-    """One atom on one backend; None: ExecuTorch's kernels."""
+    """One atom on one backend; None: ExecuTorch's kernels.
+
+    separate_calls: every node in a delegate call of its own.
+    """
 
     atom: AtomProgram
     backend: Backend | None
-
-    @property
-    def backend_name(self) -> str:
-        """As in cost graphs and the cost table."""
-        return "portable" if self.backend is None else self.backend.name
+    separate_calls: bool = False
 
 
 class _Whole(Partitioner):  # type: ignore[misc]  # executorch is untyped
     """Gives every node and constant to one backend."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, separate_calls: bool) -> None:
         super().__init__()
         self._spec = DelegationSpec(backend.backend_id, backend.compile_specs())
+        self._separate = separate_calls
 
     def partition(self, exported_program: ExportedProgram) -> PartitionResult:
-        for node in (*compute_nodes(exported_program), *constant_nodes(exported_program)):
-            node.meta["delegation_tag"] = "whole"
-        return PartitionResult(
-            tagged_exported_program=exported_program, partition_tags={"whole": self._spec}
-        )
+        nodes = list(compute_nodes(exported_program))
+        for number, node in enumerate(nodes):
+            node.meta["delegation_tag"] = f"call_{number if self._separate else 0}"
+        for node in constant_nodes(exported_program):
+            node.meta["delegation_tag"] = "call_0"
+        tags = dict.fromkeys((node.meta["delegation_tag"] for node in nodes), self._spec)
+        return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
 
 
 def compile_requests(requests: Mapping[str, Request]) -> bytes:
@@ -58,7 +60,7 @@ def compile_requests(requests: Mapping[str, Request]) -> bytes:
             compile_config=edge_compile_config(),
         )
         partitioners: dict[str, Partitioner] = {
-            name: _Whole(request.backend)
+            name: _Whole(request.backend, request.separate_calls)
             for name, request in requests.items()
             if request.backend is not None
         }

@@ -1,28 +1,35 @@
-"""Times atoms through the native runtime."""
+"""Times atoms through the native runtime.
+
+The atoms of a batch are timed in turn, one run each per round, as the ops of a program run in turn:
+what one of them finds in the caches is what the others left there, and a change of the machine's
+speed meets all alike.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import torch
 
 from ggml_delegate.native import NativeProgram
 from orchestrator.cost.compile import Request, compile_what_can_be
 from orchestrator.cost.environment import Environment, host
+from orchestrator.cost.extract import AtomProgram, NotMeasurableError
 from orchestrator.cost.table import CostTable, Measurement
+from orchestrator.cost.task import Task
 
 # Per atom: enough runs for a stable median, little enough that a model takes seconds.
-_MIN_RUNS = 7
-_MAX_RUNS = 60
+_MIN_RUNS = 5
+_MAX_RUNS = 40
 _TARGET_NS = 12e6
 _WARMUP = 2
 _BATCH = 24
+# Weights of a batch, which lie in memory several times while it is compiled.
+_BATCH_BYTES = 128 << 20
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
     """What measuring has done so far, for a progress bar."""
 
@@ -34,6 +41,9 @@ class Progress:
     def remaining_s(self) -> float:
         """An estimate from the pace so far."""
         return self.elapsed_s / max(self.done, 1) * (self.total - self.done)
+
+
+ProgressCallback = Callable[[Progress], None]
 
 
 @dataclass
@@ -57,54 +67,11 @@ def summarize(times_ns: Sequence[int], label: str = "") -> Measurement:
     return Measurement(statistics.median(ordered), (high - low) / 2, len(ordered), label)
 
 
-def time_method(program: NativeProgram, method: str, inputs: Sequence[torch.Tensor]) -> list[int]:
-    """Times of the method alone, in ns."""
-    (first,) = program.time(method, inputs, runs=1, warmup=_WARMUP)
-    runs = int(min(max(_TARGET_NS / max(first, 1), _MIN_RUNS), _MAX_RUNS))
-    return program.time(method, inputs, runs=runs, warmup=0)
-
-
-def measure(
-    requests: Iterable[Request],
-    table: CostTable,
-    threads: int,
-    *,
-    budget_s: float | None = None,
-    progress: Callable[[Progress], None] | None = None,
-) -> Outcome:
-    """Measures what the table lacks, and stores every batch as soon as it is done.
-
-    Args:
-        requests: atoms with the backends to time them on.
-        threads: of the runtime.
-        budget_s: stop starting new batches after this many seconds.
-        progress: called after every batch.
-
-    Ctrl-C ends measuring early; what was measured is kept.
-    """
-    environment = host(threads)
-    missing = _missing(requests, table, environment)
-    outcome = Outcome()
-    start = time.monotonic()
-    try:
-        for first in range(0, len(missing), _BATCH):
-            if budget_s is not None and time.monotonic() - start > budget_s:
-                outcome.stopped = f"the budget of {budget_s:g} s is used up"
-                break
-            batch = missing[first : first + _BATCH]
-            _measure_batch(batch, table, environment, outcome)
-            if progress is not None:
-                done = min(first + _BATCH, len(missing))
-                progress(Progress(done, len(missing), time.monotonic() - start))
-    except KeyboardInterrupt:
-        outcome.stopped = "interrupted"
-    return outcome
-
-
-def _missing(
-    requests: Iterable[Request], table: CostTable, environment: Environment
-) -> list[Request]:
-    unique = {(request.backend_name, request.atom.key): request for request in requests}
+def missing_tasks(
+    tasks: Iterable[Task], table: CostTable, environment: Environment
+) -> list[Task]:
+    """Return the tasks that the table has no answer for, each once."""
+    unique = {(task.backend_name, task.key): task for task in tasks}
     keys: dict[str, list[str]] = {}
     for backend, key in unique:
         keys.setdefault(backend, []).append(key)
@@ -113,33 +80,134 @@ def _missing(
         for backend, wanted in keys.items()
         for key in table.get(environment, backend, wanted)
     }
-    return [request for place, request in unique.items() if place not in known]
+    return [task for place, task in unique.items() if place not in known]
+
+
+def measure(
+    tasks: Iterable[Task],
+    table: CostTable,
+    threads: int,
+    *,
+    budget_s: float | None = None,
+    progress: ProgressCallback | None = None,
+) -> Outcome:
+    """Measures what the table lacks, and stores every batch as soon as it is done.
+
+    Args:
+        tasks: atoms with the backends to time them on.
+        threads: of the runtime.
+        budget_s: stop starting new batches after this many seconds.
+        progress: called before the first batch and after every one.
+
+    Ctrl-C ends measuring early; what was measured is kept.
+    """
+    environment = host(threads)
+    missing = missing_tasks(tasks, table, environment)
+    outcome = Outcome()
+    start = time.monotonic()
+    done = 0
+
+    def tell() -> None:
+        if progress is not None and missing:
+            progress(Progress(done, len(missing), time.monotonic() - start))
+
+    try:
+        tell()
+        for batch in _batches(missing, outcome):
+            if budget_s is not None and time.monotonic() - start > budget_s:
+                outcome.stopped = f"the budget of {budget_s:g} s is used up"
+                break
+            _measure_batch(batch, table, environment, outcome)
+            done = min(done + len(batch), len(missing))
+            tell()
+    except KeyboardInterrupt:
+        outcome.stopped = "interrupted"
+    return outcome
+
+
+def _batches(tasks: Sequence[Task], outcome: Outcome) -> Iterator[dict[str, tuple[Task, Request]]]:
+    """Yield the tasks by method name, cut out."""
+    batch: dict[str, tuple[Task, Request]] = {}
+    size = 0
+    for number, task in enumerate(tasks):
+        try:
+            atom = task.extract()
+        except NotMeasurableError as error:
+            outcome.failures[task.label, task.backend_name] = str(error)
+            continue
+        batch[f"m{number}"] = (task, Request(atom, task.backend, task.separate_calls))
+        size += _weight_bytes(atom)
+        if len(batch) == _BATCH or size > _BATCH_BYTES:
+            yield batch
+            batch, size = {}, 0
+    if batch:
+        yield batch
+
+
+def _weight_bytes(atom: AtomProgram) -> int:
+    return sum(weight.nbytes for weight in atom.program.state_dict.values())
 
 
 def _measure_batch(
-    batch: Sequence[Request], table: CostTable, environment: Environment, outcome: Outcome
+    batch: Mapping[str, tuple[Task, Request]],
+    table: CostTable,
+    environment: Environment,
+    outcome: Outcome,
 ) -> None:
-    named = {f"m{number}": request for number, request in enumerate(batch)}
-    programs, failures = compile_what_can_be(named)
-    for name, reason in failures.items():
-        request = named[name]
-        outcome.failures[request.atom.label, request.backend_name] = reason
+    programs, failures = compile_what_can_be({name: each[1] for name, each in batch.items()})
+    methods: dict[str, NativeProgram] = {}
+    for buffer, names in programs:
+        program = NativeProgram(buffer, num_threads=environment.threads)
+        methods |= dict.fromkeys(names, program)
     results: dict[str, dict[str, Measurement]] = {}
+
+    def store(name: str, measured: Measurement) -> None:
+        task = batch[name][0]
+        results.setdefault(task.backend_name, {})[task.key] = measured
+
+    first = _first_times(batch, methods, failures)
+    for name, reason in failures.items():
+        task = batch[name][0]
+        outcome.failures[task.label, task.backend_name] = reason
+        store(name, Measurement(0.0, 0.0, 0, reason[:500]))
     try:
-        for buffer, methods in programs:
-            program = NativeProgram(buffer, num_threads=environment.threads)
-            for method in methods:
-                request = named[method]
-                try:
-                    times = time_method(program, method, request.atom.example_inputs)
-                except (RuntimeError, ValueError, TypeError) as error:
-                    outcome.failures[request.atom.label, request.backend_name] = str(error)
-                    continue
-                finally:
-                    program.unload(method)
-                measured = summarize(times, request.atom.label)
-                results.setdefault(request.backend_name, {})[request.atom.key] = measured
+        for name, times in _time_in_turn(batch, methods, first).items():
+            store(name, summarize(times, batch[name][0].label))
+            outcome.measured += 1
     finally:
         for backend, measurements in results.items():
             table.put(environment, backend, measurements)
-            outcome.measured += len(measurements)
+
+
+def _first_times(
+    batch: Mapping[str, tuple[Task, Request]],
+    methods: Mapping[str, NativeProgram],
+    failures: dict[str, str],
+) -> dict[str, int]:
+    """Load and warm up every method; give a first time of each, in ns, and note what fails."""
+    first = {}
+    for name, program in methods.items():
+        try:
+            inputs = batch[name][1].atom.example_inputs
+            (first[name],) = program.time(name, inputs, runs=1, warmup=_WARMUP)
+        except (RuntimeError, ValueError, TypeError) as error:
+            failures[name] = str(error)
+    return first
+
+
+def _time_in_turn(
+    batch: Mapping[str, tuple[Task, Request]],
+    methods: Mapping[str, NativeProgram],
+    first: Mapping[str, int],
+) -> dict[str, list[int]]:
+    runs = {
+        name: int(min(max(_TARGET_NS / max(ns, 1), _MIN_RUNS), _MAX_RUNS))
+        for name, ns in first.items()
+    }
+    times: dict[str, list[int]] = {name: [] for name in runs}
+    for number in range(max(runs.values(), default=0)):
+        for name, count in runs.items():
+            if number < count:
+                inputs = batch[name][1].atom.example_inputs
+                times[name] += methods[name].time(name, inputs, runs=1, warmup=0)
+    return times

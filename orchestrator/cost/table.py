@@ -12,7 +12,7 @@ from pathlib import Path
 from orchestrator.cost.environment import Environment
 
 # Bump when keys or units change: older tables are then set aside, not misread.
-TABLE_VERSION = 1
+TABLE_VERSION = 2
 _BUSY_TIMEOUT_S = 60.0
 
 _SCHEMA = """
@@ -28,7 +28,16 @@ CREATE TABLE IF NOT EXISTS costs (
     runs INTEGER NOT NULL,
     label TEXT NOT NULL,
     PRIMARY KEY (key, backend, target, cpu, threads, versions)
-)
+);
+CREATE TABLE IF NOT EXISTS plans (
+    digest TEXT NOT NULL,
+    target TEXT NOT NULL,
+    cpu TEXT NOT NULL,
+    threads INTEGER NOT NULL,
+    versions TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    PRIMARY KEY (digest, target, cpu, threads, versions)
+);
 """
 
 
@@ -38,18 +47,28 @@ class CostTableError(RuntimeError):
 
 @dataclass(frozen=True)
 class Measurement:
-    """The time of one atom: median and half the interquartile range, in nanoseconds."""
+    """The time of one atom: median and half the interquartile range, in nanoseconds.
+
+    runs: how many were timed; 0 if the backend cannot run the atom after all, so that it is not
+    tried again and again. label: for people; of a failure, the reason.
+    """
 
     median_ns: float
     spread_ns: float
     runs: int
     label: str = ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether there is no time."""
+        return self.runs == 0
+
 
 def default_path() -> Path:
     """Where the table lies unless the user says otherwise: in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "executorch-orchestrator" / "costs.sqlite"
+    # Another version's table stays where it is, for that version.
+    return Path(base) / "executorch-orchestrator" / f"costs-v{TABLE_VERSION}.sqlite"
 
 
 class CostTable:
@@ -79,7 +98,7 @@ class CostTable:
                         f"{self.path} is a cost table of version {version}, this program reads "
                         f"{TABLE_VERSION}; {self._way_out()}"
                     )
-                connection.execute(_SCHEMA)
+                connection.executescript(_SCHEMA)
                 connection.execute(f"PRAGMA user_version = {TABLE_VERSION}")
         except sqlite3.Error as error:
             raise self._failure(error) from error
@@ -152,3 +171,38 @@ class CostTable:
         except sqlite3.Error as error:
             raise self._failure(error) from error
         return [Environment(*row) for row in rows]
+
+    def put_plan(self, environment: Environment, digest: str, plan: str) -> None:
+        """Stores a plan (JSON) for the program with this digest, over an older one."""
+        row = (
+            digest,
+            environment.target,
+            environment.cpu,
+            environment.threads,
+            environment.versions,
+            plan,
+        )
+        try:
+            with closing(self._connect()) as connection, connection:
+                connection.execute("INSERT OR REPLACE INTO plans VALUES (?,?,?,?,?,?)", row)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def get_plan(self, environment: Environment, digest: str) -> str | None:
+        """The plan that was stored for a program, or None."""
+        try:
+            with closing(self._connect()) as connection:
+                row = connection.execute(
+                    "SELECT plan FROM plans WHERE digest = ? AND target = ? AND cpu = ? AND "
+                    "threads = ? AND versions = ?",
+                    (
+                        digest,
+                        environment.target,
+                        environment.cpu,
+                        environment.threads,
+                        environment.versions,
+                    ),
+                ).fetchone()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        return None if row is None else str(row[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -12,11 +13,14 @@ from torch.export import ExportedProgram, export
 from ggml_delegate.native import NativeProgram
 from orchestrator import OrchestratorPartitioner, lower
 from orchestrator.backends import Support
+from orchestrator.options import PlanOptions
 from orchestrator.partitioner import UndecomposedOpError
 from tests.harness.compare import assert_close_to_eager
 from tests.orchestrator.fakes import OpsBackend, plain_flow
 
 TOLERANCE = 1e-5
+# Which backend gets what must not depend on costs here.
+lower_greedily = partial(lower, strategy="greedy")
 
 
 class Ladder(nn.Module):
@@ -88,11 +92,11 @@ def _backends() -> list[OpsBackend]:
 
 
 def _by_lower(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., object]:
-    return lower(module, inputs, backends=_backends())
+    return lower_greedily(module, inputs, backends=_backends())
 
 
 def _by_plain_flow(module: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., object]:
-    partitioner = OrchestratorPartitioner(_backends())
+    partitioner = OrchestratorPartitioner(_backends(), PlanOptions(strategy="greedy"))
     return NativeProgram(plain_flow(export(module, inputs), partitioner))
 
 
@@ -107,21 +111,21 @@ def test_graphs_that_would_cycle_run_and_equal_eager(
 
 
 def test_both_backends_get_their_ops_and_nothing_is_left() -> None:
-    method = lower(Crossing(), ONE, backends=_backends()).report.methods[0]
+    method = lower_greedily(Crossing(), ONE, backends=_backends()).report.methods[0]
     assert not method.kernels
     ops = {(part.backend, op.split(".")[1]) for part in method.partitions for op in part.ops}
     assert ops == {("p", "exp"), ("p", "mul"), ("p", "add"), ("q", "neg")}
 
 
 def test_two_parts_that_feed_each_other_are_cut() -> None:
-    method = lower(TwoPartsThatFeedEachOther(), TWO, backends=_backends()).report.methods[0]
+    method = lower_greedily(TwoPartsThatFeedEachOther(), TWO, backends=_backends()).report.methods[0]
     assert len(method.partitions) == 3
 
 
 def test_the_first_backend_that_takes_a_node_gets_it() -> None:
     both = [OpsBackend("p", ["exp", "mul"]), OpsBackend("q", ["exp", "neg", "mul"])]
     for order in (both, both[::-1]):
-        method = lower(Ladder(), ONE, backends=order).report.methods[0]
+        method = lower_greedily(Ladder(), ONE, backends=order).report.methods[0]
         first = method.partitions[0]
         assert first.backend == order[0].name
         assert "aten.exp.default" in first.ops
@@ -134,7 +138,7 @@ def test_no_partition_only_carries_a_view() -> None:
             return torch.cumsum(z, 0), y.exp().view(-1) * 2.0
 
     backend = OpsBackend("p", ["view_copy", "exp", "mul"])
-    method = lower(Views(), TWO, backends=[backend]).report.methods[0]
+    method = lower_greedily(Views(), TWO, backends=[backend]).report.methods[0]
     (partition,) = method.partitions
     assert dict(partition.ops) == {
         "aten.exp.default": 1,
@@ -167,7 +171,7 @@ class TestSharedWeights:
     @pytest.mark.parametrize("backends", [["xnnpack"], ["ggml", "xnnpack"], ["xnnpack", "ggml"]])
     def test_every_user_sees_the_same_weight(self, backends: list[str]) -> None:
         model = self.Tied().eval()
-        program = lower(model, ONE, backends=[*backends])
+        program = lower_greedily(model, ONE, backends=[*backends])
         other = (torch.cos(3 * ONE[0]),)
         assert_close_to_eager(program, model, ONE, other_inputs=other, tolerance=TOLERANCE)
 
@@ -182,7 +186,7 @@ class TestSharedWeights:
 
         model, x = Twice().eval(), (torch.linspace(-1.0, 1.0, 32).reshape(1, 2, 4, 4),)
         first = self.FirstConvolution("p", ["convolution"])
-        program = lower(model, x, backends=[first, "xnnpack"])
+        program = lower_greedily(model, x, backends=[first, "xnnpack"])
         assert [part.backend for part in program.report.methods[0].partitions] == ["p", "xnnpack"]
         torch.testing.assert_close(program(*x), model(*x))
 
@@ -197,7 +201,7 @@ class TestSharedWeights:
 
         model = Twice().eval()
         backends = [OpsBackend("p", ["mul", "exp"]), OpsBackend("q", ["maximum"])]
-        program = lower(model, ONE, backends=backends)
+        program = lower_greedily(model, ONE, backends=backends)
         weights = [part.weight_bytes for part in program.report.methods[0].partitions]
         assert weights == [96, 96]
         other = (torch.cos(3 * ONE[0]),)
@@ -213,7 +217,7 @@ class TestOpsKeptWhole:
 
     def test_an_op_that_a_backend_wants_whole_reaches_it_whole(self) -> None:
         backend = OpsBackend("p", ["hardswish"], preserved=[self.hardswish])
-        method = lower(self.Block(), ONE, backends=[backend]).report.methods[0]
+        method = lower_greedily(self.Block(), ONE, backends=[backend]).report.methods[0]
         assert method.partitions[0].ops == {"aten.hardswish.default": 2}
 
     def test_nodes_that_its_filter_refuses_are_decomposed(self) -> None:
@@ -223,7 +227,7 @@ class TestOpsKeptWhole:
             preserved=[self.hardswish],
             keeps=lambda node: node.all_input_nodes[0].op == "placeholder",
         )
-        program = lower(self.Block(), ONE, backends=[backend])
+        program = lower_greedily(self.Block(), ONE, backends=[backend])
         method = program.report.methods[0]
         assert [dict(part.ops) for part in method.partitions] == [{"aten.hardswish.default": 1}]
         assert "aten.hardtanh.default" in method.kernels or "aten.clamp.default" in method.kernels
@@ -232,7 +236,7 @@ class TestOpsKeptWhole:
 
     def test_a_backend_that_breaks_its_promise_costs_nothing_but_the_op(self) -> None:
         backend = OpsBackend("p", ["add", "exp"], preserved=[self.hardswish])
-        program = lower(self.Block(), ONE, backends=[backend])
+        program = lower_greedily(self.Block(), ONE, backends=[backend])
         assert not any("hardswish" in op for op in program.report.methods[0].kernels)
         other = (torch.cos(3 * ONE[0]),)
         assert_close_to_eager(program, self.Block(), ONE, other_inputs=other, tolerance=TOLERANCE)
@@ -252,7 +256,7 @@ class TestOpsKeptWhole:
     def test_a_kept_op_that_has_a_kernel_may_be_left_to_it(self) -> None:
         linear = nn.Linear(6, 3).eval()
         backend = OpsBackend("p", ["add"], preserved=[torch.ops.aten.linear.default])
-        program = lower(linear, ONE, backends=[backend])
+        program = lower_greedily(linear, ONE, backends=[backend])
         assert program.report.methods[0].kernels == {"aten.linear.default": 1}
         other = (torch.cos(3 * ONE[0]),)
         assert_close_to_eager(program, linear, ONE, other_inputs=other, tolerance=TOLERANCE)
@@ -263,7 +267,7 @@ class TestOpsKeptWhole:
                 return torch.cond(x.sum() > 0, nn.functional.hardswish, torch.neg, (x.exp(),))
 
         backend = OpsBackend("p", ["hardswish", "exp"], preserved=[self.hardswish])
-        program = lower(Branches(), ONE, backends=[backend])
+        program = lower_greedily(Branches(), ONE, backends=[backend])
         for value in (ONE[0] - 1, ONE[0] + 1):
             torch.testing.assert_close(program(value), Branches()(value))
 
@@ -294,7 +298,7 @@ class TestMutableBuffers:
     def test_state_carries_over_between_calls(self, backends: list[str | OpsBackend]) -> None:
         model = self.Cache().eval()
         rows = [torch.linspace(-1.0, scale, 6).reshape(1, 6) for scale in (0.5, 1.0, 2.0)]
-        program = lower(model, (rows[0], torch.tensor([0])), backends=backends)
+        program = lower_greedily(model, (rows[0], torch.tensor([0])), backends=backends)
         eager = self.Cache().eval()
         for position, row in enumerate(rows):
             inputs = (row, torch.tensor([position]))
@@ -308,7 +312,7 @@ def test_sizes_may_vary_within_the_exported_bounds() -> None:
             return (y * y.neg()).reshape(x.shape[0] * 2, 3) + 1
 
     batch = torch.export.Dim("batch", min=1, max=8)
-    program = lower(Model(), ONE, backends=_backends(), dynamic_shapes={"x": {0: batch}})
+    program = lower_greedily(Model(), ONE, backends=_backends(), dynamic_shapes={"x": {0: batch}})
     for count in (1, 4, 8):
         x = torch.linspace(-1.0, 1.0, 6 * count).reshape(count, 6)
         torch.testing.assert_close(program(x), Model()(x))
@@ -329,6 +333,6 @@ def test_channels_last_inputs_and_changes_of_memory_format_survive() -> None:
     model = Model().eval()
     x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     x = x.to(memory_format=torch.channels_last)
-    program = lower(model, (x,), backends=["xnnpack"])
+    program = lower_greedily(model, (x,), backends=["xnnpack"])
     assert_close_to_eager(program, model, (x,), other_inputs=(x.cos(),), tolerance=TOLERANCE)
     assert program(x).is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,99 @@
+"""From patterns over modules, ops and nodes to constraints on atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from torch.fx import Node
+
+from orchestrator.backends.portable import NAME as KERNELS
+from orchestrator.candidates import Candidates
+from orchestrator.graph import module_path, op_name
+from orchestrator.options import OptionError, PlanOptions
+from orchestrator.planner import Constraints, Exclude, Pin
+
+
+def matches(pattern: str, node: Node) -> bool:
+    """Whether a pattern names a node, its op ("aten.linear.default", "linear") or a module.
+
+    A module that is named stands for all modules in it.
+    """
+    if fnmatchcase(node.name, pattern):
+        return True
+    if any(fnmatchcase(name, pattern) for name in _op_names(node)):
+        return True
+    return any(fnmatchcase(path, pattern) for path in _paths(module_path(node)))
+
+
+def _op_names(node: Node) -> Iterator[str]:
+    name = op_name(node)
+    yield name
+    parts = name.split(".")
+    if len(parts) > 1:
+        yield parts[1]
+        yield parts[1].removesuffix("_copy")
+        yield f"{parts[0]}.{parts[1]}"
+
+
+def _paths(path: str) -> Iterator[str]:
+    """Yield a module's path and those of the modules around it, without the root."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
+def may_run_on(node: Node, backend: str, options: PlanOptions) -> bool:
+    """Whether pins and excludes leave a node to a backend."""
+    for pattern, pinned in options.pins.items():
+        if pinned != backend and matches(pattern, node):
+            return False
+    excluded = options.excluded([backend])
+    return not any(
+        backend in names and matches(pattern, node) for pattern, names in excluded.items()
+    )
+
+
+def plan_constraints(
+    candidates: Candidates, options: PlanOptions, backends: Sequence[str]
+) -> Constraints:
+    """Return the planner's constraints for a program.
+
+    backends: names of the delegates. A pattern that matches nothing becomes a constraint without
+    atoms, which the planner refuses.
+
+    Raises:
+        OptionError: a pin or an exclude that names an unknown backend.
+    """
+    known = (*backends, KERNELS)
+    for pattern, name in options.pins.items():
+        _check_backend(f"pin {pattern!r}", name, known)
+    excluded = options.excluded(backends)
+    for pattern, names in excluded.items():
+        for name in names:
+            _check_backend(f"exclude {pattern!r}", name, known)
+    return Constraints(
+        pins=tuple(
+            Pin(pattern, _atoms(candidates, pattern), name)
+            for pattern, name in options.pins.items()
+        ),
+        excludes=tuple(
+            Exclude(pattern, _atoms(candidates, pattern), names)
+            for pattern, names in excluded.items()
+        ),
+        max_partitions=options.max_partitions,
+        max_duplicated_bytes=options.max_duplicated_bytes,
+    )
+
+
+def _check_backend(what: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise OptionError(f"{what} names the backend {name!r}; known: {', '.join(known)}")
+
+
+def _atoms(candidates: Candidates, pattern: str) -> tuple[str, ...]:
+    return tuple(
+        atom.id
+        for atom in candidates.atoms
+        if any(matches(pattern, node) for node in atom.nodes)
+    )

@@ -1,0 +1,128 @@
+"""What a machine takes around the atoms: running a method, calling a delegate, changing a layout.
+
+Measured with small programs of known content: a chain of additions in one delegate call and in one
+call each, and a depthwise convolution on contiguous and on channels-last pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from executorch.exir import to_edge
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from orchestrator.backends.base import Backend
+from orchestrator.cost.environment import Environment
+from orchestrator.cost.extract import AtomProgram, extract
+from orchestrator.cost.table import CostTable, Measurement
+from orchestrator.cost.task import Task
+from orchestrator.graph import compute_nodes
+from orchestrator.planner import Layout
+
+_CHAIN_LENGTH = 8
+_CHAIN_SIZE = 64
+_IMAGE = (1, 64, 56, 56)
+_IMAGE_BYTES = 4 * 64 * 56 * 56
+
+_ONE_OP = "calibration/one addition"
+_CHAIN = "calibration/chain"
+_CALLS = "calibration/chain, a call each"
+_DEPTHWISE = {layout: f"calibration/depthwise, {layout.value}" for layout in Layout}
+KEYS = (_ONE_OP, _CHAIN, _CALLS, *_DEPTHWISE.values())
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Times around the atoms, in ns; backends by name, those that were not calibrated left out.
+
+    method_ns: running a method in which nothing happens. call_ns: calling a delegate.
+    convert_ns_per_byte: changing the layout of a tensor inside a delegate.
+    """
+
+    method_ns: float = 0.0
+    call_ns: Mapping[str, float] = field(default_factory=dict)
+    convert_ns_per_byte: Mapping[str, float] = field(default_factory=dict)
+
+
+class _Additions(nn.Module):
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self._length = length
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        for _ in range(self._length):
+            x = x + y
+        return x
+
+
+def _edge(module: nn.Module, *inputs: Tensor) -> ExportedProgram:
+    with torch.no_grad():
+        return to_edge(torch.export.export(module.eval(), inputs)).exported_program()
+
+
+def calibration_tasks(backends: Sequence[Backend]) -> Iterator[Task]:
+    """Yield what to measure on these delegates and on ExecuTorch's kernels.
+
+    A delegate that does not take the programs is left out; its overheads stay typical ones.
+    """
+    vector = torch.ones(_CHAIN_SIZE)
+    one, chain = (_edge(_Additions(n), vector, vector.clone()) for n in (1, _CHAIN_LENGTH))
+    channels = _IMAGE[1]
+    image = _edge(
+        nn.Conv2d(channels, channels, 3, padding=1, groups=channels), torch.randn(_IMAGE)
+    )
+    yield _task(_ONE_OP, None, one)
+    yield _task(_CHAIN, None, chain)
+    for backend in backends:
+        if not backend.propose(chain).rejections:
+            yield _task(_CHAIN, backend, chain)
+            yield _task(_CALLS, backend, chain, separate_calls=True)
+        if not backend.propose(image).rejections:
+            for layout, key in _DEPTHWISE.items():
+                yield _task(key, backend, image, layout=layout)
+
+
+def _task(
+    key: str,
+    backend: Backend | None,
+    ep: ExportedProgram,
+    *,
+    layout: Layout = Layout.CONTIGUOUS,
+    separate_calls: bool = False,
+) -> Task:
+    def cut() -> AtomProgram:
+        return extract(ep, list(compute_nodes(ep)), layout)
+
+    return Task(key, key, backend, cut, separate_calls)
+
+
+def read_calibration(
+    table: CostTable, environment: Environment, backends: Sequence[str]
+) -> Calibration:
+    """Return what the table has of an environment.
+
+    backends: names of delegates.
+    """
+    call_ns: dict[str, float] = {}
+    convert: dict[str, float] = {}
+    for name in backends:
+        found = _known(table.get(environment, name, KEYS))
+        if _CHAIN in found and _CALLS in found:
+            more = found[_CALLS] - found[_CHAIN]
+            call_ns[name] = max(more / (_CHAIN_LENGTH - 1), 0.0)
+        plain, last = (found.get(key) for key in _DEPTHWISE.values())
+        if plain is not None and last is not None:
+            convert[name] = max(plain - last, 0.0) / (2 * _IMAGE_BYTES)
+    kernels = _known(table.get(environment, "portable", KEYS))
+    method_ns = 0.0
+    if _ONE_OP in kernels and _CHAIN in kernels:
+        kernel = (kernels[_CHAIN] - kernels[_ONE_OP]) / (_CHAIN_LENGTH - 1)
+        method_ns = max(kernels[_ONE_OP] - kernel, 0.0)
+    return Calibration(method_ns, call_ns, convert)
+
+
+def _known(measurements: Mapping[str, Measurement]) -> dict[str, float]:
+    return {key: found.median_ns for key, found in measurements.items() if not found.failed}

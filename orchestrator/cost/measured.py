@@ -1,0 +1,120 @@
+"""Prices from the cost table; what it lacks is estimated, on the scale of what it has."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from orchestrator.backends.portable import NAME as KERNELS
+from orchestrator.candidates import Atom
+from orchestrator.cost.analytic import estimate_ns, family
+from orchestrator.cost.calibration import Calibration
+from orchestrator.cost.environment import Environment
+from orchestrator.cost.keys import AtomKeys
+from orchestrator.cost.model import ESTIMATE_SPREAD, AnalyticCosts
+from orchestrator.cost.table import CostTable, Measurement
+from orchestrator.graph import is_view
+from orchestrator.planner import UNKNOWN, AtomCost, Layout, NoPrice, Price, Transfer
+from orchestrator.problem import runs_on
+
+# No atom takes less: below that, the clock and the call around it are what is seen.
+_LEAST_NS = 50.0
+
+
+class MeasuredCosts:
+    """Prices of one program's atoms from the cost table of an environment.
+
+    What was not measured is estimated as in `AnalyticCosts`, times what measured atoms of the same
+    backend and family in this program took over their estimates, so that the two can be compared.
+
+    Attributes:
+        known, wanted: how many of the prices asked for so far were measured, and how many in all.
+    """
+
+    def __init__(
+        self,
+        keys: AtomKeys,
+        backends: Iterable[str],
+        table: CostTable,
+        environment: Environment,
+        calibration: Calibration,
+    ) -> None:
+        self.known = 0
+        self.wanted = 0
+        self._keys = keys
+        self._threads = environment.threads
+        self._calibration = calibration
+        self._analytic = AnalyticCosts(environment.threads)
+        wanted = set(keys.all_keys())
+        self._times: Mapping[str, Mapping[str, Measurement]] = {
+            name: table.get(environment, name, wanted) for name in (*backends, KERNELS)
+        }
+        self._scales = self._find_scales()
+
+    def call_overhead_ns(self, backend: str) -> float:
+        """Return the overhead that was calibrated, or a typical one."""
+        measured = self._calibration.call_ns.get(backend)
+        return self._analytic.call_overhead_ns(backend) if measured is None else measured
+
+    def atom(self, atom: Atom, backend: str, layouts: tuple[Layout, ...]) -> AtomCost:
+        """Return the measured price in each layout; one layout may be missing, or all estimated."""
+        if all(map(is_view, atom.nodes)):
+            return Price(0.0)
+        self.wanted += 1
+        prices = {layout: self._price(atom, backend, layout) for layout in layouts}
+        if any(isinstance(price, Price) for price in prices.values()):
+            self.known += 1
+            if backend == KERNELS:  # its kernels take tensors as they lie in memory
+                return next(price for price in prices.values() if isinstance(price, Price))
+            return dict(prices)
+        return self._estimate(atom, backend, layouts)
+
+    def transfer(self, backend: str, nbytes: int, layouts: tuple[Layout, ...]) -> Transfer:
+        """Return the calibrated price of changing a layout."""
+        rate = self._calibration.convert_ns_per_byte.get(backend)
+        if rate is None or len(layouts) < 2:
+            return self._analytic.transfer(backend, nbytes, layouts)
+        return Transfer(convert_ns=nbytes * rate)
+
+    def _price(self, atom: Atom, backend: str, layout: Layout) -> Price | NoPrice:
+        found = self._times[backend].get(self._keys.key(atom, layout))
+        if found is None or found.failed:
+            return UNKNOWN
+        around = self._calibration.method_ns + (
+            0.0 if backend == KERNELS else self.call_overhead_ns(backend)
+        )
+        return Price(max(found.median_ns - around, _LEAST_NS), found.spread_ns)
+
+    def _estimate(self, atom: Atom, backend: str, layouts: tuple[Layout, ...]) -> AtomCost:
+        scale = self._scale(backend, family(atom.nodes[0]))
+        cost = self._analytic.atom(atom, backend, layouts)
+        if isinstance(cost, Price):
+            return Price(scale * cost.ns, ESTIMATE_SPREAD * scale * cost.ns)
+        assert not isinstance(cost, (float, NoPrice))
+        return {
+            layout: Price(scale * price.ns, ESTIMATE_SPREAD * scale * price.ns)
+            if isinstance(price, Price)
+            else price
+            for layout, price in cost.items()
+            if isinstance(layout, Layout)
+        }
+
+    def _find_scales(self) -> dict[tuple[str, str], float]:
+        ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for atom in self._keys.atoms:
+            for name in runs_on(atom):
+                prices = [self._price(atom, name, layout) for layout in self._keys.layouts(atom)]
+                known = [price.ns for price in prices if isinstance(price, Price)]
+                if known:
+                    ratio = min(known) / max(estimate_ns(atom.nodes, name, self._threads), 1.0)
+                    kind = family(atom.nodes[0])
+                    for place in ((name, kind), (name, ""), ("", kind), ("", "")):
+                        ratios[place].append(ratio)
+        return {place: statistics.median(values) for place, values in ratios.items()}
+
+    def _scale(self, backend: str, kind: str) -> float:
+        for place in ((backend, kind), (backend, ""), ("", kind), ("", "")):
+            if place in self._scales:
+                return self._scales[place]
+        return 1.0

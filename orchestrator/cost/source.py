@@ -1,0 +1,153 @@
+"""Which cost model prices a program, by the options it is planned with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch.export import ExportedProgram
+
+from orchestrator.backends.base import Backend
+from orchestrator.candidates import Candidates
+from orchestrator.cost.calibration import calibration_tasks, read_calibration
+from orchestrator.cost.environment import Environment, host
+from orchestrator.cost.keys import AtomKeys
+from orchestrator.cost.measure import Progress, ProgressCallback, measure
+from orchestrator.cost.measured import MeasuredCosts
+from orchestrator.cost.model import AnalyticCosts, CostModel
+from orchestrator.cost.table import CostTable, CostTableError, default_path
+from orchestrator.options import HOST, PlanOptions, TuneEvent
+
+
+class TargetError(ValueError):
+    """There are no costs of a device under the name and thread count asked for."""
+
+
+@dataclass
+class Costs:
+    """A cost model, and what the reader of a report should know about it."""
+
+    model: CostModel
+    remarks: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """Return the remarks once the model has priced a graph."""
+        if not isinstance(self.model, MeasuredCosts):
+            return [*self.remarks, "Costs are estimated from shapes; nothing was measured."]
+        known, wanted = self.model.known, self.model.wanted
+        return [*self.remarks, f"{known} of {wanted} prices of ops were measured."]
+
+
+def find_costs(
+    ep: ExportedProgram,
+    candidates: Candidates,
+    backends: Sequence[Backend],
+    options: PlanOptions,
+    only: Sequence[str] | None = None,
+) -> Costs:
+    """Return the model that the options ask for; measure what it lacks if they say so.
+
+    only: names of the delegates that may be used; None for all. Others need not be measured.
+
+    Raises:
+        CostTableError: the cost table that was asked for cannot be used.
+        TargetError: there are no costs of the target.
+    """
+    if options.tune == "off" and options.target == HOST:
+        return Costs(AnalyticCosts(options.thread_count))
+    remarks: list[str] = []
+    try:
+        table = open_table(options)
+    except CostTableError as error:
+        if options.tune == "measure" or options.cost_table is not None or options.target != HOST:
+            raise
+        table, remarks = None, [str(error)]
+    if table is None:
+        if options.target != HOST:
+            raise _no_target(options, [])
+        return Costs(AnalyticCosts(options.thread_count), remarks)
+    environment = find_environment(table, options)
+    keys = AtomKeys(ep, candidates)
+    if options.tune == "measure":
+        usable = [backend for backend in backends if only is None or backend.name in only]
+        remarks += _measure(keys, usable, table, options)
+    names = [backend.name for backend in backends]
+    calibration = read_calibration(table, environment, names)
+    return Costs(MeasuredCosts(keys, names, table, environment, calibration), remarks)
+
+
+def open_table(options: PlanOptions) -> CostTable | None:
+    """Open the table that the options name; None if there is none and nothing will be written.
+
+    Raises:
+        CostTableError: the table that was asked for is not there, or cannot be used.
+    """
+    path = options.table_path or default_path()
+    if options.tune != "measure" and not path.exists():
+        if options.cost_table is not None:
+            raise CostTableError(
+                f"there is no cost table {path}; measure one with tune='measure', or leave "
+                "cost_table out"
+            )
+        return None
+    return CostTable(path)
+
+
+def find_environment(table: CostTable, options: PlanOptions) -> Environment:
+    """Return the environment whose costs the options ask for.
+
+    Raises:
+        TargetError: the table has none of that name, or none for that many threads.
+    """
+    if options.target == HOST:
+        return host(options.thread_count)
+    known = table.environments()
+    named = [each for each in known if each.target == options.target]
+    fitting = [each for each in named if options.threads in (None, each.threads)]
+    if not fitting:
+        raise _no_target(options, known)
+    return fitting[-1]
+
+
+def _no_target(options: PlanOptions, known: Sequence[Environment]) -> TargetError:
+    names = sorted({f"{each.target} ({each.threads} threads)" for each in known})
+    threads = "" if options.threads is None else f" for {options.threads} threads"
+    return TargetError(
+        f"there are no costs of target {options.target!r}{threads}; known: "
+        f"{', '.join(names) or 'none'}. Import some with `orchestrator calibrate import`."
+    )
+
+
+def _measure(
+    keys: AtomKeys, backends: Sequence[Backend], table: CostTable, options: PlanOptions
+) -> list[str]:
+    tasks = [*calibration_tasks(backends), *keys.tasks(backends, options.thread_count)]
+    outcome = measure(
+        tasks,
+        table,
+        options.thread_count,
+        budget_s=options.budget_s,
+        progress=_teller(options.progress),
+    )
+    remarks = []
+    if outcome.stopped is not None:
+        remarks.append(f"Measuring ops stopped early: {outcome.stopped}; the rest is estimated.")
+    if outcome.failures:
+        (label, backend), reason = next(iter(outcome.failures.items()))
+        remarks.append(
+            f"{len(outcome.failures)} measurements of ops failed, the first being {label} on "
+            f"{backend}: {reason.splitlines()[0][:200]}"
+        )
+    return remarks
+
+
+def _teller(progress: Callable[[TuneEvent], None] | None) -> ProgressCallback | None:
+    if progress is None:
+        return None
+    tell = progress
+
+    def forward(event: Progress) -> None:
+        remaining = event.remaining_s if event.done else None
+        tell(TuneEvent("timing ops", event.done, event.total, remaining))
+
+    return forward

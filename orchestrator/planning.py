@@ -1,0 +1,103 @@
+"""From what backends offer to a plan: prices, constraints, solver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch.export import ExportedProgram
+
+from orchestrator.backends import Backend
+from orchestrator.backends.portable import NAME as KERNELS
+from orchestrator.candidates import Candidates
+from orchestrator.capability import split_by_capability
+from orchestrator.constraints import plan_constraints
+from orchestrator.cost.source import find_costs
+from orchestrator.options import PlanOptions
+from orchestrator.planner import (
+    Constraints,
+    CostGraph,
+    Exclude,
+    Plan,
+    price_plan,
+    solve,
+    split_into_segments,
+)
+from orchestrator.problem import cost_graph
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plan that was decided beforehand, or how to make one; the default leaves all open.
+
+    name: for people. only: names of the delegates to use; None for all. order: of the backends,
+        for a greedy plan. assignment: backends by atom id, for all atoms.
+    """
+
+    name: str = "cheapest"
+    only: tuple[str, ...] | None = None
+    order: tuple[str, ...] | None = None
+    assignment: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with the priced graph that it solves, and the constraints on it."""
+
+    plan: Plan
+    graph: CostGraph
+    constraints: Constraints
+
+
+def make_plan(
+    ep: ExportedProgram,
+    candidates: Candidates,
+    backends: Sequence[Backend],
+    options: PlanOptions,
+    choice: Choice,
+) -> Planned:
+    """Plan one edge-dialect program.
+
+    Raises:
+        ConstraintError, OptionError: constraints that contradict each other or match nothing.
+        CostTableError: the cost table that was asked for cannot be used.
+        TargetError: there are no costs of the target.
+    """
+    names = [backend.name for backend in backends]
+    found = find_costs(ep, candidates, backends, options, choice.only)
+    graph = cost_graph(ep, candidates, names, found.model)
+    constraints = plan_constraints(candidates, options, names)
+    if choice.only is not None:
+        constraints = _restricted(graph, constraints, choice.only)
+    plan = _plan(graph, constraints, options, choice)
+    return Planned(plan.noting(*found.notes()), graph, constraints)
+
+
+def _plan(
+    graph: CostGraph, constraints: Constraints, options: PlanOptions, choice: Choice
+) -> Plan:
+    if choice.assignment is not None and set(choice.assignment) == set(graph.atom_index):
+        segments = split_into_segments(graph, choice.assignment)
+        return price_plan(graph, segments, solver=choice.name)
+    if options.strategy == "greedy" or choice.order is not None:
+        return split_by_capability(graph, constraints, choice.order)
+    return solve(graph, constraints)
+
+
+def _restricted(graph: CostGraph, constraints: Constraints, only: Sequence[str]) -> Constraints:
+    """Keep atoms off other delegates than these, where something else can run them."""
+    left_out = [
+        backend.name
+        for backend in graph.backends
+        if backend.is_delegate and backend.name not in only
+    ]
+    usable = {*only, KERNELS}
+    atoms = tuple(
+        atom.id
+        for atom in graph.atoms
+        if any(graph.capable(atom.id, name) for name in usable & graph.backend_index.keys())
+    )
+    if not left_out or not atoms:
+        return constraints
+    exclude = Exclude(f"all but {', '.join(only)}", atoms, tuple(left_out))
+    return replace(constraints, excludes=(*constraints.excludes, exclude))

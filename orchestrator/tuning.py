@@ -1,0 +1,311 @@
+"""Closing the loop: times of ops do not add up exactly, so the best few plans are timed whole.
+
+The cheapest plans by the cost model, every backend alone and every greedy plan are lowered and
+timed in turn; the fastest is kept, and remembered in the cost table, so that lowering the same
+model again with tune="cached" takes it at once. A program is therefore never slower than the best
+single backend, as far as this machine can tell.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from ggml_delegate.native import NativeProgram
+from orchestrator.backends import Backend
+from orchestrator.cost.environment import host
+from orchestrator.cost.measure import summarize
+from orchestrator.cost.plans import program_digest, recall_choice, remember_choice
+from orchestrator.cost.source import open_table
+from orchestrator.cost.table import CostTable, CostTableError, Measurement
+from orchestrator.examples import example_leaves
+from orchestrator.options import HOST, OptionError, PlanOptions, TuneEvent
+from orchestrator.planner import CostGraph, Plan, PlannerError, Price, solve
+from orchestrator.planning import Choice, Planned
+from orchestrator.program import LoweredProgram
+from orchestrator.report.data import AlternativeReport
+
+Measured = Mapping[str, Sequence[AlternativeReport]]
+
+# Whole runs: for this long in all, within these numbers per plan.
+_TIMING_S = 4.0
+_MIN_RUNS, _MAX_RUNS = 7, 60
+# Plans this close are the same; the one with fewer delegate calls is taken.
+_TIE = 0.005
+# Another plan to try: the best one if a call cost this part of the whole more.
+_CALL_PRICE = 0.01
+
+
+@dataclass(frozen=True)
+class Made:
+    """A lowered program with the planning behind each of its methods.
+
+    manager: ExecuTorch's own result, an ExecutorchProgramManager.
+    """
+
+    program: LoweredProgram
+    planned: Mapping[str, Planned]
+    manager: Any
+
+
+Maker = Callable[[Mapping[str, Choice], Measured], Made]
+
+
+def make_tuned(
+    programs: Mapping[str, ExportedProgram],
+    backends: Sequence[Backend],
+    options: PlanOptions,
+    make: Maker,
+) -> Made:
+    """Lower with the plan that is known to be fastest, or find it out if the options say so.
+
+    programs: by method name. make: lowers once, given what was decided about each method and the
+        times for the report.
+    """
+    if options.strategy == "greedy" or options.tune == "off" or not backends:
+        return make({}, {})
+    if options.tune == "measure":
+        return _Tuning(programs, backends, options, make).run()
+    return make(_recalled(programs, backends, options), {})
+
+
+def _recalled(
+    programs: Mapping[str, ExportedProgram], backends: Sequence[Backend], options: PlanOptions
+) -> dict[str, Choice]:
+    """What earlier tuning on this machine found for these very programs."""
+    if options.target != HOST:
+        return {}
+    try:
+        table = open_table(options)
+    except CostTableError:  # reported where costs are looked up
+        return {}
+    if table is None:
+        return {}
+    environment = host(options.thread_count)
+    found = {}
+    for name, program in programs.items():
+        digest = program_digest(program, [backend.name for backend in backends], options)
+        choice = recall_choice(table, environment, digest)
+        if choice is not None:
+            found[name] = choice
+    return found
+
+
+@dataclass
+class _Candidate:
+    """One plan for one method, lowered."""
+
+    choice: Choice
+    plan: Plan
+    program: NativeProgram
+    times_ns: list[int] = field(default_factory=list)
+
+    def measurement(self) -> Measurement:
+        return summarize(self.times_ns)
+
+
+class _Tuning:
+    def __init__(
+        self,
+        programs: Mapping[str, ExportedProgram],
+        backends: Sequence[Backend],
+        options: PlanOptions,
+        make: Maker,
+    ) -> None:
+        self._programs = programs
+        self._names = [backend.name for backend in backends]
+        self._options = options
+        self._make = make
+        self._start = time.monotonic()
+        self._candidates: dict[str, list[_Candidate]] = {name: [] for name in programs}
+        self._lowered = 0
+        self._to_lower = 0
+
+    def run(self) -> Made:
+        first = self._make({}, {})
+        self._add({name: Choice() for name in self._programs}, first)
+        rounds = list(self._choices(first.planned))
+        self._to_lower = len(rounds) + 2
+        self._tell()
+        interrupted = False
+        try:
+            for choices in rounds:
+                self._lower(choices)
+            self._time()
+            self._lower(self._corrected(first.planned))
+            self._time()
+        except KeyboardInterrupt:
+            interrupted = True
+        if interrupted and not all(map(self._is_timed, self._programs)):
+            return first
+        return self._keep_fastest()
+
+    def _is_timed(self, name: str) -> bool:
+        return any(candidate.times_ns for candidate in self._candidates[name])
+
+    def _choices(self, planned: Mapping[str, Planned]) -> Iterator[dict[str, Choice]]:
+        """Yield what to try, for all methods at once."""
+        for name in self._names:
+            alone = Choice(f"{name} alone", only=(name,), order=(name,))
+            yield dict.fromkeys(self._programs, alone)
+        if len(self._names) > 1:
+            for name in self._names:
+                greedy = Choice(f"greedy, {name} first", order=(name,))
+                yield dict.fromkeys(self._programs, greedy)
+        fewer = {name: _with_dearer_calls(each) for name, each in planned.items()}
+        yield {name: choice for name, choice in fewer.items() if choice is not None}
+
+    def _corrected(self, planned: Mapping[str, Planned]) -> dict[str, Choice]:
+        """The best plans if every backend is as slow as its program alone was."""
+        choices = {}
+        for name, each in planned.items():
+            factors = {}
+            for candidate in self._candidates[name]:
+                only = candidate.choice.only
+                if only is not None and candidate.times_ns and candidate.plan.total_ns > 0:
+                    median = candidate.measurement().median_ns
+                    factors[only[0]] = median / candidate.plan.total_ns
+            choice = _with_factors(each, factors)
+            if choice is not None:
+                choices[name] = choice
+        return choices
+
+    def _lower(self, choices: Mapping[str, Choice]) -> None:
+        """Lower once more, unless the budget is used up or nothing new would come of it."""
+        self._lowered += 1
+        self._tell()
+        budget = self._options.budget_s
+        if budget is not None and time.monotonic() - self._start > budget:
+            return
+        new = {
+            name: choice
+            for name, choice in choices.items()
+            if choice.assignment is None or self._is_new(name, choice.assignment)
+        }
+        if not new:
+            return
+        try:
+            self._add(new, self._make(new, {}))
+        except (PlannerError, OptionError):
+            return  # pins or limits leave no such plan
+
+    def _is_new(self, name: str, assignment: Mapping[str, str]) -> bool:
+        """Whether no candidate has these atoms on these backends."""
+        return all(each.plan.assignment != assignment for each in self._candidates[name])
+
+    def _add(self, choices: Mapping[str, Choice], made: Made) -> None:
+        native = NativeProgram(made.program.buffer, num_threads=self._options.thread_count)
+        for name, choice in choices.items():
+            plan = made.planned[name].plan
+            if not self._is_new(name, plan.assignment):
+                continue
+            if choice.only is None:
+                choice = replace(choice, order=None, assignment=dict(plan.assignment))
+            self._candidates[name].append(_Candidate(choice, plan, native))
+
+    def _time(self) -> None:
+        for name, candidates in self._candidates.items():
+            inputs = example_leaves(self._programs[name])
+            waiting = [each for each in candidates if not each.times_ns]
+            if not waiting or len(candidates) == 1:
+                continue
+            _time_in_turn(name, candidates, inputs)
+
+    def _keep_fastest(self) -> Made:
+        table = CostTable(self._options.table_path)
+        environment = host(self._options.thread_count)
+        choices: dict[str, Choice] = {}
+        measured: dict[str, list[AlternativeReport]] = {}
+        for name, program in self._programs.items():
+            timed = [each for each in self._candidates[name] if each.times_ns]
+            best = _fastest(timed) if timed else self._candidates[name][0]
+            choices[name] = best.choice
+            measured[name] = [_described(each, each is best) for each in timed]
+            digest = program_digest(program, self._names, self._options)
+            remember_choice(table, environment, digest, best.choice)
+        self._lowered = self._to_lower
+        self._tell()
+        return self._make(choices, measured)
+
+    def _tell(self) -> None:
+        progress = self._options.progress
+        if progress is not None:
+            progress(TuneEvent("timing plans", self._lowered, self._to_lower))
+
+
+def _time_in_turn(
+    method: str, candidates: Sequence[_Candidate], inputs: Sequence[torch.Tensor]
+) -> None:
+    """Time all candidates anew, one run each per round."""
+    once = 0
+    for candidate in candidates:
+        candidate.times_ns = []
+        once += candidate.program.time(method, inputs, runs=1, warmup=2)[0]
+    rounds = int(min(max(_TIMING_S * 1e9 / max(once, 1), _MIN_RUNS), _MAX_RUNS))
+    for _ in range(rounds):
+        for candidate in candidates:
+            candidate.times_ns += candidate.program.time(method, inputs, runs=1, warmup=0)
+
+
+def _fastest(candidates: Sequence[_Candidate]) -> _Candidate:
+    medians = [candidate.measurement().median_ns for candidate in candidates]
+    limit = (1 + _TIE) * min(medians)
+    near = [each for each, ns in zip(candidates, medians, strict=True) if ns <= limit]
+    return min(near, key=lambda each: (len(each.plan.partitions), each.measurement().median_ns))
+
+
+def _described(candidate: _Candidate, chosen: bool) -> AlternativeReport:
+    measured = candidate.measurement()
+    return AlternativeReport(
+        name=candidate.choice.name,
+        predicted_ns=candidate.plan.total_ns,
+        measured_ns=measured.median_ns,
+        spread_ns=measured.spread_ns,
+        partitions=len(candidate.plan.partitions),
+        chosen=chosen,
+    )
+
+
+def _with_dearer_calls(planned: Planned) -> Choice | None:
+    graph = planned.graph
+    extra = _CALL_PRICE * planned.plan.total_ns
+    backends = [
+        replace(backend, call_overhead_ns=backend.call_overhead_ns + extra)
+        if backend.is_delegate
+        else backend
+        for backend in graph.backends
+    ]
+    dearer = CostGraph(backends, graph.atoms, graph.tensors, graph.constants)
+    return _solved("fewer calls", dearer, planned)
+
+
+def _with_factors(planned: Planned, factors: Mapping[str, float]) -> Choice | None:
+    """The best plan if the atoms of some backends cost so many times more."""
+    graph = planned.graph
+    changes = {}
+    for index, atom in enumerate(graph.atoms):
+        costs = {}
+        for name, factor in factors.items():
+            number = graph.backend_index[name]
+            by_flow = {
+                option.flow: Price(factor * option.price.ns, factor * option.price.spread_ns)
+                for option in graph.options[index]
+                if option.backend == number and option.price is not None
+            }
+            if by_flow:
+                costs[name] = by_flow
+        changes[atom.id] = costs
+    return _solved("corrected", graph.with_costs(changes), planned)
+
+
+def _solved(name: str, graph: CostGraph, planned: Planned) -> Choice | None:
+    try:
+        plan = solve(graph, planned.constraints)
+    except PlannerError:
+        return None
+    return Choice(name, assignment=dict(plan.assignment))
