@@ -93,7 +93,5 @@ def _check_backend(what: str, name: str, known: Sequence[str]) -> None:
 
 def _atoms(candidates: Candidates, pattern: str) -> tuple[str, ...]:
     return tuple(
-        atom.id
-        for atom in candidates.atoms
-        if any(matches(pattern, node) for node in atom.nodes)
+        atom.id for atom in candidates.atoms if any(matches(pattern, node) for node in atom.nodes)
     )

@@ -88,8 +88,9 @@ def _passes(node: Node) -> bool:
     )
 
 
-def layout_in_memory(value: torch.Tensor) -> Layout:
-    """Return the layout that the exported program gives a tensor between delegates."""
-    if value.dim() == len(CHANNELS_LAST_ORDER) and value.dim_order() == CHANNELS_LAST_ORDER:
+def layout_in_memory(value: object) -> Layout:
+    """Return the layout that the exported program gives a value between delegates."""
+    is_image = isinstance(value, torch.Tensor) and value.dim() == len(CHANNELS_LAST_ORDER)
+    if isinstance(value, torch.Tensor) and is_image and value.dim_order() == CHANNELS_LAST_ORDER:
         return Layout.CHANNELS_LAST
     return Layout.CONTIGUOUS

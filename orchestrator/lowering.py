@@ -157,9 +157,7 @@ class _Lowering:
             buffer=manager.buffer,
             report=report,
             plan={name: result.plan for name, result in results.items()},
-            signatures={
-                name: Signature.of(program) for name, program in self.programs.items()
-            },
+            signatures={name: Signature.of(program) for name, program in self.programs.items()},
         )
         planned = {name: result.planned for name, result in results.items()}
         return Made(program, planned, manager)
@@ -167,7 +165,7 @@ class _Lowering:
     def _to_edge(
         self, choices: Mapping[str, Choice]
     ) -> tuple[EdgeProgramManager, dict[str, OrchestratorPartitioner]]:
-        """Partition and lower; ops that no backend takes after all are decomposed in a new round."""
+        """Partition and lower; ops that nothing takes after all are decomposed in a new round."""
         decompose: set[torch._ops.OpOverload] = set()
         constant_methods = self.constant_methods
         while True:

@@ -73,9 +73,7 @@ def make_plan(
     return Planned(plan.noting(*found.notes()), graph, constraints)
 
 
-def _plan(
-    graph: CostGraph, constraints: Constraints, options: PlanOptions, choice: Choice
-) -> Plan:
+def _plan(graph: CostGraph, constraints: Constraints, options: PlanOptions, choice: Choice) -> Plan:
     if choice.assignment is not None and set(choice.assignment) == set(graph.atom_index):
         segments = split_into_segments(graph, choice.assignment)
         return price_plan(graph, segments, solver=choice.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -13,8 +12,8 @@ from orchestrator.candidates import Atom, Candidates
 from orchestrator.cost.model import CostModel, Unpriced
 from orchestrator.graph import is_view, nbytes
 from orchestrator.layouts import BOTH_LAYOUTS, CONTIGUOUS_ONLY, image_nodes, layout_in_memory
-from orchestrator.planner import AtomCost, Backend, Constant, CostGraph, Layout, Tensor
 from orchestrator.planner import Atom as PricedAtom
+from orchestrator.planner import AtomCost, Backend, Constant, CostGraph, Layout, Tensor
 
 
 def cost_graph(
@@ -92,12 +91,10 @@ class _GraphBuilder:
     def _tensor(
         self, node: Node, producer: str | None, consumers: tuple[str, ...], is_output: bool
     ) -> Tensor:
-        value = node.meta.get("val")
-        is_tensor = isinstance(value, torch.Tensor)
-        layouts = BOTH_LAYOUTS if is_tensor and node in self._images else CONTIGUOUS_ONLY
+        layouts = BOTH_LAYOUTS if node in self._images else CONTIGUOUS_ONLY
         size = nbytes(node)
         # Between delegates a tensor lies as the exported program says.
-        memory = layout_in_memory(value) if is_tensor else Layout.CONTIGUOUS
+        memory = layout_in_memory(node.meta.get("val"))
         names = (*self._delegates, portable.NAME)
         return Tensor(
             node.name,

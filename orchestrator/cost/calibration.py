@@ -60,7 +60,9 @@ class _Additions(nn.Module):
 
 def _edge(module: nn.Module, *inputs: Tensor) -> ExportedProgram:
     with torch.no_grad():
-        return to_edge(torch.export.export(module.eval(), inputs)).exported_program()
+        edge = to_edge(torch.export.export(module.eval(), inputs))
+    program: ExportedProgram = edge.exported_program()
+    return program
 
 
 def calibration_tasks(backends: Sequence[Backend]) -> Iterator[Task]:
@@ -71,9 +73,7 @@ def calibration_tasks(backends: Sequence[Backend]) -> Iterator[Task]:
     vector = torch.ones(_CHAIN_SIZE)
     one, chain = (_edge(_Additions(n), vector, vector.clone()) for n in (1, _CHAIN_LENGTH))
     channels = _IMAGE[1]
-    image = _edge(
-        nn.Conv2d(channels, channels, 3, padding=1, groups=channels), torch.randn(_IMAGE)
-    )
+    image = _edge(nn.Conv2d(channels, channels, 3, padding=1, groups=channels), torch.randn(_IMAGE))
     yield _task(_ONE_OP, None, one)
     yield _task(_CHAIN, None, chain)
     for backend in backends:

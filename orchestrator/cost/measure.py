@@ -67,9 +67,7 @@ def summarize(times_ns: Sequence[int], label: str = "") -> Measurement:
     return Measurement(statistics.median(ordered), (high - low) / 2, len(ordered), label)
 
 
-def missing_tasks(
-    tasks: Iterable[Task], table: CostTable, environment: Environment
-) -> list[Task]:
+def missing_tasks(tasks: Iterable[Task], table: CostTable, environment: Environment) -> list[Task]:
     """Return the tasks that the table has no answer for, each once."""
     unique = {(task.backend_name, task.key): task for task in tasks}
     keys: dict[str, list[str]] = {}

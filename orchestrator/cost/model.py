@@ -13,7 +13,7 @@ from orchestrator.cost.analytic import (
     estimate_ns,
 )
 from orchestrator.layouts import wants_channels_last
-from orchestrator.planner import INFEASIBLE, UNKNOWN, AtomCost, Layout, Price, Transfer
+from orchestrator.planner import UNKNOWN, AtomCost, Cost, Layout, Price, Transfer
 
 # How far an estimate from shapes alone is off: plans that differ by less are the same to it.
 ESTIMATE_SPREAD = 0.25
@@ -75,7 +75,8 @@ class AnalyticCosts:
         if Layout.CHANNELS_LAST not in layouts or backend == self.kernels:
             return price
         if any(map(wants_channels_last, atom.nodes)):
-            return {Layout.CHANNELS_LAST: price, Layout.CONTIGUOUS: INFEASIBLE}
+            in_order: dict[Layout, Cost] = {Layout.CHANNELS_LAST: price}
+            return in_order
         return price
 
     def transfer(self, backend: str, nbytes: int, layouts: tuple[Layout, ...]) -> Transfer:

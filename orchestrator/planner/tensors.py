@@ -243,7 +243,7 @@ class TensorClass:
             return 0
         lag = 0
         for form in self._forms:
-            if self._wanted[backend] & ~code >> form & 1:
+            if (self._wanted[backend] & ~code) >> form & 1:
                 mine = self._acquire(backend, code, form, KEEP)
                 theirs = self._acquire(backend, other, form, KEEP)
                 if theirs:

@@ -118,7 +118,8 @@ def test_both_backends_get_their_ops_and_nothing_is_left() -> None:
 
 
 def test_two_parts_that_feed_each_other_are_cut() -> None:
-    method = lower_greedily(TwoPartsThatFeedEachOther(), TWO, backends=_backends()).report.methods[0]
+    program = lower_greedily(TwoPartsThatFeedEachOther(), TWO, backends=_backends())
+    method = program.report.methods[0]
     assert len(method.partitions) == 3
 
 
