@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -141,12 +141,13 @@ class _Lowering:
         """Lower once, with what was decided about the methods' plans."""
         edge, partitioners = self._to_edge(choices)
         results = {name: partitioner.results[-1] for name, partitioner in partitioners.items()}
+        methods = []
+        for name, result in results.items():
+            method = as_lowered(result.report, name, edge.exported_program(name))
+            methods.append(measured[name].add_to(method) if name in measured else method)
         report = Report(
             backends=tuple(backend.name for backend in self.backends),
-            methods=tuple(
-                replace(result.report, name=name, alternatives=tuple(measured.get(name, ())))
-                for name, result in results.items()
-            ),
+            methods=tuple(methods),
             versions=_versions(),
         )
         for name in self.programs:

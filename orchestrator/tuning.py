@@ -28,9 +28,36 @@ from orchestrator.options import HOST, OptionError, PlanOptions, TuneEvent
 from orchestrator.planner import CostGraph, Plan, PlannerError, Price, solve
 from orchestrator.planning import Choice, Planned
 from orchestrator.program import LoweredProgram
-from orchestrator.report.data import AlternativeReport
+from orchestrator.report.data import AlternativeReport, MethodReport
 
-Measured = Mapping[str, Sequence[AlternativeReport]]
+
+@dataclass(frozen=True)
+class Timed:
+    """Times of whole plans of one method, for the report.
+
+    name: of the fastest plan. measured_ns: its time. alternatives: the others that were timed.
+    """
+
+    name: str
+    measured_ns: float
+    alternatives: tuple[AlternativeReport, ...]
+
+    def add_to(self, method: MethodReport) -> MethodReport:
+        """Put the times into a method's report, over mere predictions."""
+        if method.plan is None:
+            return method
+        known = {each.name for each in self.alternatives}
+        others = [each for each in method.plan.alternatives if each.name not in known]
+        plan = replace(
+            method.plan,
+            measured_ns=self.measured_ns,
+            alternatives=(*self.alternatives, *others),
+            notes=(*method.plan.notes, f"The fastest of the plans that were timed: {self.name}."),
+        )
+        return replace(method, plan=plan)
+
+
+Measured = Mapping[str, Timed]
 
 # Whole runs: for this long in all, within these numbers per plan.
 _TIMING_S = 4.0
@@ -155,7 +182,8 @@ class _Tuning:
             yield dict.fromkeys(self._programs, alone)
         if len(self._names) > 1:
             for name in self._names:
-                greedy = Choice(f"greedy, {name} first", order=(name,))
+                order = (name, *(other for other in self._names if other != name))
+                greedy = Choice(f"greedy: {', '.join(order)}", order=order)
                 yield dict.fromkeys(self._programs, greedy)
         fewer = {name: _with_dearer_calls(each) for name, each in planned.items()}
         yield {name: choice for name, choice in fewer.items() if choice is not None}
@@ -220,12 +248,17 @@ class _Tuning:
         table = CostTable(self._options.table_path)
         environment = host(self._options.thread_count)
         choices: dict[str, Choice] = {}
-        measured: dict[str, list[AlternativeReport]] = {}
+        measured: dict[str, Timed] = {}
         for name, program in self._programs.items():
             timed = [each for each in self._candidates[name] if each.times_ns]
             best = _fastest(timed) if timed else self._candidates[name][0]
             choices[name] = best.choice
-            measured[name] = [_described(each, each is best) for each in timed]
+            if timed:
+                measured[name] = Timed(
+                    best.choice.name,
+                    best.measurement().median_ns,
+                    tuple(_described(each) for each in timed if each is not best),
+                )
             digest = program_digest(program, self._names, self._options)
             remember_choice(table, environment, digest, best.choice)
         self._lowered = self._to_lower
@@ -259,15 +292,15 @@ def _fastest(candidates: Sequence[_Candidate]) -> _Candidate:
     return min(near, key=lambda each: (len(each.plan.partitions), each.measurement().median_ns))
 
 
-def _described(candidate: _Candidate, chosen: bool) -> AlternativeReport:
-    measured = candidate.measurement()
+def _described(candidate: _Candidate) -> AlternativeReport:
+    name = candidate.choice.name
+    greedy = "greedy" if name.startswith("greedy") else "cost"
     return AlternativeReport(
-        name=candidate.choice.name,
-        predicted_ns=candidate.plan.total_ns,
-        measured_ns=measured.median_ns,
-        spread_ns=measured.spread_ns,
+        name=name,
+        kind=greedy if candidate.choice.only is None else "single",
         partitions=len(candidate.plan.partitions),
-        chosen=chosen,
+        predicted_ns=candidate.plan.total_ns,
+        measured_ns=candidate.measurement().median_ns,
     )
 
 

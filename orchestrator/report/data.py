@@ -127,8 +127,9 @@ class RejectionReport:
 class AlternativeReport:
     """A plan that was not chosen.
 
-    kind: "single" (one backend, with kernels for what it does not take) or "greedy" (by
-        capability, in list order). problem: why it has no price or cannot be made.
+    kind: "single" (one backend, with kernels for what it does not take), "greedy" (by
+        capability, in list order) or "cost" (another plan by cost). problem: why it has no price
+        or cannot be made.
     """
 
     name: str
