@@ -35,7 +35,7 @@ X = torch.randn(2, 3, 8, 8)
 
 @pytest.fixture(scope="module")
 def program() -> LoweredProgram:
-    return lower(Mixed().eval(), (X,))
+    return lower(Mixed().eval(), (X,), strategy="greedy")
 
 
 def profile(program: LoweredProgram, runs: int = 3) -> bytes:
@@ -91,7 +91,9 @@ def test_the_report_with_times_is_json_and_back(program: LoweredProgram) -> None
 
 class TestErrors:
     def test_a_profile_of_another_program(self, program: LoweredProgram) -> None:
-        other = lower(nn.Linear(8, 8).eval(), (torch.randn(1, 8),), backends=["ggml"])
+        other = lower(
+            nn.Linear(8, 8).eval(), (torch.randn(1, 8),), backends=["ggml"], strategy="greedy"
+        )
         native = NativeProgram(other.buffer, etdump=True)
         native(torch.randn(1, 8))
         with pytest.raises(ReportError, match=r"another program: it has 1 delegate calls"):

@@ -133,7 +133,9 @@ def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Path]:
     spec = MODELS["mobilenet_v2"].small
     assert spec is not None
     record = tmp_path_factory.mktemp("etrecord") / "model.etrecord"
-    program = orchestrator.lower(spec.build(), spec.inputs(1, 0), etrecord=record)
+    program = orchestrator.lower(
+        spec.build(), spec.inputs(1, 0), strategy="greedy", etrecord=record
+    )
     return program.buffer, record
 
 
