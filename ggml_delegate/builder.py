@@ -68,7 +68,10 @@ class Builder:
         int64 and bool become int32, float64 becomes float32.
         """
         if tensor.dtype in (torch.int64, torch.bool):
-            tensor = tensor.to(torch.int32)
+            narrow = tensor.to(torch.int32)
+            if tensor.dtype == torch.int64 and not torch.equal(narrow.to(torch.int64), tensor):
+                raise self._error("a constant holds integers that do not fit int32")
+            tensor = narrow
         if tensor.dtype == torch.float64:
             tensor = tensor.to(torch.float32)
         if tensor.dtype not in _DTYPES:

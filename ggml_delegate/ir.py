@@ -22,6 +22,9 @@ BinaryKind = generated.BinaryKind
 UnaryKind = generated.UnaryKind
 ReduceKind = generated.ReduceKind
 PoolKind = generated.PoolKind
+CompareKind = generated.CompareKind
+IntegerKind = generated.IntegerKind
+ResizeKind = generated.ResizeKind
 
 # Union member name -> number, e.g. {"Conv2d": 1, ...}.
 OPS: dict[str, int] = {

@@ -73,7 +73,7 @@ class NodeView:
 
     def __init__(self, fx: torch.fx.Node, constants: Constants) -> None:
         self.fx = fx
-        self._constants = constants
+        self.constants = constants
 
     def arg(self, index: int, name: str, default: Any = None) -> Any:
         """Argument number `index`, called `name` in the op's schema; SymInts stay SymInts."""
@@ -134,21 +134,19 @@ class NodeView:
 
     def is_constant(self, index: int) -> bool:
         """Whether argument number `index` is a parameter, buffer or lifted constant."""
-        return self.node(index) in self._constants
+        return self.node(index) in self.constants
 
     def constant(self, index: int) -> torch.Tensor | None:
         """The data of a constant argument, or None."""
         node = self.node(index)
-        return (
-            self._constants.tensor(node) if node is not None and node in self._constants else None
-        )
+        return self.constants.tensor(node) if node is not None and node in self.constants else None
 
     def producer(self, index: int) -> NodeView | None:
         """The call that computes argument number `index`, or None."""
         node = self.node(index)
         if node is None or node.op != "call_function":
             return None
-        return NodeView(node, self._constants)
+        return NodeView(node, self.constants)
 
     def tensors(self) -> Sequence[tuple[torch.fx.Node, torch.Tensor]]:
         """All tensor arguments, as nodes with their fake tensors."""

@@ -10,6 +10,8 @@ import torch
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
+from ggml_delegate.ops.operand import check_operands, operand
+from ggml_delegate.ranges import argument_range, combine, is_int32
 from ggml_delegate.registry import OpRule, register
 from ggml_delegate.scalars import float32, is_normal, is_number, scalar_argument
 
@@ -50,6 +52,15 @@ _BINARY = {
 }
 
 
+_INTEGER = {
+    ir.BinaryKind.Add: ir.IntegerKind.Add,
+    ir.BinaryKind.Sub: ir.IntegerKind.Sub,
+    ir.BinaryKind.Mul: ir.IntegerKind.Mul,
+    ir.BinaryKind.Minimum: ir.IntegerKind.Minimum,
+    ir.BinaryKind.Maximum: ir.IntegerKind.Maximum,
+}
+
+
 @register
 class UnaryRule(OpRule):
     """Functions of one element."""
@@ -71,25 +82,30 @@ class BinaryRule(OpRule):
     """add, sub, rsub, mul, div, minimum, maximum of tensors and scalars."""
 
     targets = tuple(_BINARY)
+    integer_inputs = True
 
     def check(self, node: NodeView) -> str | None:
-        """Refuses rounded division, and scalars that are only known at run time."""
+        """Refuses rounded division, scalars known at run time only, and integers beyond int32."""
         mode = node.fx.kwargs.get("rounding_mode")
         if mode is not None:
             return f"division rounded by {mode!r}"
         alpha = _alpha(node)
         if not is_number(alpha):
             return "alpha is only known at run time"
-        for index in (0, 1):
-            argument = node.arg(index, "")
-            if node.value(index) is None and not is_number(argument):
-                return "a scalar operand is only known at run time"
-        return None
+        reason = check_operands(node, (0, 1))
+        if reason is None and not node.out_dtype().is_floating_point:
+            reason = _check_integers(node)
+        return reason
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One op: with a fixed scalar operand it is a function of one element."""
         first, second = (1, 0) if "rsub" in op_name(node.fx) else (0, 1)
         kind = _BINARY[op_name(node.fx)]
+        if not node.out_dtype().is_floating_point:
+            dtype = node.out_dtype()
+            inputs = [operand(node, builder, index, dtype) for index in (first, second)]
+            builder.emit(ir.Integer(kind=_INTEGER[kind]), inputs, node.fx)
+            return
         alpha = float(_alpha(node))
         op, tensor = None, first
         if (scalar := _foldable(node, second, first)) is not None:
@@ -97,9 +113,9 @@ class BinaryRule(OpRule):
         elif (scalar := _foldable(node, first, second)) is not None:
             op, tensor = _with_left_scalar(kind, scalar, alpha), second
         if op is not None:
-            builder.emit(op, [_operand(node, builder, tensor)], node.fx)
+            builder.emit(op, [operand(node, builder, tensor, torch.float32)], node.fx)
             return
-        operands = [_operand(node, builder, index) for index in (first, second)]
+        operands = [operand(node, builder, index, torch.float32) for index in (first, second)]
         builder.emit(ir.Binary(kind=kind, alpha=float32(alpha)), operands, node.fx)
 
 
@@ -119,6 +135,23 @@ class PowRule(OpRule):
         """One Pow op."""
         exponent = float32(node.arg(1, "exponent"))
         builder.emit(ir.Pow(exponent=exponent), [builder.value(node.node(0))], node.fx)
+
+
+def _check_integers(node: NodeView) -> str | None:
+    """Why an op of integers cannot be done in 32 bits, or None."""
+    kind = _BINARY[op_name(node.fx)]
+    if kind not in _INTEGER or node.out_dtype() == torch.bool or _alpha(node) != 1:
+        return f"arithmetic of {node.out_dtype()}, with alpha {_alpha(node)}".replace("torch.", "")
+    if node.out_dtype() == torch.int32 or kind in (ir.BinaryKind.Minimum, ir.BinaryKind.Maximum):
+        return None
+    first, second = (1, 0) if "rsub" in op_name(node.fx) else (0, 1)
+    ranges = [argument_range(node.fx.args[index], node.constants) for index in (first, second)]
+    if ranges[0] is None or ranges[1] is None:
+        return "an integer operand is only known at run time"
+    operator = {ir.BinaryKind.Add: "add", ir.BinaryKind.Sub: "sub"}.get(kind, "mul")
+    if not is_int32(combine(operator, ranges[0], ranges[1])):
+        return "the result may exceed int32"
+    return None
 
 
 def _alpha(node: NodeView) -> Any:
@@ -167,13 +200,3 @@ def _bound(kind: int, scalar: float) -> Any:
     if kind == ir.BinaryKind.Minimum:
         return ir.Clamp(min=-math.inf, max=scalar)
     return ir.Clamp(min=scalar, max=math.inf)
-
-
-def _operand(node: NodeView, builder: Builder, index: int) -> int:
-    """The tensor number of an operand; numbers and half-precision constants become float32."""
-    constant = node.constant(index)
-    if constant is not None and constant.dtype != torch.float32:
-        return builder.constant(constant.to(torch.float32))
-    if node.value(index) is not None:
-        return builder.value(node.node(index))
-    return builder.constant(torch.tensor(float(node.arg(index, "")), dtype=torch.float32))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
-from ggml_delegate.node_view import NodeView, node_value
+from ggml_delegate.node_view import NodeView
 from ggml_delegate.ops.shape import in_range, inexpressible
 from ggml_delegate.registry import OpRule, register
-
-_INDEX_DTYPES = (torch.int32, torch.int64)
 
 
 @register
@@ -48,28 +44,3 @@ class IndexSelectRule(OpRule):
         inputs = [builder.value(node.node(0)), builder.value(node.node(2))]
         dim = in_range(node.arg(1, "dim"), node.rank(0))
         builder.emit(ir.Embedding(dim=dim), inputs, node.fx)
-
-
-@register
-class IndexRule(OpRule):
-    """x[:, indices]: indexing by one tensor of integers, in any dimension."""
-
-    targets = ("aten.index.Tensor",)
-    integer_inputs = True
-
-    def check(self, node: NodeView) -> str | None:
-        """Refuses masks and more than one tensor of indices."""
-        given = [index for index in node.arg(1, "indices") if index is not None]
-        if len(given) != 1:
-            return f"indexing by {len(given)} tensors"
-        dtype = node_value(given[0]).dtype
-        if dtype not in _INDEX_DTYPES:
-            return f"indices have dtype {str(dtype).removeprefix('torch.')}"
-        return inexpressible(node.out_sizes())
-
-    def lower(self, node: NodeView, builder: Builder) -> None:
-        """One Embedding op in which indices below 0 count from the end."""
-        indices = node.arg(1, "indices")
-        dim = next(i for i, index in enumerate(indices) if index is not None)
-        inputs = [builder.value(node.node(0)), builder.value(indices[dim])]
-        builder.emit(ir.Embedding(dim=dim, wrap=True), inputs, node.fx)

@@ -178,3 +178,25 @@ class CopyRule(OpRule):
             builder.alias(node.fx, builder.value(node.node(0)))
         else:
             builder.emit(ir.Copy(), [builder.value(node.node(0))], node.fx)
+
+
+@register
+class AssignRule(OpRule):
+    """aten.copy: the second tensor with the sizes and the dtype of the first."""
+
+    targets = ("aten.copy.default",)
+    integer_inputs = True
+
+    def check(self, node: NodeView) -> str | None:
+        """Refuses what CopyRule refuses."""
+        source, target = node.dtype(1), node.out_dtype()
+        if source is None or target not in _CONVERSIONS.get(source, ()):
+            return f"{source} to {target} may lose digits".replace("torch.", "")
+        return inexpressible(node.out_sizes())
+
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """A Copy op where the dtype changes, then one Expand op."""
+        source = builder.value(node.node(1))
+        if node.dtype(1) != node.out_dtype():
+            source = builder.temp(ir.Copy(), [source], node.sizes(1), node.out_dtype())
+        builder.emit(ir.Expand(), [source], node.fx)

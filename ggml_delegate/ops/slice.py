@@ -165,3 +165,62 @@ class SplitRule(OpRule):
     def _read(node: torch.fx.Node) -> list[int]:
         reads = {user.args[1] for user in node.users if user.target is operator.getitem}
         return sorted(index for index in reads if isinstance(index, int))
+
+
+@register
+class ScatterRule(OpRule):
+    """slice_scatter and select_scatter: a tensor with a part of it replaced."""
+
+    targets = ("aten.slice_scatter.default", "aten.select_scatter.default")
+    integer_inputs = True
+
+    def check(self, node: NodeView) -> str | None:
+        """Refuses steps, bounds only known at run time, and parts of another dtype."""
+        if node.dtype(0) != node.dtype(1) or node.out_dtype() != node.dtype(0):
+            return "a part of another dtype"
+        if node.rank(0) == 0 or not isinstance(node.sizes(0)[self._dim(node)], int):
+            return "a part of a dynamic dimension"
+        if "slice" in op_name(node.fx) and node.arg(5, "step", 1) != 1:
+            return "a part with gaps"
+        if not all(isinstance(bound, (int, type(None))) for bound in self._given(node)):
+            return "a part whose place is only known at run time"
+        return inexpressible([*node.out_sizes(), *node.sizes(1)])
+
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """A Concat of what lies before, the part, and what lies behind."""
+        dim, dtype = self._dim(node), node.out_dtype()
+        whole, part = builder.value(node.node(0)), builder.value(node.node(1))
+        size = int(node.sizes(0)[dim])
+        start, end = self._bounds(node, size)
+        if start == end:
+            builder.alias(node.fx, whole)
+            return
+
+        def piece(op: Any, source: int, count: int) -> list[int]:
+            sizes = node.out_sizes()
+            sizes[dim] = count
+            return [builder.temp(op, [source], sizes, dtype)] if count else []
+
+        pieces = [
+            *piece(ir.Slice(dim=dim, start=builder.dim(0)), whole, start),
+            *piece(ir.Reshape(), part, end - start),
+            *piece(ir.Slice(dim=dim, start=builder.dim(end)), whole, size - end),
+        ]
+        builder.emit(ir.Concat(dim=dim), pieces, node.fx)
+
+    @staticmethod
+    def _dim(node: NodeView) -> int:
+        return in_range(node.arg(2, "dim", 0), node.rank(0))
+
+    @staticmethod
+    def _given(node: NodeView) -> tuple[Any, Any]:
+        if "select" in op_name(node.fx):
+            return node.arg(3, "index"), 0
+        return node.arg(3, "start", None), node.arg(4, "end", None)
+
+    def _bounds(self, node: NodeView, size: int) -> tuple[int, int]:
+        first, last = self._given(node)
+        if "select" in op_name(node.fx):
+            return first % size, first % size + 1
+        start, end, _ = slice(first, last).indices(size)
+        return start, max(start, end)

@@ -159,6 +159,8 @@ Error ShapedGraph::compute(int threads, ggml_threadpool* caller,
                static_cast<int>(status));
   GGD_CHECK_OR(InvalidArgument, memory_->fault.load() != Fault::IndexOutOfRange,
                "an index is outside of the tensor that it selects from");
+  GGD_CHECK_OR(InvalidArgument, memory_->fault.load() != Fault::IntegerOverflow,
+               "an int64 result does not fit the 32 bits that integers have here");
   return Error::Ok;
 }
 

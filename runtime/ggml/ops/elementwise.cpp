@@ -2,49 +2,12 @@
 
 #include "../kernels/binary.h"
 #include "../strided.h"
+#include "broadcast.h"
 #include "lower.h"
 #include "map.h"
 
 namespace ggml_delegate {
 namespace {
-
-// Torch's broadcasting of both sizes; an empty result when they do not fit together.
-Sizes broadcast_sizes(const Sizes& a, const Sizes& b) {
-  const size_t rank = std::max(a.size(), b.size());
-  Sizes sizes;
-  for (size_t i = 0; i < rank; ++i) {
-    const int64_t from_a = i + a.size() < rank ? 1 : a[i + a.size() - rank];
-    const int64_t from_b = i + b.size() < rank ? 1 : b[i + b.size() - rank];
-    if (from_a != from_b && from_a != 1 && from_b != 1) return {};
-    sizes.push_back(from_a == 1 ? from_b : from_a);
-  }
-  return sizes;
-}
-
-// The view with dimensions prepended up to `rank`.
-StridedView with_rank(const StridedView& view, size_t rank) {
-  StridedView result;
-  result.base = view.base;
-  result.offset = view.offset;
-  for (size_t i = view.sizes.size(); i < rank; ++i) {
-    result.sizes.push_back(1);
-    result.strides.push_back(0);
-  }
-  for (size_t i = 0; i < view.sizes.size(); ++i) {
-    result.sizes.push_back(view.sizes[i]);
-    result.strides.push_back(view.sizes[i] == 1 ? 0 : view.strides[i]);
-  }
-  return result;
-}
-
-// Number of elements in memory: repetitions do not count.
-int64_t stored_count(const StridedView& view) {
-  int64_t count = 1;
-  for (size_t i = 0; i < view.sizes.size(); ++i) {
-    if (view.strides[i] != 0) count *= view.sizes[i];
-  }
-  return count;
-}
 
 // Without repetitions: what has stride 0 has size 1.
 StridedView stored(StridedView view) {
@@ -145,13 +108,8 @@ Error lower(GraphBuilder& builder, const ir::Binary& op) {
   params.alpha = op.kind() == ir::BinaryKind_Sub ? -op.alpha() : op.alpha();
   params.a_offset = a.offset;
   params.b_offset = b.offset;
-  const Sizes physical = physical_sizes(sizes, order);
-  int64_t ne[4] = {1, 1, 1, 1};
-  if (physical.size() > 4) {
-    ne[0] = element_count(physical);
-  } else {
-    for (size_t i = 0; i < physical.size(); ++i) ne[i] = physical[physical.size() - 1 - i];
-  }
+  int64_t ne[4];
+  dense_ne(sizes, order, ne);
   ggml_tensor* result = builder.custom(kernel, ne, {a.base, b.base}, params);
   if (allows_in_place(a.base, result, params.sizes, params.a_strides, a.offset) &&
       allows_in_place(b.base, result, params.sizes, params.b_strides, b.offset)) {

@@ -37,7 +37,15 @@ namespace ggml_delegate {
   F(Repeat)                \
   F(Pad)                   \
   F(Copy)                  \
-  F(Embedding)
+  F(Embedding)             \
+  F(Compare)               \
+  F(Integer)               \
+  F(Where)                 \
+  F(CumSum)                \
+  F(Index)                 \
+  F(IndexPut)              \
+  F(Gather)                \
+  F(Resize2d)
 
 GGD_FOR_EACH_OP(GGD_DECLARE_LOWER)
 #undef GGD_DECLARE_LOWER

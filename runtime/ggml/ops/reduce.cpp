@@ -1,6 +1,8 @@
 #include "../kernels/reduce.h"
 
+#include "../kernels/fold.h"
 #include "../kernels/softmax.h"
+#include "broadcast.h"
 #include "lower.h"
 #include "map.h"
 
@@ -26,28 +28,45 @@ Surroundings around(const Value& value, size_t dim) {
   return result;
 }
 
-// A dense tensor with the physical sizes of (sizes, order) of 4 dimensions or fewer, else one row.
-void result_ne(const Sizes& sizes, const Order& order, int64_t (&ne)[4]) {
-  for (int64_t& n : ne) n = 1;
-  if (sizes.size() > 4) {
-    ne[0] = element_count(sizes);
-    return;
-  }
-  for (size_t i = 0; i < sizes.size(); ++i) ne[i] = sizes[order[sizes.size() - 1 - i]];
-}
-
 Result<Value> reducible(GraphBuilder& builder, size_t dim) {
   GGD_TRY(builder.expect_inputs(1, 1));
-  GGD_TRY(require_float(builder, builder.input(0)));
+  const ggml_type type = builder.input(0).tensor->type;
+  GGD_CHECK(type == GGML_TYPE_F32 || type == GGML_TYPE_I32, "node %s reduces a tensor of type %s",
+            builder.name(), ggml_type_name(type));
   GGD_CHECK(dim < builder.input(0).rank(), "node %s reduces dimension %zu of a tensor of rank %zu",
             builder.name(), dim, builder.input(0).rank());
   return builder.dense(builder.input(0));
+}
+
+bool gives_integers(ir::ReduceKind kind) {
+  return kind == ir::ReduceKind_Any || kind == ir::ReduceKind_All ||
+         kind == ir::ReduceKind_ArgMax || kind == ir::ReduceKind_ArgMin;
+}
+
+// The dense `x` reduced along `dim`, with these ne.
+Result<ggml_tensor*> reduce(GraphBuilder& builder, ir::ReduceKind kind, const Value& x, size_t dim,
+                            const int64_t (&ne)[4]) {
+  const Surroundings surroundings = around(x, dim);
+  const bool integers = x.tensor->type == GGML_TYPE_I32;
+  if (!integers && (kind == ir::ReduceKind_Mean || kind == ir::ReduceKind_Sum)) {
+    const ReduceParams params{surroundings.outer, x.sizes[dim], surroundings.inner,
+                              kind == ir::ReduceKind_Mean};
+    return builder.custom(reduce_kernel, ne, {x.tensor}, params);
+  }
+  const ggml_custom_op_t kernel = fold_kernel(kind, integers);
+  GGD_CHECK(kernel != nullptr && x.sizes[dim] > 0, "node %s: no %s of %lld elements of type %s",
+            builder.name(), ir::EnumNameReduceKind(kind), static_cast<long long>(x.sizes[dim]),
+            ggml_type_name(x.tensor->type));
+  const FoldParams params{surroundings.outer, x.sizes[dim], surroundings.inner};
+  const ggml_type type = gives_integers(kind) ? GGML_TYPE_I32 : x.tensor->type;
+  return builder.custom(kernel, ne, {x.tensor}, params, type);
 }
 
 }  // namespace
 
 Error lower(GraphBuilder& builder, const ir::Softmax& op) {
   GGD_ASSIGN(const Value x, reducible(builder, op.dim()));
+  GGD_TRY(require_float(builder, x));
   const Surroundings surroundings = around(x, op.dim());
   const SoftmaxParams params{surroundings.outer, x.sizes[op.dim()], surroundings.inner, op.log()};
   ggml_tensor* result = builder.custom(softmax_kernel, x.tensor->ne, {x.tensor}, params);
@@ -60,9 +79,6 @@ Error lower(GraphBuilder& builder, const ir::Reduce& op) {
             static_cast<int>(op.kind()));
   const size_t dim = op.dim();
   GGD_ASSIGN(const Value x, reducible(builder, dim));
-  const Surroundings surroundings = around(x, dim);
-  const ReduceParams params{surroundings.outer, x.sizes[dim], surroundings.inner,
-                            op.kind() == ir::ReduceKind_Mean};
   Sizes sizes;
   for (size_t i = 0; i < x.rank(); ++i) {
     if (i != dim) sizes.push_back(x.sizes[i]);
@@ -75,9 +91,18 @@ Error lower(GraphBuilder& builder, const ir::Reduce& op) {
     order.push_back(static_cast<uint8_t>(moves ? other - 1 : other));
   }
   int64_t ne[4];
-  result_ne(sizes, order, ne);
-  ggml_tensor* result = builder.custom(reduce_kernel, ne, {x.tensor}, params);
+  dense_ne(sizes, order, ne);
+  GGD_ASSIGN(ggml_tensor * result, reduce(builder, op.kind(), x, dim, ne));
   return builder.set_output(builder.make(result, sizes, order));
+}
+
+Error lower(GraphBuilder& builder, const ir::CumSum& op) {
+  GGD_ASSIGN(const Value x, reducible(builder, op.dim()));
+  const Surroundings surroundings = around(x, op.dim());
+  const FoldParams params{surroundings.outer, x.sizes[op.dim()], surroundings.inner};
+  ggml_tensor* result = builder.custom(cumsum_kernel(x.tensor->type == GGML_TYPE_I32), x.tensor->ne,
+                                       {x.tensor}, params, x.tensor->type);
+  return builder.set_output(builder.make(result, x.sizes, x.order));
 }
 
 }  // namespace ggml_delegate

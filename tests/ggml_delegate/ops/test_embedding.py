@@ -73,15 +73,6 @@ def test_index_by_a_constant() -> None:
     check_op(lambda x: torch.relu(x * 2)[:, order], [_input(3, 3, 4)])
 
 
-def test_index_by_two_tensors_is_refused() -> None:
-    check_op(
-        lambda x, i: torch.relu(x)[i, i],
-        [_input(4, 5), torch.tensor([1, 2])],
-        delegated=False,
-        reason="indexing by 2 tensors",
-    )
-
-
 def test_a_table_that_is_computed() -> None:
     check_op(
         lambda x, i: torch.nn.functional.embedding(i, torch.relu(x).transpose(0, 1)),

@@ -109,16 +109,112 @@ def test_dynamic_sizes() -> None:
     )
 
 
+def test_several_dimensions() -> None:
+    def function(x: Tensor) -> list[Tensor]:
+        y = x * 2
+        return [
+            y.sum(),
+            y.sum((0, 2)),
+            y.mean((1, 2), keepdim=True),
+            y.mean((0, 3)),
+            y.mean(),
+            y.transpose(1, 3).sum((1, 2)),
+            y.amax((0, 1, 3), keepdim=True),
+            y.amin((2, 3)),
+            y[0, 0].prod(),
+        ]
+
+    check_op(function, [normal((2, 3, 4, 5), 0.8)], rtol=2e-5)
+    x = normal((2, 3, 4, 5), 0.8).to(memory_format=torch.channels_last)
+    check_op(function, [x], rtol=2e-5)
+
+
+def test_extremes_and_their_places() -> None:
+    def function(x: Tensor) -> list[Tensor]:
+        y = torch.round(x)  # with equal elements
+        return [
+            *(result for dim in (0, 1, -1) for result in y.max(dim)),
+            *y.min(1, keepdim=True),
+            y.argmax(),
+            y.argmin(0),
+            y.argmax(-1, keepdim=True),
+            y.amax(1),
+            y.amin(),
+            y.transpose(0, 1).argmax(1),
+            (y * 2).to(torch.int32).amax(0),
+            (y * 2).to(torch.int32).argmin(1),
+        ]
+
+    check_op(function, [normal((3, 70, 5))])
+    check_op(function, [normal((130, 2, 3), seed=3)])
+
+
+def test_extremes_of_special_floats() -> None:
+    x = torch.tensor(
+        [[1.0, math.nan, 3.0, math.nan], [-math.inf, 2, math.inf, 2], [0.0, -0.0, 0, 0]]
+    )
+    check_op(
+        lambda x: (*x.max(1), *x.min(1), x.argmax(0), x.argmin(0), x.amax(), x.t().argmax(0)),
+        [x],
+        may_be_constant=True,  # NaN has no spread
+    )
+
+
+def test_masks() -> None:
+    def function(x: Tensor) -> list[Tensor]:
+        mask = x > 1.5
+        return [
+            mask.any(1),
+            mask.all(0),
+            mask.any(),
+            (x > -9).all(),
+            mask.any((0, 2), keepdim=True),
+            x.any(2),
+            mask.sum(),
+            mask.sum((0, 1)),
+            mask.to(torch.int32).any(-1),
+        ]
+
+    check_op(function, [normal((3, 4, 5), 1)])
+
+
+def test_running_sums() -> None:
+    def function(x: Tensor) -> list[Tensor]:
+        y = x * 2
+        return [
+            y.cumsum(0),
+            y.cumsum(1),
+            y.cumsum(-1),
+            y.transpose(0, 2).cumsum(0),
+            (y > 0).cumsum(1),
+            (y > 0).to(torch.int32).cumsum(-1),
+        ]
+
+    check_op(function, [normal((3, 70, 5))])
+
+
+def test_long_running_sums_stay_exact() -> None:
+    check_op(lambda x: x.cumsum(0), [normal((100_000,)) + 1])
+
+
 REFUSED: dict[str, tuple[Callable[[Tensor], Tensor], Tensor, str]] = {
     "two dimensions": (
         lambda x: x.mean((2, 3)),
         normal((2, 3, 4, 5)),
         "mean over several dims: left to other backends",
     ),
-    "all dimensions": (lambda x: x.sum(), normal((3, 4)), "sum over several dims"),
-    "no dimension means all": (lambda x: x.sum(()), normal((3, 4)), "sum over several dims"),
     "another dtype": (lambda x: x.sum(1, dtype=torch.float64), normal((3, 4)), "float64"),
-    "integers": (lambda x: x.sum(1), torch.arange(12).reshape(3, 4), "dtype int64"),
+    "integers": (lambda x: x.sum(1), torch.arange(12).reshape(3, 4), "may exceed int32"),
+    "integers as floats": (
+        lambda x: x.sum(1, dtype=torch.float32),
+        torch.arange(12).reshape(3, 4),
+        "integers as floats",
+    ),
+    "a product of integers": (
+        lambda x: x.prod(1),
+        torch.arange(12).reshape(3, 4),
+        "a product of integers",
+    ),
 }
 
 

@@ -142,3 +142,23 @@ def test_dynamic_bounds() -> None:
 
 def test_results_that_nothing_reads_are_not_computed() -> None:
     check_op(lambda x: torch.relu(torch.split(x * 2, [2, 3, 1], 1)[1]), [_input(2, 6, 3)])
+
+
+def test_parts_that_are_replaced() -> None:
+    def function(x: Tensor, y: Tensor) -> list[Tensor]:
+        x = x * 2
+        results = [
+            torch.slice_scatter(x, y[:, :2], 1, 1, 3),
+            torch.slice_scatter(x, y, 1, -9, 99),
+            torch.slice_scatter(x, y[:, 3:], 1, -2),
+            torch.slice_scatter(x.transpose(0, 1), y[:, :1].transpose(0, 1), 0, 0, 1),
+            torch.select_scatter(x, y[:, 0], 1, 2),
+            torch.select_scatter(x, y[0], 0, -1),
+        ]
+        z = x.clone()
+        z[:, 1:3] = y[:, :1]
+        z[0] = 5.0
+        return [*results, z]
+
+    x = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    check_op(function, [x, -x])

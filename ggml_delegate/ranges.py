@@ -1,0 +1,145 @@
+"""Which values an integer tensor can hold, from the graph and the constants lifted out of it.
+
+Inside the delegate integers have 32 bits, whatever the program says. Tensors that come in are
+checked for that at run time, and so are sums and products; a rule takes these only where they are
+expected to stay within 32 bits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch._subclasses import FakeTensor
+
+from ggml_delegate.node_view import Constants, node_value, op_name
+from ggml_delegate.symbols import upper_bound
+
+INT32 = (-(1 << 31), (1 << 31) - 1)
+Range = tuple[int, int]
+
+# Ops whose results hold no other values than their first argument.
+_KEEP = frozenset(
+    f"aten.{name}"
+    for name in (
+        "alias_copy.default",
+        "cat.default",
+        "clone.default",
+        "expand_copy.default",
+        "gather.default",
+        "index_select.default",
+        "permute_copy.default",
+        "repeat.default",
+        "select_copy.int",
+        "slice_copy.Tensor",
+        "squeeze_copy.dims",
+        "squeeze_copy.dim",
+        "unsqueeze_copy.default",
+        "view_copy.default",
+        "amax.default",
+        "amin.default",
+    )
+) | {"dim_order_ops._clone_dim_order.default"}
+_CASTS = frozenset({"dim_order_ops._to_dim_order_copy.default", "aten._to_copy.default"})
+_FULL = frozenset({"aten.full.default", "aten.full_like.default"})
+_SUMS = frozenset({"aten.sum.dim_IntList", "aten.sum.default", "aten.cumsum.default"})
+_PLACES = frozenset({"aten.argmax.default", "aten.argmin.default"})
+_DEPTH = 24
+# Constants with more elements than this are not looked through.
+_MAX_ELEMENTS = 4096
+_SMALL = (-(1 << 15), 1 << 15)
+
+
+def is_int32(values: Range) -> bool:
+    """Whether all values of a range fit 32 bits."""
+    return INT32[0] <= values[0] and values[1] <= INT32[1]
+
+
+def argument_range(argument: object, constants: Constants) -> Range | None:
+    """The values of an integer tensor or number among a node's arguments; None for others."""
+    if isinstance(argument, (bool, int)):
+        return int(argument), int(argument)
+    if isinstance(argument, torch.fx.Node) and _is_integer(argument):
+        return node_range(argument, constants)
+    return None
+
+
+def node_range(node: torch.fx.Node, constants: Constants, depth: int = _DEPTH) -> Range:
+    """The values of an integer tensor; those of 32 bits when nothing more is known."""
+    value = node_value(node)
+    if isinstance(value, torch.Tensor) and value.dtype == torch.bool:
+        return 0, 1
+    if node in constants:
+        return _constant_range(constants.tensor(node))
+    if depth == 0 or node.op != "call_function":
+        return INT32
+    name = op_name(node)
+    sources = [source for source in node.all_input_nodes if _is_integer(source)]
+    if name in _KEEP and sources:
+        ranges = [node_range(source, constants, depth - 1) for source in sources]
+        kept = ranges if name == "aten.cat.default" else ranges[:1]
+        return min(low for low, _ in kept), max(high for _, high in kept)
+    if name in _CASTS and len(sources) == 1:
+        return node_range(sources[0], constants, depth - 1)
+    return _computed(node, name, constants, depth)
+
+
+def _constant_range(tensor: torch.Tensor) -> Range:
+    # Partitioners see constants as fake tensors. Numbers among them are taken for small ones; where
+    # one is not, the runtime notices what exceeds 32 bits.
+    if isinstance(tensor, FakeTensor):
+        return _SMALL if tensor.dim() == 0 else INT32
+    if not 0 < tensor.numel() <= _MAX_ELEMENTS:
+        return INT32
+    return int(tensor.min()), int(tensor.max())
+
+
+def _computed(node: torch.fx.Node, name: str, constants: Constants, depth: int) -> Range:
+    if name == "aten.arange.start_step":
+        bounds = [a for a in node.args if isinstance(a, (int, torch.fx.Node))]
+        limits = [_number_limits(bound) for bound in bounds[:2]]
+        return min(low for low, _ in limits), max(high for _, high in limits)
+    if name in _FULL and isinstance(node.args[-1], int):
+        return int(node.args[-1]), int(node.args[-1])
+    if name in _SUMS:
+        (source,) = node.all_input_nodes
+        if _is_integer(source):
+            low, high = node_range(source, constants, depth - 1)
+            count = 1
+            for size in node_value(source).shape:
+                count *= upper_bound(size)
+            return min(low, 0) * count, max(high, 0) * count
+    if name in _PLACES:
+        (source,) = node.all_input_nodes
+        return 0, max([upper_bound(size) for size in node_value(source).shape], default=1)
+    if name in ("aten.add.Tensor", "aten.sub.Tensor", "aten.mul.Tensor") and not node.kwargs:
+        ranges = [_operand(argument, constants, depth) for argument in node.args]
+        if len(ranges) == 2 and None not in ranges:
+            return combine(name.split(".")[1], ranges[0], ranges[1])  # type: ignore[arg-type]
+    return INT32
+
+
+def combine(operator: str, a: Range, b: Range) -> Range:
+    """The values of `a operator b`; operator is add, sub or mul."""
+    if operator == "add":
+        return a[0] + b[0], a[1] + b[1]
+    if operator == "sub":
+        return a[0] - b[1], a[1] - b[0]
+    products = [x * y for x in a for y in b]
+    return min(products), max(products)
+
+
+def _operand(argument: object, constants: Constants, depth: int) -> Range | None:
+    if isinstance(argument, torch.fx.Node) and _is_integer(argument):
+        return node_range(argument, constants, depth - 1)
+    return argument_range(argument, constants)
+
+
+def _number_limits(bound: int | torch.fx.Node) -> Range:
+    if isinstance(bound, int):
+        return bound, bound
+    value = node_value(bound)
+    return (0, upper_bound(value)) if isinstance(value, torch.SymInt) else INT32
+
+
+def _is_integer(node: torch.fx.Node) -> bool:
+    value = node_value(node)
+    return isinstance(value, torch.Tensor) and not value.dtype.is_floating_point

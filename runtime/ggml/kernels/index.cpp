@@ -1,0 +1,88 @@
+#include "index.h"
+
+#include <cstring>
+
+#include "work.h"
+
+namespace ggml_delegate {
+namespace {
+
+constexpr size_t kElement = sizeof(uint32_t);
+
+// The row that index tuple number `i` names, or -1.
+int64_t row_of(const ggml_tensor* result, int first_index, const IndexParams& params, int64_t i) {
+  int64_t row = 0;
+  for (size_t k = 0; k < params.sizes.size(); ++k) {
+    int64_t index =
+        static_cast<const int32_t*>(result->src[static_cast<size_t>(first_index) + k]->data)[i];
+    if (index < 0) index += params.sizes[k];
+    if (index < 0 || index >= params.sizes[k]) {
+      params.fault->store(Fault::IndexOutOfRange, std::memory_order_relaxed);
+      return -1;
+    }
+    row = row * params.sizes[k] + index;
+  }
+  return row;
+}
+
+}  // namespace
+
+void index_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
+  const auto& params = *static_cast<const IndexParams*>(userdata);
+  const auto* x = static_cast<const uint32_t*>(result->src[0]->data);
+  auto* y = static_cast<uint32_t*>(result->data);
+  const auto bytes = static_cast<size_t>(params.inner) * kElement;
+  const int64_t rows = element_count(params.sizes);
+  const Range range = part_of(params.outer * params.count, ith, nth);
+  for (int64_t i = range.first; i < range.last; ++i) {
+    const int64_t row = row_of(result, 1, params, i % params.count);
+    uint32_t* to = y + i * params.inner;
+    if (row < 0) {
+      std::memset(to, 0, bytes);
+    } else {
+      std::memcpy(to, x + (i / params.count * rows + row) * params.inner, bytes);
+    }
+  }
+}
+
+void index_put_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
+  const auto& params = *static_cast<const IndexParams*>(userdata);
+  const auto* values = static_cast<const uint32_t*>(result->src[1]->data);
+  auto* y = static_cast<uint32_t*>(result->data);
+  const auto bytes = static_cast<size_t>(params.inner) * kElement;
+  const int64_t rows = element_count(params.sizes);
+  // Threads share no row: each has matrices of its own.
+  const Range range = part_of(params.outer, ith, nth);
+  for (int64_t outer = range.first; outer < range.last; ++outer) {
+    for (int64_t i = 0; i < params.count; ++i) {
+      const int64_t row = row_of(result, 2, params, i);
+      if (row < 0) continue;
+      std::memcpy(y + (outer * rows + row) * params.inner,
+                  values + (outer * params.count + i) * params.inner, bytes);
+    }
+  }
+}
+
+void gather_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
+  const auto& params = *static_cast<const GatherParams*>(userdata);
+  const auto* x = static_cast<const uint32_t*>(result->src[0]->data);
+  const auto* indices = static_cast<const int32_t*>(result->src[1]->data);
+  auto* y = static_cast<uint32_t*>(result->data);
+  const Range range = part_of(element_count(params.sizes), ith, nth);
+  for (int64_t i = range.first; i < range.last; ++i) {
+    int64_t index = indices[i];
+    if (index < 0 || index >= params.size) {
+      params.fault->store(Fault::IndexOutOfRange, std::memory_order_relaxed);
+      index = 0;
+    }
+    int64_t from = index * params.strides[params.dim];
+    int64_t rest = i;
+    for (size_t dim = params.sizes.size(); dim-- > 0;) {
+      if (dim != params.dim) from += rest % params.sizes[dim] * params.strides[dim];
+      rest /= params.sizes[dim];
+    }
+    y[i] = x[from];
+  }
+}
+
+}  // namespace ggml_delegate
