@@ -13,6 +13,7 @@ from ggml_delegate.passes.fold_batch_norm import (
     fold_batch_norm,
     fold_batch_norm_with_notes,
 )
+from ggml_delegate.passes.fold_constants import fold_constants
 from ggml_delegate.passes.keep_pooled_dims import keep_pooled_dims
 from ggml_delegate.passes.remove_dropout import remove_dropout
 
@@ -20,11 +21,13 @@ Pass = Callable[[ExportedProgram], ExportedProgram]
 
 PASSES: tuple[Pass, ...] = (
     remove_dropout,
+    fold_constants,
     fold_batch_norm,
     keep_pooled_dims,
     copy_attention_results,
 )
-"""All passes in the order in which they run: dropout may stand between a layer and BatchNorm."""
+"""All passes in the order in which they run: dropout may stand between a layer and BatchNorm, and
+a layer's weight may be computed."""
 
 
 def apply_passes(program: ExportedProgram) -> ExportedProgram:
@@ -46,6 +49,7 @@ __all__ = [
     "copy_attention_results",
     "fold_batch_norm",
     "fold_batch_norm_with_notes",
+    "fold_constants",
     "keep_pooled_dims",
     "remove_dropout",
 ]

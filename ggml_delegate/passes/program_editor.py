@@ -67,6 +67,10 @@ class ProgramEditor:
         value = self._state_dict.get(target, self._constants.get(target))
         return value if isinstance(value, torch.Tensor) else None
 
+    def is_written(self, node: Node) -> bool:
+        """Whether an in-place op may change a node's result, directly or through a view of it."""
+        return any(_writes(user, node) for user in node.users)
+
     def is_tied(self, node: Node) -> bool:
         """Whether another placeholder in use stands for the same memory as `node`'s tensor."""
         tensor = self.constant(node)
