@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all build demo test lint format asan clean
+.PHONY: all build demo test suite models lint format asan clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -42,6 +42,14 @@ demo: build
 test: build
 	tools/system_packages.sh "$(PYTHON)" test
 	$(PY) -m pytest -q -n $(JOBS) tests
+
+# ExecuTorch's own backend test suite; FLOWS and FILTER narrow it down.
+suite: build
+	$(PY) tools/suite.py --jobs $(JOBS) $(if $(FLOWS),--flows $(FLOWS)) $(if $(FILTER),--filter "$(FILTER)")
+
+# Every example model in its full size, against eager PyTorch and XNNPACK alone.
+models: build
+	$(PY) benchmarks/coverage.py --check --json build/coverage.json $(MODELS)
 
 lint: build
 	tools/lint.sh $(BIN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from . import (
     bert,
+    control_flow,
     convnext,
     densenet,
     efficientnet,
@@ -50,6 +51,7 @@ _MODULES = (
     whisper,
     wav2vec,
     recurrent,
+    control_flow,
 )
 
 MODELS: dict[str, ModelSpec] = {spec.name: spec for module in _MODULES for spec in module.SPECS}

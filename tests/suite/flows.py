@@ -1,0 +1,178 @@
+"""How ExecuTorch's backend test suite lowers a test: through this project, or XNNPACK alone.
+
+The static flows lower the suite's tests as they are. The dynamic ones leave every size open that
+the model allows, and run the program on the example inputs and on inputs of other sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from executorch.backends.test.harness import Tester
+from executorch.backends.test.harness.stages import Export, StageType, ToEdgeTransformAndLower
+from executorch.backends.test.suite.flow import TestFlow
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.exir.backend.partitioner import Partitioner
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
+
+import ggml_delegate.native  # noqa: F401  (registers the ggml backend in this process's runtime)
+from orchestrator.lowering import edge_compile_config
+from orchestrator.partitioner import OrchestratorPartitioner
+
+# The largest size that a dimension left open may take, as a multiple of the example's.
+_GROWTH = 2
+
+
+def _orchestrator() -> Partitioner:
+    return OrchestratorPartitioner(["ggml", "xnnpack"])
+
+
+class _Lower(ToEdgeTransformAndLower):  # type: ignore[misc]  # executorch is untyped
+    def __init__(self, partitioner: Callable[[], Partitioner]) -> None:
+        super().__init__(partitioner, edge_compile_config=edge_compile_config())
+
+
+class _DynamicExport(Export):  # type: ignore[misc]
+    """Exports with every size open; torch.export closes those that the model fixes."""
+
+    def run(self, artifact: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Exports `artifact`, or says why none of its sizes can be open."""
+        shapes = self.dynamic_shapes or pytree.tree_map(_open_sizes, inputs)
+        self.exported_program = torch.export.export(
+            artifact, inputs, dynamic_shapes=shapes, strict=False
+        )
+        if not _symbols(self.exported_program):
+            raise StaticModelError("the model fixes every size of its inputs")
+
+
+class StaticModelError(ValueError):
+    """A model none of whose input sizes can change: there is no dynamic variant of its test."""
+
+
+def _open_sizes(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return None
+    return {
+        dim: Dim.AUTO(min=1, max=_GROWTH * size) if size > 1 else None
+        for dim, size in enumerate(value.shape)
+    }
+
+
+def _symbols(program: ExportedProgram) -> bool:
+    return any(
+        isinstance(node.meta.get("val"), torch.Tensor)
+        and any(isinstance(size, torch.SymInt) for size in node.meta["val"].shape)
+        for node in program.graph.nodes
+        if node.op == "placeholder"
+    )
+
+
+class _Tester(Tester):  # type: ignore[misc]
+    __test__ = False
+
+    def __init__(
+        self,
+        partitioner: Callable[[], Partitioner],
+        export: type[Export],
+        module: torch.nn.Module,
+        example_inputs: tuple[Any, ...],
+    ) -> None:
+        stages = Tester.default_stage_classes() | {
+            StageType.EXPORT: export,
+            StageType.TO_EDGE_TRANSFORM_AND_LOWER: lambda: _Lower(partitioner),
+        }
+        super().__init__(module, example_inputs, stage_classes=stages)
+
+
+class _DynamicTester(_Tester):
+    """Compares for the example inputs, then for others whose open sizes are smaller and larger."""
+
+    __test__ = False
+
+    def run_method_and_compare_outputs(self, *args: Any, inputs: Any = None, **kwargs: Any) -> Any:
+        """As in Tester, for more than one set of inputs."""
+        inputs = next(self.generate_random_inputs()) if inputs is None else inputs
+        super().run_method_and_compare_outputs(*args, inputs=inputs, **kwargs)
+        program = self.stages[StageType.EXPORT].artifact
+        for scale in (1, -1):
+            other = other_sizes(program, inputs, scale)
+            if other is not None and _runs(self.original_module, other):
+                super().run_method_and_compare_outputs(*args, inputs=other, **kwargs)
+        return self
+
+
+def other_sizes(program: ExportedProgram, inputs: Sequence[Any], change: int) -> Any:
+    """Inputs like `inputs` in which every size that `program` leaves open differs by `change`.
+
+    Returns None when no input has an open size, or the change breaks what the program demands of
+    the sizes.
+    """
+    names = program.graph_signature.user_inputs
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    limits = program.range_constraints
+    leaves, spec = pytree.tree_flatten(tuple(inputs))
+    changed = False
+    results = []
+    for name, leaf in zip(names, leaves, strict=True):
+        fake = values.get(name)
+        if not isinstance(leaf, torch.Tensor) or not isinstance(fake, torch.Tensor):
+            results.append(leaf)
+            continue
+        sizes = list(leaf.shape)
+        for dim, size in enumerate(fake.shape):
+            if not isinstance(size, torch.SymInt):
+                continue
+            symbols = {
+                symbol: size.node.shape_env.backed_var_to_val[symbol] + change
+                for symbol in size.node.expr.free_symbols
+            }
+            if any(
+                symbol in limits and not limits[symbol].lower <= value <= limits[symbol].upper
+                for symbol, value in symbols.items()
+            ):
+                return None
+            sizes[dim] = int(size.node.expr.subs(symbols))
+            changed = True
+        results.append(_like(leaf, sizes))
+    return pytree.tree_unflatten(results, spec) if changed else None
+
+
+def _like(example: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """A tensor of these sizes with values as in `example`, repeated or cut off."""
+    result = example
+    for dim, size in enumerate(sizes):
+        if size > result.shape[dim]:
+            result = torch.cat([result, result.narrow(dim, 0, size - result.shape[dim])], dim)
+        result = result.narrow(dim, 0, size)
+    return result.contiguous()
+
+
+def _runs(module: torch.nn.Module, inputs: Sequence[Any]) -> bool:
+    try:
+        module(*inputs)
+    except (RuntimeError, IndexError, ValueError):
+        return False
+    return True
+
+
+def _flow(name: str, partitioner: Callable[[], Partitioner], dynamic: bool) -> TestFlow:
+    tester, export = (_DynamicTester, _DynamicExport) if dynamic else (_Tester, Export)
+
+    def make(module: torch.nn.Module, example_inputs: tuple[Any, ...]) -> _Tester:
+        return tester(partitioner, export, module, example_inputs)
+
+    return TestFlow(name, backend=name.removesuffix("_dynamic"), tester_factory=make)
+
+
+FLOWS: dict[str, TestFlow] = {
+    flow.name: flow
+    for flow in (
+        _flow("orchestrator", _orchestrator, dynamic=False),
+        _flow("orchestrator_dynamic", _orchestrator, dynamic=True),
+        _flow("xnnpack", XnnpackPartitioner, dynamic=False),
+        _flow("xnnpack_dynamic", XnnpackPartitioner, dynamic=True),
+    )
+}

@@ -1,0 +1,140 @@
+"""Runs ExecuTorch's own backend test suite (operators, float) through this project.
+
+    python tools/suite.py [--flows FLOW ...] [--filter EXPRESSION] [--jobs N] [--seed N] [--no-docs]
+
+The suite is the one in the installed executorch wheel, which is left as it is; tests/suite says
+how its tests are lowered. Each flow's results go to build/suite/FLOW.json, the table to the screen
+and, unless only a part was run, to docs/coverage.md. The exit code is 1 when a test of this
+project's flows fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "build" / "suite"
+PAGE = ROOT / "docs" / "coverage.md"
+FLOWS = ("orchestrator", "orchestrator_dynamic", "xnnpack", "xnnpack_dynamic")
+OWN = FLOWS[:2]
+
+_TITLES = {
+    "orchestrator": "ggml + xnnpack",
+    "orchestrator_dynamic": "ggml + xnnpack, dynamic sizes",
+    "xnnpack": "xnnpack alone",
+    "xnnpack_dynamic": "xnnpack alone, dynamic sizes",
+}
+
+
+def suite_folder() -> Path:
+    """Where the installed suite is."""
+    spec = importlib.util.find_spec("executorch.backends.test.suite")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("executorch.backends.test.suite is not installed; run `make build` first")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def run_flow(flow: str, jobs: int, seed: int, expression: str | None) -> dict[str, Any]:
+    """Runs the suite's operator tests through one flow; returns the results by test."""
+    path = RESULTS / f"{flow}.json"
+    path.unlink(missing_ok=True)
+    suite = suite_folder()
+    # Names end in "[flow]" or "[flow-parameter]".
+    chosen = f"([{flow}] or [{flow}-)"
+    command = [
+        *(sys.executable, "-m", "pytest", "-q", "-p", "tests.suite.plugin", "-c", "/dev/null"),
+        *("-p", "no:cacheprovider", "-W", "ignore", "--import-mode=prepend"),
+        *(f"--rootdir={suite}", "-n", str(jobs), "--max-worker-restart=1000", "--tb=short"),
+        *("--suite-results", str(path), "--suite-seed", str(seed)),
+        *("-k", f"{chosen} and ({expression})" if expression else chosen),
+        str(suite / "operators"),
+    ]
+    subprocess.run(command, cwd=ROOT, check=False)
+    if not path.exists():
+        raise SystemExit(f"the suite did not run for {flow}; see the messages above")
+    tests: dict[str, Any] = json.loads(path.read_text())
+    return tests
+
+
+def summary(tests: dict[str, Any]) -> Counter[str]:
+    """Counts of tests by outcome, and of nodes."""
+    counts: Counter[str] = Counter()
+    for test in tests.values():
+        counts[test["outcome"]] += 1
+        counts["crashed"] += test["crashed"]
+        for run in test["runs"]:
+            counts["delegated"] += max(run["delegated"], 0)
+            counts["undelegated"] += run["undelegated"]
+            counts["wrong"] += run["result"] == "OUTPUT_MISMATCH_FAIL"
+            counts["not lowered"] += run["result"] == "LOWER_FAIL"
+    return counts
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The summary of all flows as Markdown."""
+    lines = [
+        "| flow | passed | failed | of these crashed | skipped | nodes delegated |",
+        "|---|---|---|---|---|---|",
+    ]
+    for flow, tests in results.items():
+        counts = summary(tests)
+        nodes = counts["delegated"] + counts["undelegated"]
+        share = f"{counts['delegated'] / nodes:.0%} of {nodes}" if nodes else "-"
+        lines.append(
+            f"| {_TITLES[flow]} | {counts['passed']} | {counts['failed']} | {counts['crashed']} "
+            f"| {counts['skipped']} | {share} |"
+        )
+    return "\n".join(lines)
+
+
+def failures(results: dict[str, dict[str, Any]]) -> str:
+    """What failed, per flow, and what was skipped and why."""
+    lines = []
+    for flow, tests in results.items():
+        failed = {name: test for name, test in tests.items() if test["outcome"] == "failed"}
+        for name, test in sorted(failed.items()):
+            errors = [run["error"] for run in test["runs"] if run["error"]]
+            reason = "the process died" if test["crashed"] else (errors or ["?"])[-1]
+            lines.append(f"{flow}: {name}: {reason.splitlines()[0][:160]}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Runs the suite."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--flows", nargs="+", choices=FLOWS, default=list(FLOWS))
+    parser.add_argument("--filter", help="as pytest's -k, e.g. 'add or conv2d'")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--seed", type=int, default=0, help="of inputs and weights")
+    parser.add_argument("--no-docs", dest="docs", action="store_false", help="leave docs/ alone")
+    options = parser.parse_args()
+    results = {
+        flow: run_flow(flow, options.jobs, options.seed, options.filter) for flow in options.flows
+    }
+    print(table(results))
+    failed = failures(results)
+    if failed:
+        print(failed)
+    if options.docs and not options.filter and set(results) == set(FLOWS):
+        write_page(table(results))
+    bad = sum(summary(results[flow])["failed"] for flow in results if flow in OWN)
+    return 1 if bad else 0
+
+
+def write_page(text: str) -> None:
+    """Puts the table into docs/coverage.md, between its two marks."""
+    start, end = "<!-- suite -->\n", "<!-- end of suite -->"
+    page = PAGE.read_text()
+    before, rest = page.split(start)
+    PAGE.write_text(f"{before}{start}{text}\n{end}{rest.split(end)[1]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
