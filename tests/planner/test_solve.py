@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 
 import networkx as nx
 import pytest
@@ -39,6 +40,7 @@ from tests.planner.harness import PORTABLE, delegates, graph_of
 from tests.planner.random_graphs import cost_graphs
 
 GX = delegates("ggml", "xnnpack")
+solve_module = sys.modules[solve.__module__]
 
 
 def _assert_legal(graph: CostGraph, plan: Plan) -> None:
@@ -74,6 +76,19 @@ def test_a_beam_stays_between_bound_and_greedy(graph: CostGraph) -> None:
     assert beam.lower_bound_ns <= exact.total_ns + 1e-6
     assert exact.total_ns <= beam.total_ns + 1e-6
     assert beam.total_ns <= greedy(graph).total_ns + 1e-6
+
+
+@settings(max_examples=500, deadline=None)
+@given(cost_graphs())
+def test_the_restricted_search_and_its_bound_enclose_the_optimum(graph: CostGraph) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(solve_module, "_MOST_ATOMS_UNRESTRICTED", 0)
+        plan = solve(graph)
+    _assert_legal(graph, plan)
+    best = best_cost(graph)
+    assert best <= plan.total_ns + 1e-6
+    assert plan.lower_bound_ns is not None
+    assert plan.lower_bound_ns <= best + 1e-6
 
 
 @settings(max_examples=150, deadline=None)

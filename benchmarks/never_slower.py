@@ -1,0 +1,206 @@
+"""The chosen plan against every single backend and the greedy splits.
+
+    python benchmarks/never_slower.py [MODEL ...] [--threads 1 2] [--quick] [--table FILE]
+        [--json FILE] [--check]
+
+Each model is tuned (`lower(..., tune="measure")`), then its program and those of the alternatives
+run in turn in one process. The ratios are medians over rounds, with half the interquartile range.
+"predicted" is what the cost model says of each program before it runs.
+
+--check exits with 1 when a chosen plan takes more than 1.02 times the best single backend's time,
+or when predictions are off by more than 15 % on average.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.interleave import Timing, interleave, ratio
+from benchmarks.running import conclude, native, parser
+from examples.models import MODELS
+from orchestrator import LoweredProgram, lower
+
+DEFAULT_MODELS = (
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "resnet18",
+    "resnext50_32x4d",
+    "shufflenet_v2",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "vit_tiny",
+    "bert_mini",
+    "llama_4_layers",
+)
+MOST_OVER_BEST_SINGLE = 1.02
+MOST_PREDICTION_ERROR = 0.15
+CHOSEN, XNNPACK, GGML = "chosen", "xnnpack", "ggml"
+BASELINES = {
+    XNNPACK: ["xnnpack"],
+    GGML: ["ggml"],
+    "greedy ggml, xnnpack": ["ggml", "xnnpack"],
+    "greedy xnnpack, ggml": ["xnnpack", "ggml"],
+}
+SINGLE = (XNNPACK, GGML)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One program of one model; times in milliseconds, ratios are of the chosen program to it."""
+
+    model: str
+    family: str
+    threads: int
+    program: str
+    partitions: int
+    predicted_ms: float
+    measured_ms: float
+    spread: float
+    chosen_over_it: float
+    ratio_spread: float
+    lowering_s: float
+
+    @property
+    def prediction_error(self) -> float:
+        """How far the prediction is off, as a fraction of the measured time."""
+        return abs(self.predicted_ms - self.measured_ms) / self.measured_ms
+
+
+def lowered(name: str, threads: int, table: Path) -> dict[str, tuple[LoweredProgram, float]]:
+    """The programs by name, with the seconds that lowering took."""
+    spec = MODELS[name]
+    model, inputs = spec.build(), spec.inputs(1, 0)
+    start = time.perf_counter()
+    chosen = lower(model, inputs, tune="measure", threads=threads, cost_table=table)
+    programs = {CHOSEN: (chosen, time.perf_counter() - start)}
+    for label, backends in BASELINES.items():
+        start = time.perf_counter()
+        program = lower(
+            model,
+            inputs,
+            backends=backends,
+            strategy="greedy",
+            threads=threads,
+            cost_table=table,
+        )
+        programs[label] = (program, time.perf_counter() - start)
+    return programs
+
+
+def ratio_spread(first: Timing, second: Timing) -> float:
+    """Half the interquartile range of the ratios of runs next to each other."""
+    pairs = zip(first.rounds_ms, second.rounds_ms, strict=True)
+    low, _, high = statistics.quantiles([a / b for a, b in pairs], n=4)
+    return (high - low) / 2
+
+
+def measure(name: str, threads: int, table: Path, seconds: float) -> list[Row]:
+    """One row per program of a model."""
+    programs = lowered(name, threads, table)
+    inputs = MODELS[name].inputs(1, 0)
+    runs = {
+        label: native(program.buffer, inputs, threads) for label, (program, _) in programs.items()
+    }
+    once_s = sum(run() + run() for run in runs.values()) / 2e3
+    timings = interleave(runs, int(min(max(seconds / once_s, 8), 200)))
+    rows = []
+    for label, (program, took) in programs.items():
+        plan = program.plan["forward"]
+        rows.append(
+            Row(
+                model=name,
+                family=MODELS[name].family,
+                threads=threads,
+                program=label,
+                partitions=len(plan.partitions),
+                predicted_ms=plan.total_ns / 1e6,
+                measured_ms=timings[label].median_ms,
+                spread=timings[label].spread,
+                chosen_over_it=ratio(timings[CHOSEN], timings[label]),
+                ratio_spread=ratio_spread(timings[CHOSEN], timings[label]),
+                lowering_s=took,
+            )
+        )
+    return rows
+
+
+def show(row: Row) -> str:
+    """One line of the table."""
+    return (
+        f"{row.model:<19} {row.threads:>2} {row.program:<21} {row.partitions:>4} "
+        f"{row.predicted_ms:>9.2f} {row.measured_ms:>9.2f} {row.spread:>5.0%} "
+        f"{row.chosen_over_it:>7.3f} {row.ratio_spread:>6.3f} {row.lowering_s:>7.1f}"
+    )
+
+
+HEADER = (
+    f"{'model':<19} {'th':>2} {'program':<21} {'part':>4} {'predicted':>9} {'ms':>9} {'+-':>5} "
+    f"{'ch./it':>7} {'+-':>6} {'lower s':>7}"
+)
+
+
+def summarize(rows: list[Row]) -> list[str]:
+    """Print the figures that the targets are about; return what misses one."""
+    missed = []
+    best: dict[tuple[str, int], Row] = {}
+    for row in rows:
+        key = (row.model, row.threads)
+        if row.program in SINGLE and (key not in best or row.measured_ms < best[key].measured_ms):
+            best[key] = row
+    for (model, threads), row in best.items():
+        if row.chosen_over_it > MOST_OVER_BEST_SINGLE:
+            missed.append(
+                f"{model}, {threads} threads: chosen / {row.program} is {row.chosen_over_it:.3f} "
+                f"+- {row.ratio_spread:.3f}, more than {MOST_OVER_BEST_SINGLE}"
+            )
+    largest = max(row.chosen_over_it for row in best.values())
+    print(f"\nchosen / best single backend, largest: {largest:.3f}")
+    gains = [
+        1 / row.chosen_over_it
+        for row in rows
+        if row.program == XNNPACK and row.family == "attention"
+    ]
+    if gains:
+        mean = statistics.geometric_mean(gains)
+        print(f"XNNPACK alone / chosen, geometric mean over the attention models: {mean:.2f}")
+    for label in (CHOSEN, *BASELINES):
+        errors = [row.prediction_error for row in rows if row.program == label]
+        print(f"mean absolute error of predictions, {label}: {statistics.mean(errors):.1%}")
+    error = statistics.mean(row.prediction_error for row in rows if row.program == CHOSEN)
+    if error > MOST_PREDICTION_ERROR:
+        missed.append(f"predictions are off by {error:.1%}, more than {MOST_PREDICTION_ERROR:.0%}")
+    return missed
+
+
+def main() -> int:
+    """Runs the benchmark."""
+    arguments = parser(__doc__)
+    arguments.add_argument("models", nargs="*", default=list(DEFAULT_MODELS))
+    arguments.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    arguments.add_argument("--table", type=Path, help="a cost table to use and to extend")
+    options = arguments.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        table = options.table or Path(folder) / "costs.sqlite"
+        print(HEADER)
+        for name in options.models:
+            for threads in options.threads:
+                torch.set_num_threads(threads)
+                for row in measure(name, threads, table, 3.0 if options.quick else 10.0):
+                    rows.append(row)
+                    print(show(row), flush=True)
+    missed = summarize(rows)
+    return conclude(options, {"rows": [asdict(row) for row in rows]}, missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
