@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from random import Random
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,19 @@ class Timing:
 
 
 def interleave(alternatives: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Timing]:
-    """Runs the alternatives in turn, A B C A B C ..., so that a change of the machine's speed meets
-    all alike.
+    """Runs every alternative once per round, so that a change of the machine's speed meets all
+    alike; in a new order each time, so that none always finds what the same other one left behind.
 
     Args:
         alternatives: functions that run once and return their time in milliseconds.
         rounds: how often each runs, at least 4; one more round warms up.
     """
     times: dict[str, list[float]] = {name: [] for name in alternatives}
+    order = list(alternatives.items())
+    random = Random(0)
     for number in range(rounds + 1):
-        for name, run in alternatives.items():
+        random.shuffle(order)
+        for name, run in order:
             elapsed = run()
             if number > 0:
                 times[name].append(elapsed)

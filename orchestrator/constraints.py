@@ -11,7 +11,7 @@ from orchestrator.backends.portable import NAME as KERNELS
 from orchestrator.candidates import Candidates
 from orchestrator.graph import module_path, op_name
 from orchestrator.options import OptionError, PlanOptions
-from orchestrator.planner import Constraints, Exclude, Pin
+from orchestrator.planner import ConstraintError, Constraints, Exclude, Pin
 
 
 def matches(pattern: str, node: Node) -> bool:
@@ -44,10 +44,20 @@ def _paths(path: str) -> Iterator[str]:
 
 
 def may_run_on(node: Node, backend: str, options: PlanOptions) -> bool:
-    """Whether pins and excludes leave a node to a backend."""
-    for pattern, pinned in options.pins.items():
-        if pinned != backend and matches(pattern, node):
-            return False
+    """Whether pins and excludes leave a node to a backend.
+
+    Raises:
+        ConstraintError: pins to different backends match the node.
+    """
+    pinned = {pattern: name for pattern, name in options.pins.items() if matches(pattern, node)}
+    if len(set(pinned.values())) > 1:
+        (one, first), (other, second) = list(pinned.items())[:2]
+        raise ConstraintError(
+            f"pins {one!r} -> {first!r} and {other!r} -> {second!r} contradict each other: both "
+            f"match the node {node.name!r}. Narrow one of them."
+        )
+    if pinned and backend not in pinned.values():
+        return False
     excluded = options.excluded([backend])
     return not any(
         backend in names and matches(pattern, node) for pattern, names in excluded.items()

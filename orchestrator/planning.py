@@ -42,11 +42,15 @@ class Choice:
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan with the priced graph that it solves, and the constraints on it."""
+    """A plan with the priced graph that it solves, and the constraints on it.
+
+    interrupted: the user stopped the measuring that was to come before it.
+    """
 
     plan: Plan
     graph: CostGraph
     constraints: Constraints
+    interrupted: bool = False
 
 
 def make_plan(
@@ -70,7 +74,7 @@ def make_plan(
     if choice.only is not None:
         constraints = _restricted(graph, constraints, choice.only)
     plan = _plan(graph, constraints, options, choice)
-    return Planned(plan.noting(*found.notes()), graph, constraints)
+    return Planned(plan.noting(*found.notes()), graph, constraints, found.interrupted)
 
 
 def _plan(graph: CostGraph, constraints: Constraints, options: PlanOptions, choice: Choice) -> Plan:

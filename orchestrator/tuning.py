@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 import torch
@@ -59,11 +60,14 @@ class Timed:
 
 Measured = Mapping[str, Timed]
 
+ALONE = " alone"
+
 # Whole runs: for this long in all, within these numbers per plan.
 _TIMING_S = 4.0
 _MIN_RUNS, _MAX_RUNS = 7, 60
 # Plans this close are the same; the one with fewer delegate calls is taken.
 _TIE = 0.005
+_MOSTLY = 0.8
 # Another plan to try: the best one if a call cost this part of the whole more.
 _CALL_PRICE = 0.01
 
@@ -125,11 +129,15 @@ def _recalled(
 
 @dataclass
 class _Candidate:
-    """One plan for one method, lowered."""
+    """One plan for one method, lowered.
+
+    choice: how it was first come to. names: of all choices that come to it.
+    """
 
     choice: Choice
     plan: Plan
     program: NativeProgram
+    names: list[str]
     times_ns: list[int] = field(default_factory=list)
 
     def measurement(self) -> Measurement:
@@ -155,6 +163,8 @@ class _Tuning:
 
     def run(self) -> Made:
         first = self._make({}, {})
+        if any(each.interrupted for each in first.planned.values()):
+            return first
         self._add({name: Choice() for name in self._programs}, first)
         rounds = list(self._choices(first.planned))
         self._to_lower = len(rounds) + 2
@@ -178,7 +188,7 @@ class _Tuning:
     def _choices(self, planned: Mapping[str, Planned]) -> Iterator[dict[str, Choice]]:
         """Yield what to try, for all methods at once."""
         for name in self._names:
-            alone = Choice(f"{name} alone", only=(name,), order=(name,))
+            alone = Choice(f"{name}{ALONE}", only=(name,), order=(name,))
             yield dict.fromkeys(self._programs, alone)
         if len(self._names) > 1:
             for name in self._names:
@@ -194,10 +204,12 @@ class _Tuning:
         for name, each in planned.items():
             factors = {}
             for candidate in self._candidates[name]:
-                only = candidate.choice.only
-                if only is not None and candidate.times_ns and candidate.plan.total_ns > 0:
-                    median = candidate.measurement().median_ns
-                    factors[only[0]] = median / candidate.plan.total_ns
+                for backend in self._names:
+                    if f"{backend}{ALONE}" in candidate.names and _is_mostly_on(
+                        candidate.plan, backend
+                    ):
+                        median = candidate.measurement().median_ns
+                        factors[backend] = median / candidate.plan.total_ns
             choice = _with_factors(each, factors)
             if choice is not None:
                 choices[name] = choice
@@ -210,11 +222,15 @@ class _Tuning:
         budget = self._options.budget_s
         if budget is not None and time.monotonic() - self._start > budget:
             return
-        new = {
-            name: choice
-            for name, choice in choices.items()
-            if choice.assignment is None or self._is_new(name, choice.assignment)
-        }
+        new = {}
+        for name, choice in choices.items():
+            same = None
+            if choice.assignment is not None:
+                same = self._with_assignment(name, choice.assignment)
+            if same is None:
+                new[name] = choice
+            else:
+                same.names.append(choice.name)
         if not new:
             return
         try:
@@ -222,19 +238,22 @@ class _Tuning:
         except (PlannerError, OptionError):
             return  # pins or limits leave no such plan
 
-    def _is_new(self, name: str, assignment: Mapping[str, str]) -> bool:
-        """Whether no candidate has these atoms on these backends."""
-        return all(each.plan.assignment != assignment for each in self._candidates[name])
+    def _with_assignment(self, name: str, assignment: Mapping[str, str]) -> _Candidate | None:
+        """The candidate that has these atoms on these backends."""
+        same = (each for each in self._candidates[name] if each.plan.assignment == assignment)
+        return next(same, None)
 
     def _add(self, choices: Mapping[str, Choice], made: Made) -> None:
         native = NativeProgram(made.program.buffer, num_threads=self._options.thread_count)
         for name, choice in choices.items():
             plan = made.planned[name].plan
-            if not self._is_new(name, plan.assignment):
+            same = self._with_assignment(name, plan.assignment)
+            if same is not None:
+                same.names.append(choice.name)
                 continue
             if choice.only is None:
                 choice = replace(choice, order=None, assignment=dict(plan.assignment))
-            self._candidates[name].append(_Candidate(choice, plan, native))
+            self._candidates[name].append(_Candidate(choice, plan, native, [choice.name]))
 
     def _time(self) -> None:
         for name, candidates in self._candidates.items():
@@ -257,7 +276,12 @@ class _Tuning:
                 measured[name] = Timed(
                     best.choice.name,
                     best.measurement().median_ns,
-                    tuple(_described(each) for each in timed if each is not best),
+                    tuple(
+                        _described(each, alias)
+                        for each in timed
+                        for alias in each.names
+                        if each is not best or alias != best.choice.name
+                    ),
                 )
             digest = program_digest(program, self._names, self._options)
             remember_choice(table, environment, digest, best.choice)
@@ -274,14 +298,17 @@ class _Tuning:
 def _time_in_turn(
     method: str, candidates: Sequence[_Candidate], inputs: Sequence[torch.Tensor]
 ) -> None:
-    """Time all candidates anew, one run each per round."""
+    """Time all candidates anew, one run each per round, in a new order each time."""
     once = 0
     for candidate in candidates:
         candidate.times_ns = []
         once += candidate.program.time(method, inputs, runs=1, warmup=2)[0]
     rounds = int(min(max(_TIMING_S * 1e9 / max(once, 1), _MIN_RUNS), _MAX_RUNS))
+    order = list(candidates)
+    random = Random(0)
     for _ in range(rounds):
-        for candidate in candidates:
+        random.shuffle(order)  # none always finds the caches as the same other one left them
+        for candidate in order:
             candidate.times_ns += candidate.program.time(method, inputs, runs=1, warmup=0)
 
 
@@ -292,16 +319,22 @@ def _fastest(candidates: Sequence[_Candidate]) -> _Candidate:
     return min(near, key=lambda each: (len(each.plan.partitions), each.measurement().median_ns))
 
 
-def _described(candidate: _Candidate) -> AlternativeReport:
-    name = candidate.choice.name
-    greedy = "greedy" if name.startswith("greedy") else "cost"
+def _described(candidate: _Candidate, name: str) -> AlternativeReport:
+    kinds = {"greedy": "greedy" in name, "single": name.endswith(ALONE)}
     return AlternativeReport(
         name=name,
-        kind=greedy if candidate.choice.only is None else "single",
+        kind=next((kind for kind, found in kinds.items() if found), "cost"),
         partitions=len(candidate.plan.partitions),
         predicted_ns=candidate.plan.total_ns,
         measured_ns=candidate.measurement().median_ns,
     )
+
+
+def _is_mostly_on(plan: Plan, backend: str) -> bool:
+    """Whether a plan's time tells something about one backend."""
+    pairs = zip(plan.segments, plan.cost.segments, strict=True)
+    there = sum(cost.total_ns for segment, cost in pairs if segment.backend == backend)
+    return there > _MOSTLY * plan.total_ns
 
 
 def _with_dearer_calls(planned: Planned) -> Choice | None:

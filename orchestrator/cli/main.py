@@ -11,10 +11,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from orchestrator.cli import backends, bench, compare, lower, report, run
+from orchestrator.cli import backends, bench, calibrate, compare, lower, report, run
 from orchestrator.cli.errors import describe
 
-_COMMANDS = (lower, report, run, bench, compare, backends)
+_COMMANDS = (lower, report, run, bench, compare, calibrate, backends)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from orchestrator.cost.extract import AtomProgram, NotMeasurableError
 from orchestrator.cost.table import CostTable, Measurement
 from orchestrator.cost.task import Task
 
+INTERRUPTED = "interrupted"
 # Per atom: enough runs for a stable median, little enough that a model takes seconds.
 _MIN_RUNS = 5
 _MAX_RUNS = 40
@@ -111,7 +112,7 @@ def measure(
 
     try:
         tell()
-        for batch in _batches(missing, outcome):
+        for batch in batches(missing, outcome):
             if budget_s is not None and time.monotonic() - start > budget_s:
                 outcome.stopped = f"the budget of {budget_s:g} s is used up"
                 break
@@ -119,11 +120,11 @@ def measure(
             done = min(done + len(batch), len(missing))
             tell()
     except KeyboardInterrupt:
-        outcome.stopped = "interrupted"
+        outcome.stopped = INTERRUPTED
     return outcome
 
 
-def _batches(tasks: Sequence[Task], outcome: Outcome) -> Iterator[dict[str, tuple[Task, Request]]]:
+def batches(tasks: Sequence[Task], outcome: Outcome) -> Iterator[dict[str, tuple[Task, Request]]]:
     """Yield the tasks by method name, cut out."""
     batch: dict[str, tuple[Task, Request]] = {}
     size = 0

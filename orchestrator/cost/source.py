@@ -12,7 +12,7 @@ from orchestrator.candidates import Candidates
 from orchestrator.cost.calibration import calibration_tasks, read_calibration
 from orchestrator.cost.environment import Environment, host
 from orchestrator.cost.keys import AtomKeys
-from orchestrator.cost.measure import Progress, ProgressCallback, measure
+from orchestrator.cost.measure import INTERRUPTED, Outcome, Progress, ProgressCallback, measure
 from orchestrator.cost.measured import MeasuredCosts
 from orchestrator.cost.model import AnalyticCosts, CostModel
 from orchestrator.cost.table import CostTable, CostTableError, default_path
@@ -25,10 +25,14 @@ class TargetError(ValueError):
 
 @dataclass
 class Costs:
-    """A cost model, and what the reader of a report should know about it."""
+    """A cost model, and what the reader of a report should know about it.
+
+    interrupted: the user stopped measuring.
+    """
 
     model: CostModel
     remarks: list[str] = field(default_factory=list)
+    interrupted: bool = False
 
     def notes(self) -> list[str]:
         """Return the remarks once the model has priced a graph."""
@@ -68,12 +72,16 @@ def find_costs(
         return Costs(AnalyticCosts(options.thread_count), remarks)
     environment = find_environment(table, options)
     keys = AtomKeys(ep, candidates)
+    interrupted = False
     if options.tune == "measure":
         usable = [backend for backend in backends if only is None or backend.name in only]
-        remarks += _measure(keys, usable, table, options)
+        outcome = _measure(keys, usable, table, options)
+        interrupted = outcome.stopped == INTERRUPTED
+        remarks += _remarks(outcome)
     names = [backend.name for backend in backends]
     calibration = read_calibration(table, environment, names)
-    return Costs(MeasuredCosts(keys, names, table, environment, calibration), remarks)
+    model = MeasuredCosts(keys, names, table, environment, calibration)
+    return Costs(model, remarks, interrupted)
 
 
 def open_table(options: PlanOptions) -> CostTable | None:
@@ -120,15 +128,18 @@ def _no_target(options: PlanOptions, known: Sequence[Environment]) -> TargetErro
 
 def _measure(
     keys: AtomKeys, backends: Sequence[Backend], table: CostTable, options: PlanOptions
-) -> list[str]:
+) -> Outcome:
     tasks = [*calibration_tasks(backends), *keys.tasks(backends, options.thread_count)]
-    outcome = measure(
+    return measure(
         tasks,
         table,
         options.thread_count,
         budget_s=options.budget_s,
         progress=_teller(options.progress),
     )
+
+
+def _remarks(outcome: Outcome) -> list[str]:
     remarks = []
     if outcome.stopped is not None:
         remarks.append(f"Measuring ops stopped early: {outcome.stopped}; the rest is estimated.")

@@ -7,6 +7,7 @@
 
 #include "runtime/program/errors.h"
 #include "runtime/program/program.h"
+#include "runtime/runner/calibrate.h"
 #include "runtime/runner/exit_codes.h"
 #include "runtime/runner/files.h"
 #include "runtime/runner/inputs.h"
@@ -132,6 +133,8 @@ void execute(const std::vector<std::string>& arguments) {
   const Options options = parse_options(arguments);
   if (options.help) {
     write_text("-", kHelp);
+  } else if (!options.calibrate.empty()) {
+    calibrate(options);
   } else if (options.list) {
     write_text("-", list_methods(*load_program(options)));
   } else {

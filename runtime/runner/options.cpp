@@ -11,6 +11,7 @@ namespace orchestrator {
 
 const char kHelp[] =
     R"(Usage: orchestrator-run MODEL.pte [options]
+       orchestrator-run --calibrate DIR [--threads N] [--results FILE]
 
 Runs a method of an ExecuTorch program natively, writes its outputs, prints latencies.
 
@@ -35,6 +36,12 @@ Runs:
   --threads N          threads to compute with (default: 0, one for each processor)
   --warmup N           runs before the timed ones (default: 0)
   --runs N             timed runs (default: 1)
+
+Calibration, instead of running one program:
+  --calibrate DIR      times every method of every program in DIR, as `orchestrator calibrate
+                       export` wrote them
+  --results FILE       where to write the times, for `orchestrator calibrate import`
+                       (default: standard output)
 
 bfloat16, which numpy lacks, is read and written as two opaque bytes ('|V2').
 Set ORCHESTRATOR_LOG=1 to see ExecuTorch's informational log.
@@ -90,6 +97,8 @@ const std::map<std::string, Handler>& valued_options() {
       {"--output", [](Options& o, const std::string& v) { o.outputs.push_back(v); }},
       {"--output-dir", [](Options& o, const std::string& v) { o.output_dir = v; }},
       {"--json", [](Options& o, const std::string& v) { o.json = v; }},
+      {"--calibrate", [](Options& o, const std::string& v) { o.calibrate = v; }},
+      {"--results", [](Options& o, const std::string& v) { o.results = v; }},
       {"--etdump", [](Options& o, const std::string& v) { o.etdump = v; }},
       {"--threads",
        [](Options& o, const std::string& v) { o.threads = parse_number("--threads", v, 0); }},
@@ -134,6 +143,15 @@ Options parse_options(const std::vector<std::string>& arguments) {
     } else {
       take_model(options, argument);
     }
+  }
+  if (!options.calibrate.empty()) {
+    if (!options.model.empty()) {
+      refuse("--calibrate takes no program, found '" + options.model + "'");
+    }
+    return options;
+  }
+  if (!options.results.empty()) {
+    refuse("--results goes with --calibrate");
   }
   if (options.model.empty()) {
     refuse("expected a program file (.pte)");

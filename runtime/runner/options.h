@@ -27,6 +27,8 @@ struct Options {
   int runs = 1;
   std::string json;
   std::string etdump;
+  std::string calibrate;  // a folder to time all programs of
+  std::string results;    // of that, a file
   bool list = false;
   bool help = false;
 };

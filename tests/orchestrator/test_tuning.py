@@ -1,0 +1,236 @@
+"""Planning by cost through lower(): where costs come from, what is measured and remembered."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ggml_delegate.native import NativeProgram
+from orchestrator import LoweredProgram, lower
+from orchestrator.cost import measure as measure_module
+from orchestrator.cost.source import TargetError
+from orchestrator.cost.table import CostTableError
+from orchestrator.options import OptionError, PlanOptions, TuneEvent
+from orchestrator.planner import ConstraintError
+from tests.harness.compare import assert_close_to_eager
+
+X = torch.linspace(-1.0, 1.0, 3 * 12 * 12).reshape(1, 3, 12, 12)
+
+
+class Net(nn.Module):
+    """What both backends take, with a mean that ggml leaves to others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3)
+        self.body = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.GELU(), nn.Conv2d(8, 16, 1))
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(torch.relu(self.stem(x))).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("costs") / "costs.sqlite"
+
+
+@pytest.fixture(scope="module")
+def events() -> list[TuneEvent]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def tuned(net: nn.Module, table: Path, events: list[TuneEvent]) -> LoweredProgram:
+    return lower(net, (X,), tune="measure", threads=1, cost_table=table, progress=events.append)
+
+
+def _assignment(program: LoweredProgram) -> Mapping[str, str]:
+    return program.plan["forward"].assignment
+
+
+class TestMeasuring:
+    def test_the_tuned_program_equals_eager(self, net: nn.Module, tuned: LoweredProgram) -> None:
+        assert_close_to_eager(tuned, net, (X,), other_inputs=(X.cos(),), tolerance=1e-5)
+
+    def test_every_backend_alone_was_timed_and_the_fastest_is_kept(
+        self, tuned: LoweredProgram
+    ) -> None:
+        plan = tuned.report.methods[0].plan
+        assert plan is not None
+        assert plan.measured_ns is not None
+        times = {each.name: each.measured_ns for each in plan.alternatives if each.measured_ns}
+        chosen = next(note for note in plan.notes if "plans that were timed" in note)
+        timed = {*times, chosen.rpartition(": ")[2].rstrip(".")}
+        assert {"ggml alone", "xnnpack alone"} <= timed
+        assert all(plan.measured_ns <= 1.005 * ns for ns in times.values())
+
+    def test_progress_tells_the_stages_up_to_their_end(
+        self, tuned: LoweredProgram, events: list[TuneEvent]
+    ) -> None:
+        assert {event.stage for event in events} == {"timing ops", "timing plans"}
+        assert events[-1].done == events[-1].total
+
+    def test_a_second_time_nothing_is_measured_and_the_same_plan_comes_out(
+        self, net: nn.Module, table: Path, tuned: LoweredProgram, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*arguments: Any, **keywords: Any) -> None:
+            raise AssertionError("something was timed")
+
+        monkeypatch.setattr(NativeProgram, "time", refuse)
+        again = lower(net, (X,), tune="cached", threads=1, cost_table=table)
+        assert _assignment(again) == _assignment(tuned)
+
+    def test_what_was_tuned_for_other_pins_or_threads_is_not_taken(
+        self, net: nn.Module, table: Path, tuned: LoweredProgram
+    ) -> None:
+        pinned = lower(net, (X,), threads=1, cost_table=table, pins={"head": "ggml"})
+        assert _assignment(pinned)["aten_linear_default"] == "ggml"
+        other = lower(net, (X,), threads=2, cost_table=table)
+        assert any("estimated" in note or "0 of" in note for note in other.plan["forward"].notes)
+
+    def test_a_budget_that_is_too_small_is_said_and_the_program_runs(
+        self, net: nn.Module, tmp_path: Path
+    ) -> None:
+        program = lower(
+            net, (X,), tune="measure", threads=1, cost_table=tmp_path / "c.sqlite", budget_s=1e-9
+        )
+        assert any("budget of 1e-09 s is used up" in n for n in program.plan["forward"].notes)
+        torch.testing.assert_close(program(X), net(X), atol=1e-4, rtol=1e-4)
+
+    def test_an_interrupt_keeps_what_was_measured(
+        self, net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(measure_module, "_BATCH", 4)
+
+        def interrupt(event: TuneEvent) -> None:
+            if event.stage == "timing ops" and event.done >= 4:
+                raise KeyboardInterrupt
+
+        path = tmp_path / "costs.sqlite"
+        program = lower(net, (X,), tune="measure", threads=1, cost_table=path, progress=interrupt)
+        assert any("interrupted" in note for note in program.plan["forward"].notes)
+        with sqlite3.connect(path) as connection:
+            (rows,) = connection.execute("SELECT count(*) FROM costs").fetchone()
+        assert rows >= 4
+
+
+class TestSources:
+    def test_without_any_table_costs_are_estimated(self, net: nn.Module) -> None:
+        for tune in ("off", "cached"):
+            notes = lower(net, (X,), tune=tune).plan["forward"].notes  # type: ignore[arg-type]
+            assert any("estimated from shapes" in note for note in notes)
+
+    def test_a_table_that_was_named_must_be_there(self, net: nn.Module, tmp_path: Path) -> None:
+        with pytest.raises(CostTableError, match="there is no cost table"):
+            lower(net, (X,), cost_table=tmp_path / "none.sqlite")
+
+    @pytest.mark.parametrize("tune", ["cached", "measure"])
+    def test_a_damaged_table_is_an_error_with_a_way_out(
+        self, net: nn.Module, tmp_path: Path, tune: Any
+    ) -> None:
+        path = tmp_path / "costs.sqlite"
+        path.write_bytes(b"this is no database" * 100)
+        with pytest.raises(CostTableError, match="move the file away"):
+            lower(net, (X,), tune=tune, cost_table=path)
+        assert path.read_bytes().startswith(b"this is no database")
+
+    def test_an_unknown_target_is_an_error_that_lists_the_known_ones(
+        self, net: nn.Module, table: Path, tuned: LoweredProgram
+    ) -> None:
+        with pytest.raises(TargetError, match=r"target 'phone'; known: host \(1 threads\)"):
+            lower(net, (X,), cost_table=table, target="phone")
+
+    def test_measured_costs_decide_over_estimates(self, net: nn.Module, tmp_path: Path) -> None:
+        """With one backend's times made a hundred times longer, the other gets the work."""
+        path = tmp_path / "costs.sqlite"
+        lower(net, (X,), tune="measure", threads=1, cost_table=path)
+        for slow, fast in (("ggml", "xnnpack"), ("xnnpack", "ggml")):
+            changed = tmp_path / f"{slow}.sqlite"
+            changed.write_bytes(path.read_bytes())
+            with sqlite3.connect(changed) as connection:
+                connection.execute("DELETE FROM plans")
+                connection.execute(
+                    "UPDATE costs SET median_ns = 100 * median_ns + 1e6 WHERE backend = ? "
+                    "AND key NOT LIKE 'calibration/%'",
+                    (slow,),
+                )
+            program = lower(net, (X,), threads=1, cost_table=changed)
+            assert _assignment(program)["aten_convolution_default"] == fast
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"strategy": "best"}, "strategy is 'best'; known: 'cost', 'greedy'"),
+            ({"tune": "always"}, "tune is 'always'; known: 'off', 'cached', 'measure'"),
+            ({"threads": 0}, "threads is 0; expected 1 or more"),
+            ({"budget_s": 0}, "budget_s is 0; expected more than 0"),
+            ({"budget_s": float("nan")}, "budget_s is nan"),
+            ({"max_partitions": -1}, "max_partitions is -1"),
+            ({"exclude": "gelu"}, "exclude is the string 'gelu'"),
+            ({"tune": "measure", "target": "phone"}, "cannot measure target 'phone' from here"),
+        ],
+    )
+    def test_nonsense_is_refused(self, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(OptionError, match=message):
+            PlanOptions(**options)
+
+    @pytest.mark.parametrize("pattern", ["body", "body.*", "body.0", "aten.convolution.default"])
+    @pytest.mark.parametrize("backend", ["ggml", "xnnpack"])
+    def test_pins_by_module_and_op(self, net: nn.Module, pattern: str, backend: str) -> None:
+        program = lower(net, (X,), tune="off", pins={pattern: backend})
+        nodes = {
+            node: segment.backend
+            for segment in program.report.methods[0].segments
+            for node in segment.nodes
+        }
+        assert nodes["aten_convolution_default_1"] == backend
+        assert_close_to_eager(program, net, (X,), other_inputs=(X.cos(),), tolerance=1e-5)
+
+    def test_what_is_excluded_is_left_to_kernels(self, net: nn.Module) -> None:
+        program = lower(net, (X,), tune="off", exclude=["gelu"])
+        assert program.report.methods[0].kernels == {"aten.gelu.default": 1}
+        assert_close_to_eager(program, net, (X,), other_inputs=(X.cos(),), tolerance=1e-5)
+
+    @pytest.mark.parametrize(
+        ("keywords", "error", "message"),
+        [
+            ({"pins": {"nothing": "ggml"}}, ConstraintError, "pin 'nothing' matches nothing"),
+            ({"pins": {"head": "npu"}}, OptionError, "'npu'; known: ggml, xnnpack, portable"),
+            (
+                {"pins": {"head": "ggml", "linear": "xnnpack"}},
+                ConstraintError,
+                "pins 'head' -> 'ggml' and 'linear' -> 'xnnpack' contradict",
+            ),
+            (
+                {"pins": {"mean": "ggml"}},
+                ConstraintError,
+                "pin 'mean' asks for 'ggml', which cannot run",
+            ),
+            ({"exclude": {"gelu": "npu"}}, OptionError, "exclude 'gelu' names the backend 'npu'"),
+        ],
+    )
+    def test_constraints_that_cannot_be_met_are_named(
+        self, net: nn.Module, keywords: dict[str, Any], error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(error, match=message):
+            lower(net, (X,), tune="off", **keywords)
+
+    def test_a_limit_on_partitions(self, net: nn.Module) -> None:
+        program = lower(net, (X,), tune="off", max_partitions=1)
+        assert len(program.report.methods[0].partitions) == 1
+        torch.testing.assert_close(program(X), net(X), atol=1e-5, rtol=1e-5)
