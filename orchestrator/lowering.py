@@ -24,7 +24,7 @@ from orchestrator.export import Model, as_programs
 from orchestrator.graph import mutated_buffers
 from orchestrator.options import HOST, PlanOptions, Strategy, Tune, TuneEvent
 from orchestrator.partitioner import OrchestratorPartitioner, UndecomposedOpError
-from orchestrator.planning import Choice
+from orchestrator.planning import Choice, Planned
 from orchestrator.program import LoweredProgram, Signature
 from orchestrator.report.build import as_lowered
 from orchestrator.report.data import Report
@@ -119,7 +119,7 @@ def lower(
         lowering = _Lowering(
             programs, resolved, options, constant_methods, backend_config, etrecord is not None
         )
-        made = make_tuned(programs, resolved, options, lowering.make)
+        made = make_tuned(programs, resolved, options, lowering)
         if etrecord is not None:
             made.manager.get_etrecord().save(etrecord)
     _warn_of_missing_kernels(made.program.report)
@@ -163,8 +163,13 @@ class _Lowering:
         planned = {name: result.planned for name, result in results.items()}
         return Made(program, planned, manager)
 
+    def plan(self, choices: Mapping[str, Choice]) -> dict[str, Planned]:
+        """Plan without lowering."""
+        _, partitioners = self._to_edge(choices, dry_run=True)
+        return {name: each.results[-1].planned for name, each in partitioners.items()}
+
     def _to_edge(
-        self, choices: Mapping[str, Choice]
+        self, choices: Mapping[str, Choice], *, dry_run: bool = False
     ) -> tuple[EdgeProgramManager, dict[str, OrchestratorPartitioner]]:
         """Partition and lower; ops that nothing takes after all are decomposed in a new round."""
         decompose: set[torch._ops.OpOverload] = set()
@@ -172,7 +177,11 @@ class _Lowering:
         while True:
             partitioners = {
                 name: OrchestratorPartitioner(
-                    self.backends, self.options, decompose=decompose, choice=choices.get(name)
+                    self.backends,
+                    self.options,
+                    decompose=decompose,
+                    choice=choices.get(name),
+                    dry_run=dry_run,
                 )
                 for name in self.programs
             }
@@ -182,7 +191,7 @@ class _Lowering:
                     partitioner={name: [each] for name, each in partitioners.items()},
                     compile_config=edge_compile_config(),
                     constant_methods=dict(constant_methods) if constant_methods else None,
-                    generate_etrecord=self.generate_etrecord,
+                    generate_etrecord=self.generate_etrecord and not dry_run,
                 )
             except UndecomposedOpError as error:
                 if decompose.issuperset(error.ops):

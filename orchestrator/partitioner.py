@@ -22,7 +22,7 @@ from orchestrator.constraints import may_run_on
 from orchestrator.graph import compute_nodes, mutated_buffers, op_name
 from orchestrator.options import PlanOptions
 from orchestrator.planner import CostGraph, Plan, Segment, check_segments
-from orchestrator.planning import Choice, Planned, make_plan
+from orchestrator.planning import Choice, Planned, composite_key, make_plan
 from orchestrator.report.build import describe_method
 from orchestrator.report.data import MethodReport
 from orchestrator.rewrites import rewrite
@@ -67,6 +67,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
     decompose: ATen ops never to keep whole, whatever a backend would like.
     choice: a plan, or part of one, that was decided beforehand.
     solver: makes the plan from the priced graph instead.
+    dry_run: plan and report, but delegate nothing.
 
     Attributes:
         results: one entry per partitioned program, in the order of the calls.
@@ -83,6 +84,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         decompose: Iterable[torch._ops.OpOverload] = (),
         choice: Choice | None = None,
         solver: Solver | None = None,
+        dry_run: bool = False,
     ) -> None:
         super().__init__()
         self.backends = resolve_backends(backends)
@@ -91,7 +93,9 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         self._options = options or PlanOptions()
         self._choice = choice or Choice()
         self._solve = solver
+        self._dry_run = dry_run
         self._kept: dict[str, torch._ops.OpOverload] = {}
+        self._composites: dict[str, frozenset[str]] = {}
 
     def transform_for_pre_decomposition(self, exported_program: ExportedProgram) -> ExportedProgram:
         """Apply the rewrites that help every backend, such as folding batch norms."""
@@ -103,7 +107,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         """Return the ops that some backend wants whole; the filter asks it node by node."""
         if not self.backends:
             return [], None
-        filters: dict[torch._ops.OpOverload, list[Callable[[Node], bool]]] = {}
+        filters: dict[torch._ops.OpOverload, list[tuple[str, Callable[[Node], bool]]]] = {}
         for backend in self.backends:
             if self._choice.only is not None and backend.name not in self._choice.only:
                 continue
@@ -111,7 +115,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             wanted = self._where_allowed(backend.name, node_filter)
             for op in ops:
                 if op not in self._decompose:
-                    filters.setdefault(op, []).append(wanted)
+                    filters.setdefault(op, []).append((backend.name, wanted))
         self._kept |= {str(op): op for op in filters}
 
         def keep(node: Node) -> bool:
@@ -122,7 +126,12 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             op = node.target
             if not isinstance(op, torch._ops.OpOverload) or node.graph is not ep.graph:
                 return False
-            return any(node_filter(node) for node_filter in filters.get(op, ()))
+            wanting = {name for name, wanted in filters.get(op, ()) if wanted(node)}
+            if not wanting:
+                return False
+            key = composite_key(node)
+            self._composites[key] = self._composites.get(key, frozenset()) | wanting
+            return key not in self._choice.decomposed
 
         return list(filters), keep
 
@@ -149,12 +158,17 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         )
         if self._solve is not None:
             planned = replace(planned, plan=self._solve(planned.graph))
+        planned = replace(planned, composites=dict(self._composites))
         plan = planned.plan
         check_segments(planned.graph, plan.segments)
         tags = self._tag(exported_program, candidates, plan.partitions)
         self._check_kept_ops(exported_program)
         report = describe_method(exported_program, candidates, plan, planned.graph)
         self.results.append(PartitionedMethod(plan, report, planned))
+        if self._dry_run:
+            for node in exported_program.graph.nodes:
+                node.meta.pop("delegation_tag", None)
+            tags = {}
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
 
     def _tag(

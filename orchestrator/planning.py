@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from orchestrator.backends import Backend
 from orchestrator.backends.portable import NAME as KERNELS
@@ -13,6 +15,7 @@ from orchestrator.candidates import Candidates
 from orchestrator.capability import split_by_capability
 from orchestrator.constraints import plan_constraints
 from orchestrator.cost.source import find_costs
+from orchestrator.graph import op_name
 from orchestrator.options import PlanOptions
 from orchestrator.planner import (
     Constraints,
@@ -31,26 +34,40 @@ class Choice:
     """A plan that was decided beforehand, or how to make one; the default leaves all open.
 
     name: for people. only: names of the delegates to use; None for all. order: of the backends,
-        for a greedy plan. assignment: backends by atom id, for all atoms.
+        for a greedy plan. assignment: backends by atom id, for all atoms. decomposed: composite
+        ops (see `composite_key`) not to keep whole, whatever a backend would like.
     """
 
     name: str = "cheapest"
     only: tuple[str, ...] | None = None
     order: tuple[str, ...] | None = None
     assignment: Mapping[str, str] | None = None
+    decomposed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Planned:
     """A plan with the priced graph that it solves, and the constraints on it.
 
-    interrupted: the user stopped the measuring that was to come before it.
+    interrupted: the user stopped the measuring that was to come before it. composites: the ops
+        that were kept whole, or would have been, each with the delegates that want it so.
     """
 
     plan: Plan
     graph: CostGraph
     constraints: Constraints
     interrupted: bool = False
+    composites: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+def composite_key(node: Node) -> str:
+    """Name an op with the sizes it works on; nodes of one name are kept whole, or not, together."""
+    sizes = [
+        f"{str(value.dtype).removeprefix('torch.')}[{','.join(map(str, value.shape))}]"
+        for value in (source.meta.get("val") for source in node.all_input_nodes)
+        if isinstance(value, torch.Tensor)
+    ]
+    return " ".join([op_name(node), *sizes])
 
 
 def make_plan(

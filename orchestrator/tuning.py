@@ -9,10 +9,10 @@ single backend, as far as this machine can tell.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.export import ExportedProgram
@@ -20,16 +20,17 @@ from torch.export import ExportedProgram
 from ggml_delegate.native import NativeProgram
 from orchestrator.backends import Backend
 from orchestrator.cost.environment import host
-from orchestrator.cost.measure import summarize
+from orchestrator.cost.measure import settle, summarize
 from orchestrator.cost.plans import program_digest, recall_choice, remember_choice
 from orchestrator.cost.source import open_table
 from orchestrator.cost.table import CostTable, CostTableError, Measurement
 from orchestrator.examples import example_leaves
 from orchestrator.options import HOST, OptionError, PlanOptions, TuneEvent
-from orchestrator.planner import CostGraph, Plan, PlannerError, Price, solve
+from orchestrator.planner import Plan, PlannerError
 from orchestrator.planning import Choice, Planned
 from orchestrator.program import LoweredProgram
 from orchestrator.report.data import AlternativeReport, MethodReport
+from orchestrator.variants import is_mostly_on, with_dearer_calls, with_factors
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ _TIMING_S = 4.0
 _MIN_RUNS, _MAX_RUNS = 7, 60
 # Plans this close are the same; the one with fewer delegate calls is taken.
 _TIE = 0.005
-_MOSTLY = 0.8
-# Another plan to try: the best one if a call cost this part of the whole more.
-_CALL_PRICE = 0.01
+# Composite ops that are looked at, and what decomposing one has to gain, as a part of the whole.
+_MOST_COMPOSITES = 8
+_GAIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -84,25 +85,31 @@ class Made:
     manager: Any
 
 
-Maker = Callable[[Mapping[str, Choice], Measured], Made]
+class Maker(Protocol):
+    """Lowers the same programs again and again."""
+
+    def make(self, choices: Mapping[str, Choice], measured: Measured) -> Made:
+        """Lower, given what was decided about each method, and the times for the report."""
+
+    def plan(self, choices: Mapping[str, Choice]) -> Mapping[str, Planned]:
+        """Plan only."""
 
 
 def make_tuned(
     programs: Mapping[str, ExportedProgram],
     backends: Sequence[Backend],
     options: PlanOptions,
-    make: Maker,
+    maker: Maker,
 ) -> Made:
     """Lower with the plan that is known to be fastest, or find it out if the options say so.
 
-    programs: by method name. make: lowers once, given what was decided about each method and the
-        times for the report.
+    programs: by method name.
     """
     if options.strategy == "greedy" or options.tune == "off" or not backends:
-        return make({}, {})
+        return maker.make({}, {})
     if options.tune == "measure":
-        return _Tuning(programs, backends, options, make).run()
-    return make(_recalled(programs, backends, options), {})
+        return _Tuning(programs, backends, options, maker).run()
+    return maker.make(_recalled(programs, backends, options), {})
 
 
 def _recalled(
@@ -150,29 +157,30 @@ class _Tuning:
         programs: Mapping[str, ExportedProgram],
         backends: Sequence[Backend],
         options: PlanOptions,
-        make: Maker,
+        maker: Maker,
     ) -> None:
         self._programs = programs
         self._names = [backend.name for backend in backends]
         self._options = options
-        self._make = make
+        self._maker = maker
         self._start = time.monotonic()
         self._candidates: dict[str, list[_Candidate]] = {name: [] for name in programs}
         self._lowered = 0
         self._to_lower = 0
 
     def run(self) -> Made:
-        first = self._make({}, {})
+        first = self._maker.make({}, {})
         if any(each.interrupted for each in first.planned.values()):
             return first
         self._add({name: Choice() for name in self._programs}, first)
         rounds = list(self._choices(first.planned))
-        self._to_lower = len(rounds) + 2
+        self._to_lower = len(rounds) + 3
         self._tell()
         interrupted = False
         try:
             for choices in rounds:
                 self._lower(choices)
+            self._lower(self._decomposed(first.planned))
             self._time()
             self._lower(self._corrected(first.planned))
             self._time()
@@ -195,8 +203,34 @@ class _Tuning:
                 order = (name, *(other for other in self._names if other != name))
                 greedy = Choice(f"greedy: {', '.join(order)}", order=order)
                 yield dict.fromkeys(self._programs, greedy)
-        fewer = {name: _with_dearer_calls(each) for name, each in planned.items()}
+        fewer = {name: with_dearer_calls(each) for name, each in planned.items()}
         yield {name: choice for name, choice in fewer.items() if choice is not None}
+
+    def _decomposed(self, planned: Mapping[str, Planned]) -> dict[str, Choice]:
+        """The best plans with composite ops decomposed where that is predicted to pay.
+
+        One op after the other, those on the same sizes together, each given what was found for
+        those before: not every combination is looked at.
+        """
+        accepted: dict[str, frozenset[str]] = {name: frozenset() for name in planned}
+        for name, each in planned.items():
+            best_ns = each.plan.total_ns
+            for composite, wanted_by in list(each.composites.items())[:_MOST_COMPOSITES]:
+                if wanted_by.issuperset(self._names) or self._is_over():
+                    continue
+                trial = accepted[name] | {composite}
+                found = self._maker.plan({name: Choice(decomposed=trial)})[name]
+                if found.plan.total_ns < (1 - _GAIN) * best_ns:
+                    accepted[name], best_ns = trial, found.plan.total_ns
+        return {
+            name: Choice("decomposed", decomposed=composites)
+            for name, composites in accepted.items()
+            if composites
+        }
+
+    def _is_over(self) -> bool:
+        budget = self._options.budget_s
+        return budget is not None and time.monotonic() - self._start > budget
 
     def _corrected(self, planned: Mapping[str, Planned]) -> dict[str, Choice]:
         """The best plans if every backend is as slow as its program alone was."""
@@ -205,12 +239,12 @@ class _Tuning:
             factors = {}
             for candidate in self._candidates[name]:
                 for backend in self._names:
-                    if f"{backend}{ALONE}" in candidate.names and _is_mostly_on(
+                    if f"{backend}{ALONE}" in candidate.names and is_mostly_on(
                         candidate.plan, backend
                     ):
                         median = candidate.measurement().median_ns
                         factors[backend] = median / candidate.plan.total_ns
-            choice = _with_factors(each, factors)
+            choice = with_factors(each, factors)
             if choice is not None:
                 choices[name] = choice
         return choices
@@ -219,8 +253,7 @@ class _Tuning:
         """Lower once more, unless the budget is used up or nothing new would come of it."""
         self._lowered += 1
         self._tell()
-        budget = self._options.budget_s
-        if budget is not None and time.monotonic() - self._start > budget:
+        if self._is_over():
             return
         new = {}
         for name, choice in choices.items():
@@ -234,7 +267,7 @@ class _Tuning:
         if not new:
             return
         try:
-            self._add(new, self._make(new, {}))
+            self._add(new, self._maker.make(new, {}))
         except (PlannerError, OptionError):
             return  # pins or limits leave no such plan
 
@@ -287,7 +320,7 @@ class _Tuning:
             remember_choice(table, environment, digest, best.choice)
         self._lowered = self._to_lower
         self._tell()
-        return self._make(choices, measured)
+        return self._maker.make(choices, measured)
 
     def _tell(self) -> None:
         progress = self._options.progress
@@ -303,6 +336,8 @@ def _time_in_turn(
     for candidate in candidates:
         candidate.times_ns = []
         once += candidate.program.time(method, inputs, runs=1, warmup=2)[0]
+    by_number = {str(number): each.program for number, each in enumerate(candidates)}
+    settle(lambda number: by_number[number].time(method, inputs, runs=1, warmup=0), by_number)
     rounds = int(min(max(_TIMING_S * 1e9 / max(once, 1), _MIN_RUNS), _MAX_RUNS))
     order = list(candidates)
     random = Random(0)
@@ -328,50 +363,3 @@ def _described(candidate: _Candidate, name: str) -> AlternativeReport:
         predicted_ns=candidate.plan.total_ns,
         measured_ns=candidate.measurement().median_ns,
     )
-
-
-def _is_mostly_on(plan: Plan, backend: str) -> bool:
-    """Whether a plan's time tells something about one backend."""
-    pairs = zip(plan.segments, plan.cost.segments, strict=True)
-    there = sum(cost.total_ns for segment, cost in pairs if segment.backend == backend)
-    return there > _MOSTLY * plan.total_ns
-
-
-def _with_dearer_calls(planned: Planned) -> Choice | None:
-    graph = planned.graph
-    extra = _CALL_PRICE * planned.plan.total_ns
-    backends = [
-        replace(backend, call_overhead_ns=backend.call_overhead_ns + extra)
-        if backend.is_delegate
-        else backend
-        for backend in graph.backends
-    ]
-    dearer = CostGraph(backends, graph.atoms, graph.tensors, graph.constants)
-    return _solved("fewer calls", dearer, planned)
-
-
-def _with_factors(planned: Planned, factors: Mapping[str, float]) -> Choice | None:
-    """The best plan if the atoms of some backends cost so many times more."""
-    graph = planned.graph
-    changes = {}
-    for index, atom in enumerate(graph.atoms):
-        costs = {}
-        for name, factor in factors.items():
-            number = graph.backend_index[name]
-            by_flow = {
-                option.flow: Price(factor * option.price.ns, factor * option.price.spread_ns)
-                for option in graph.options[index]
-                if option.backend == number and option.price is not None
-            }
-            if by_flow:
-                costs[name] = by_flow
-        changes[atom.id] = costs
-    return _solved("corrected", graph.with_costs(changes), planned)
-
-
-def _solved(name: str, graph: CostGraph, planned: Planned) -> Choice | None:
-    try:
-        plan = solve(graph, planned.constraints)
-    except PlannerError:
-        return None
-    return Choice(name, assignment=dict(plan.assignment))

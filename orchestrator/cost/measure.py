@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from ggml_delegate.native import NativeProgram
 from orchestrator.cost.compile import Request, compile_what_can_be
 from orchestrator.cost.environment import Environment, host
@@ -25,6 +27,7 @@ _MIN_RUNS = 5
 _MAX_RUNS = 40
 _TARGET_NS = 12e6
 _WARMUP = 2
+_SETTLE_S = 0.2
 _BATCH = 24
 # Weights of a batch, which lie in memory several times while it is compiled.
 _BATCH_BYTES = 128 << 20
@@ -66,6 +69,19 @@ def summarize(times_ns: Sequence[int], label: str = "") -> Measurement:
         return Measurement(statistics.median(ordered), 0.0, len(ordered), label)
     low, _, high = statistics.quantiles(ordered, n=4)
     return Measurement(statistics.median(ordered), (high - low) / 2, len(ordered), label)
+
+
+def settle(run: Callable[[str], object], names: Iterable[str]) -> None:
+    """Run methods in turn until the threads have spread over the processors.
+
+    After a pause, the threads of a pool may share one processor for some hundredths of a second;
+    until the scheduler parts them, they are no faster than one.
+    """
+    order = list(names)
+    stop = time.monotonic() + _SETTLE_S
+    while order and time.monotonic() < stop:
+        for name in order:
+            run(name)
 
 
 def missing_tasks(tasks: Iterable[Task], table: CostTable, environment: Environment) -> list[Task]:
@@ -199,14 +215,17 @@ def _time_in_turn(
     methods: Mapping[str, NativeProgram],
     first: Mapping[str, int],
 ) -> dict[str, list[int]]:
+    def inputs_of(name: str) -> Sequence[torch.Tensor]:
+        return batch[name][1].atom.example_inputs
+
     runs = {
         name: int(min(max(_TARGET_NS / max(ns, 1), _MIN_RUNS), _MAX_RUNS))
         for name, ns in first.items()
     }
     times: dict[str, list[int]] = {name: [] for name in runs}
+    settle(lambda name: methods[name].time(name, inputs_of(name), runs=1, warmup=0), runs)
     for number in range(max(runs.values(), default=0)):
         for name, count in runs.items():
             if number < count:
-                inputs = batch[name][1].atom.example_inputs
-                times[name] += methods[name].time(name, inputs, runs=1, warmup=0)
+                times[name] += methods[name].time(name, inputs_of(name), runs=1, warmup=0)
     return times

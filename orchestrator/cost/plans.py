@@ -49,6 +49,7 @@ def remember_choice(
         "only": choice.only,
         "order": choice.order,
         "assignment": None if choice.assignment is None else dict(choice.assignment),
+        "decomposed": sorted(choice.decomposed),
     }
     table.put_plan(environment, digest, json.dumps(data))
 
@@ -64,4 +65,5 @@ def recall_choice(table: CostTable, environment: Environment, digest: str) -> Ch
         None if data["only"] is None else tuple(data["only"]),
         None if data["order"] is None else tuple(data["order"]),
         data["assignment"],
+        frozenset(data["decomposed"]),
     )
