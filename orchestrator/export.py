@@ -9,6 +9,9 @@ import torch
 import torch.utils._pytree as pytree
 from torch import nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind, TensorArgument
+
+from ggml_delegate.passes.program_editor import is_written
 
 Model = nn.Module | ExportedProgram | Mapping[str, ExportedProgram]
 
@@ -29,17 +32,19 @@ def as_programs(
     """Return exported programs by method name; one program is the method "forward".
 
     Raises:
-        ModelError: inputs that do not fit the kind of model, or a module in training mode.
+        ModelError: inputs that do not fit the kind of model, a module in training mode or one that
+            does not export, or inputs and outputs that ExecuTorch cannot express.
     """
     if isinstance(model, nn.Module):
-        return {"forward": _export(model, example_inputs, example_kwargs, dynamic_shapes)}
+        program = _export(model, example_inputs, example_kwargs, dynamic_shapes)
+        return {"forward": _checked("forward", program)}
     if example_inputs is not None or example_kwargs is not None or dynamic_shapes is not None:
         raise ModelError(
             "the model is exported already; leave out example inputs and dynamic_shapes, or pass "
             "the module itself"
         )
     if isinstance(model, ExportedProgram):
-        return {"forward": model}
+        return {"forward": _checked("forward", model)}
     if not isinstance(model, Mapping):
         raise ModelError(
             f"cannot lower a {type(model).__name__}; expected a torch.nn.Module, a "
@@ -68,7 +73,59 @@ def _export(
     lone = isinstance(example_inputs, torch.Tensor)
     args = (example_inputs,) if lone else tuple(example_inputs or ())
     args, kwargs = _distinct((args, dict(example_kwargs or {})))
-    return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+    try:
+        return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+    except Exception as error:
+        why = str(error).strip().splitlines()
+        raise ModelError(
+            f"torch.export cannot export the model with these example inputs: "
+            f"{type(error).__name__}: {why[0] if why else 'no reason given'}. Check that "
+            "model(*example_inputs) runs, and that nothing in it depends on a tensor's values in "
+            "Python (torch.cond and torch.where do); the error that led here has the details"
+        ) from error
+
+
+def _checked(name: str, program: ExportedProgram) -> ExportedProgram:
+    """Return the program if ExecuTorch can express its inputs and outputs.
+
+    Raises:
+        ModelError: it cannot, and would say so late or not at all.
+    """
+    where = f"method {name!r}"
+    outputs = program.graph_signature.output_specs
+    written = [spec.target for spec in outputs if spec.kind == OutputKind.USER_INPUT_MUTATION]
+    inputs = set(program.graph_signature.user_inputs)
+    written += [
+        node.name
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in inputs and is_written(node)
+    ]
+    if written:
+        raise ModelError(
+            f"{where} writes to its input {written[0]!r}, which the caller would not see; have "
+            "the model change a copy of it (x.clone()) and return that"
+        )
+    if not any(isinstance(spec.arg, TensorArgument) for spec in outputs):
+        raise ModelError(f"{where} returns no tensor; there is nothing to compute")
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    for spec in (*program.graph_signature.input_specs, *outputs):
+        value = values.get(getattr(spec.arg, "name", ""))
+        if isinstance(value, torch.Tensor) and value.is_complex():
+            dtype = str(value.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"{where}: {spec.arg.name} is {dtype}, which cannot cross a method's boundary; "
+                "pass real and imaginary parts (torch.view_as_real) and join them in the model "
+                "(torch.view_as_complex)"
+            )
+    try:
+        for tree in (program.call_spec.in_spec, program.call_spec.out_spec):
+            pytree.treespec_dumps(tree)
+    except NotImplementedError as error:
+        raise ModelError(
+            f"{where} takes or returns a container that ExecuTorch cannot store ({error}); "
+            "use tuples, lists and dicts"
+        ) from error
+    return program
 
 
 def _distinct(inputs: Any) -> Any:
@@ -98,4 +155,5 @@ def _checked_methods(methods: Mapping[str, ExportedProgram]) -> dict[str, Export
                 f"method {name!r} is a {type(program).__name__}; export it first with "
                 "torch.export.export"
             )
+        _checked(name, program)
     return dict(methods)

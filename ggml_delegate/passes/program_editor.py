@@ -69,7 +69,7 @@ class ProgramEditor:
 
     def is_written(self, node: Node) -> bool:
         """Whether an in-place op may change a node's result, directly or through a view of it."""
-        return any(_writes(user, node) for user in node.users)
+        return is_written(node)
 
     def is_tied(self, node: Node) -> bool:
         """Whether another placeholder in use stands for the same memory as `node`'s tensor."""
@@ -185,6 +185,14 @@ class ProgramEditor:
                 "tensor value in meta['val']; pass a program made by torch.export.export"
             )
         return mode
+
+
+def is_written(node: Node) -> bool:
+    """Whether an in-place op may change a node's value, directly or through a view of it.
+
+    Only before functionalization: there are no such ops afterwards.
+    """
+    return any(_writes(user, node) for user in node.users)
 
 
 def named_arguments(node: Node) -> dict[str, object]:

@@ -18,6 +18,8 @@ from torch.fx import Node
 from orchestrator.backends.base import Candidate, NodeFilter, Rejection, Support
 from orchestrator.graph import compute_nodes, constant_nodes, is_getitem, mutated_buffers, op_name
 
+_MAX_RANK = 6  # XNN_MAX_TENSOR_DIMS
+
 _FUSED_ACTIVATIONS = {"aten.relu.default", "aten.hardtanh.default"}
 
 
@@ -47,7 +49,7 @@ class XnnpackDelegate:
             sources = (source for node in nodes for source in node.all_input_nodes)
             constants = tuple(dict.fromkeys(source for source in sources if source in packed))
             taken.update(nodes)
-            reason = _unfit_weight(nodes, constants, mutated)
+            reason = _unfit(nodes, constants, mutated)
             if reason is None:
                 candidates.append(Candidate(nodes, constants, divisible=_is_divisible(nodes)))
             else:
@@ -98,10 +100,14 @@ def _why_loggers(config: XNNPartitionerConfig) -> Iterator[WhyNoPartition]:
             yield why
 
 
-def _unfit_weight(
+def _unfit(
     nodes: Sequence[Node], constants: Iterable[Node], mutated: Container[Node]
 ) -> str | None:
-    """Say why XNNPACK would get a group wrong because of its weights, which its configs miss."""
+    """Say why XNNPACK would get a group wrong, or not load it, which its configs miss."""
+    for node in nodes:
+        rank = max((_rank(value) for value in (node, *node.all_input_nodes)), default=0)
+        if rank > _MAX_RANK:
+            return f"a tensor of rank {rank}, XNNPACK has at most {_MAX_RANK}"
     for constant in constants:
         if constant in mutated:
             # Weights are packed once, when the program is loaded.
@@ -110,6 +116,11 @@ def _unfit_weight(
             # XNNPACK's passes add a dimension to the weight itself, once for every user.
             return f"a 1d convolution whose weight {constant.name} has other users"
     return None
+
+
+def _rank(node: Node) -> int:
+    value = node.meta.get("val")
+    return value.dim() if isinstance(value, torch.Tensor) else 0
 
 
 def _is_convolution_1d(node: Node) -> bool:
