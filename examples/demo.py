@@ -117,7 +117,10 @@ def demo(folder: Path, runs: int, threads: int) -> list[str]:
     with torch.no_grad():
         expected = [model(photo) for photo in photos]
 
-    lowered = orchestrator.lower(model, (photos[0],), backends=list(BACKENDS))
+    # Every backend gets what it is the first to take, so that both are seen at work.
+    lowered = orchestrator.lower(
+        model, (photos[0],), backends=list(BACKENDS), strategy="greedy", tune="off"
+    )
     path = folder / "mobilenet_v2.pte"
     lowered.save(path)
     print(orchestrator.render_text(lowered.report))
@@ -145,7 +148,42 @@ def demo(folder: Path, runs: int, threads: int) -> list[str]:
     print(f"  native runner  {native_ms:8.2f} ms")
     print(f"  Python runtime {statistics.median(python_ns) / 1e6:8.2f} ms")
     print(f"  eager PyTorch  {time_eager(model, photos[0], runs):8.2f} ms")
+    checks.failures += choose(model, photos[0], expected[0], folder / "costs.sqlite", threads)
     return checks.failures
+
+
+def choose(
+    model: nn.Module, photo: Tensor, expected: Tensor, table: Path, threads: int
+) -> list[str]:
+    """Has the fastest split found out by measuring, and prints what it was chosen over."""
+    print("\nlooking for the fastest split on this machine (remembered for the next time) ...")
+    tuned = orchestrator.lower(
+        model,
+        (photo,),
+        backends=list(BACKENDS),
+        tune="measure",
+        threads=threads or None,
+        cost_table=table,
+        progress=show_progress if sys.stderr.isatty() else None,
+    )
+    plan = tuned.report.methods[0].plan
+    print(f"\n  {'plan':<28} {'predicted ms':>12} {'measured ms':>12}")
+    for name, predicted, measured in [
+        ("chosen", plan.predicted_ns, plan.measured_ns),
+        *((each.name, each.predicted_ns, each.measured_ns) for each in plan.alternatives),
+    ]:
+        if measured is not None:
+            print(f"  {name:<28} {predicted / 1e6:>12.2f} {measured / 1e6:>12.2f}")
+    print(f"  {plan.notes[-1]}\n")
+    checks = Checks()
+    checks.close(tuned(photo), expected, "the chosen program against eager PyTorch")
+    return checks.failures
+
+
+def show_progress(event: orchestrator.TuneEvent) -> None:
+    """Keeps one line on the terminal up to date."""
+    left = "" if event.remaining_s is None else f", {event.remaining_s:.0f} s left"
+    print(f"\r  {event.stage}: {event.done} of {event.total}{left}   ", end="", file=sys.stderr)
 
 
 def main() -> int:

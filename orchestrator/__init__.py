@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from orchestrator.backends import BackendError
     from orchestrator.export import ModelError
     from orchestrator.lowering import LoweringWarning, lower
+    from orchestrator.options import OptionError, PlanOptions, TuneEvent
     from orchestrator.partitioner import OrchestratorPartitioner
     from orchestrator.program import LoweredProgram
     from orchestrator.report.data import Report
@@ -22,8 +23,11 @@ __all__ = [
     "LoweredProgram",
     "LoweringWarning",
     "ModelError",
+    "OptionError",
     "OrchestratorPartitioner",
+    "PlanOptions",
     "Report",
+    "TuneEvent",
     "lower",
     "read_report",
     "render_text",
@@ -36,8 +40,11 @@ _HOMES = {
     "LoweredProgram": "orchestrator.program",
     "LoweringWarning": "orchestrator.lowering",
     "ModelError": "orchestrator.export",
+    "OptionError": "orchestrator.options",
     "OrchestratorPartitioner": "orchestrator.partitioner",
+    "PlanOptions": "orchestrator.options",
     "Report": "orchestrator.report.data",
+    "TuneEvent": "orchestrator.options",
     "lower": "orchestrator.lowering",
     "read_report": "orchestrator.report.embed",
     "render_text": "orchestrator.report.text",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 from executorch.exir.dialects.edge._ops import EdgeOpOverload
@@ -86,9 +89,28 @@ def expected_shape(value: torch.Tensor) -> tuple[int, ...]:
     return tuple(_expected(size) for size in value.shape)
 
 
+@contextlib.contextmanager
+def sizes_expected_at(values: Mapping[Any, int]) -> Iterator[None]:
+    """Inside, dynamic sizes count as they are where symbols (of sympy) have these values."""
+    previous = _sizes_at.get()
+    _sizes_at.set(values)
+    try:
+        yield
+    finally:
+        _sizes_at.set(previous)
+
+
+_sizes_at: ContextVar[Mapping[Any, int] | None] = ContextVar("sizes_at", default=None)
+
+
 def _expected(size: int | torch.SymInt) -> int:
     if isinstance(size, int):
         return size
+    values = _sizes_at.get()
+    if values is not None:
+        at = size.node.expr.subs(dict(values))
+        if at.is_number:
+            return int(at)
     hint = size.node.hint
     return int(hint if hint is not None else eval_upper_bound(size))
 

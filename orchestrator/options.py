@@ -40,7 +40,8 @@ class PlanOptions:
     tune: where costs come from. "off": estimated from shapes, the same on every machine. "cached":
         what the cost table has of this machine, and estimates for the rest. "measure": what the
         table lacks is measured; then the best few plans, every backend alone and every greedy plan
-        are timed end to end, and the fastest is taken and remembered.
+        are timed end to end, and the fastest is taken and remembered. A program that was tuned
+        before, on the same software, is not tuned again.
     threads: that the program will run on; None for as many as this process may use.
     target: the name under which another device's costs were imported, or "host".
     pins: backends by pattern. A pattern names modules ("layers.3" with all in it, "layers.*"),

@@ -27,6 +27,7 @@ from orchestrator.planner import (
     split_into_segments,
 )
 from orchestrator.problem import cost_graph
+from orchestrator.shape_points import find_regrets
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,10 @@ def make_plan(
     if choice.only is not None:
         constraints = _restricted(graph, constraints, choice.only)
     plan = _plan(graph, constraints, options, choice)
-    return Planned(plan.noting(*found.notes()), graph, constraints, found.interrupted)
+    threads = options.thread_count
+    regrets = find_regrets(ep, candidates, graph, constraints, plan, threads)
+    plan = plan.noting(*found.notes(), *map(str, regrets))
+    return Planned(plan, graph, constraints, found.interrupted)
 
 
 def _plan(graph: CostGraph, constraints: Constraints, options: PlanOptions, choice: Choice) -> Plan:

@@ -19,7 +19,8 @@ from torch.export import ExportedProgram
 
 from ggml_delegate.native import NativeProgram
 from orchestrator.backends import Backend
-from orchestrator.cost.environment import host
+from orchestrator.cost.calibration import put_program_factor, read_calibration
+from orchestrator.cost.environment import Environment, host
 from orchestrator.cost.measure import settle, summarize
 from orchestrator.cost.plans import program_digest, recall_choice, remember_choice
 from orchestrator.cost.source import open_table
@@ -29,35 +30,9 @@ from orchestrator.options import HOST, OptionError, PlanOptions, TuneEvent
 from orchestrator.planner import Plan, PlannerError
 from orchestrator.planning import Choice, Planned
 from orchestrator.program import LoweredProgram
-from orchestrator.report.data import AlternativeReport, MethodReport
+from orchestrator.report.data import AlternativeReport
+from orchestrator.timed import Timed
 from orchestrator.variants import is_mostly_on, with_dearer_calls, with_factors
-
-
-@dataclass(frozen=True)
-class Timed:
-    """Times of whole plans of one method, for the report.
-
-    name: of the fastest plan. measured_ns: its time. alternatives: the others that were timed.
-    """
-
-    name: str
-    measured_ns: float
-    alternatives: tuple[AlternativeReport, ...]
-
-    def add_to(self, method: MethodReport) -> MethodReport:
-        """Put the times into a method's report, over mere predictions."""
-        if method.plan is None:
-            return method
-        known = {each.name for each in self.alternatives}
-        others = [each for each in method.plan.alternatives if each.name not in known]
-        plan = replace(
-            method.plan,
-            measured_ns=self.measured_ns,
-            alternatives=(*self.alternatives, *others),
-            notes=(*method.plan.notes, f"The fastest of the plans that were timed: {self.name}."),
-        )
-        return replace(method, plan=plan)
-
 
 Measured = Mapping[str, Timed]
 
@@ -107,31 +82,31 @@ def make_tuned(
     """
     if options.strategy == "greedy" or options.tune == "off" or not backends:
         return maker.make({}, {})
-    if options.tune == "measure":
+    choices, measured = _recalled(programs, backends, options)
+    if options.tune == "measure" and not choices.keys() >= programs.keys():
         return _Tuning(programs, backends, options, maker).run()
-    return maker.make(_recalled(programs, backends, options), {})
+    return maker.make(choices, measured)
 
 
 def _recalled(
     programs: Mapping[str, ExportedProgram], backends: Sequence[Backend], options: PlanOptions
-) -> dict[str, Choice]:
+) -> tuple[dict[str, Choice], dict[str, Timed]]:
     """What earlier tuning on this machine found for these very programs."""
-    if options.target != HOST:
-        return {}
+    choices: dict[str, Choice] = {}
+    measured: dict[str, Timed] = {}
     try:
-        table = open_table(options)
+        table = open_table(options) if options.target == HOST else None
     except CostTableError:  # reported where costs are looked up
-        return {}
+        table = None
     if table is None:
-        return {}
+        return choices, measured
     environment = host(options.thread_count)
-    found = {}
     for name, program in programs.items():
         digest = program_digest(program, [backend.name for backend in backends], options)
-        choice = recall_choice(table, environment, digest)
-        if choice is not None:
-            found[name] = choice
-    return found
+        recalled = recall_choice(table, environment, digest)
+        if recalled is not None:
+            choices[name], measured[name] = recalled
+    return choices, measured
 
 
 @dataclass
@@ -236,18 +211,21 @@ class _Tuning:
         """The best plans if every backend is as slow as its program alone was."""
         choices = {}
         for name, each in planned.items():
-            factors = {}
-            for candidate in self._candidates[name]:
-                for backend in self._names:
-                    if f"{backend}{ALONE}" in candidate.names and is_mostly_on(
-                        candidate.plan, backend
-                    ):
-                        median = candidate.measurement().median_ns
-                        factors[backend] = median / candidate.plan.total_ns
-            choice = with_factors(each, factors)
+            choice = with_factors(each, self._factors(name))
             if choice is not None:
                 choices[name] = choice
         return choices
+
+    def _factors(self, name: str) -> dict[str, float]:
+        """What each backend's program alone took over its prediction."""
+        factors = {}
+        for candidate in self._candidates[name]:
+            for backend in self._names:
+                alone = f"{backend}{ALONE}" in candidate.names and candidate.times_ns
+                if alone and is_mostly_on(candidate.plan, backend):
+                    median = candidate.measurement().median_ns
+                    factors[backend] = median / candidate.plan.total_ns
+        return factors
 
     def _lower(self, choices: Mapping[str, Choice]) -> None:
         """Lower once more, unless the budget is used up or nothing new would come of it."""
@@ -292,7 +270,7 @@ class _Tuning:
         for name, candidates in self._candidates.items():
             inputs = example_leaves(self._programs[name])
             waiting = [each for each in candidates if not each.times_ns]
-            if not waiting or len(candidates) == 1:
+            if not waiting:
                 continue
             _time_in_turn(name, candidates, inputs)
 
@@ -316,11 +294,24 @@ class _Tuning:
                         if each is not best or alias != best.choice.name
                     ),
                 )
-            digest = program_digest(program, self._names, self._options)
-            remember_choice(table, environment, digest, best.choice)
+            if timed and not self._is_over():
+                digest = program_digest(program, self._names, self._options)
+                remember_choice(table, environment, digest, best.choice, measured[name])
         self._lowered = self._to_lower
         self._tell()
-        return self._maker.make(choices, measured)
+        made = self._maker.make(choices, measured)
+        # Afterwards, so that no prediction in the report rests on the very times it stands beside.
+        self._learn(table, environment)
+        return made
+
+    def _learn(self, table: CostTable, environment: Environment) -> None:
+        """Remember what whole programs took over their predictions, for later predictions."""
+        known = read_calibration(table, environment, self._names).program_factor
+        for name, program in self._programs.items():
+            digest = program_digest(program, self._names, self._options)
+            for backend, factor in self._factors(name).items():
+                whole = factor * known.get(backend, 1.0)
+                put_program_factor(table, environment, backend, digest, whole)
 
     def _tell(self) -> None:
         progress = self._options.progress

@@ -6,6 +6,7 @@ call each, and a depthwise convolution on contiguous and on channels-last pictur
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +32,10 @@ _ONE_OP = "calibration/one addition"
 _CHAIN = "calibration/chain"
 _CALLS = "calibration/chain, a call each"
 _DEPTHWISE = {layout: f"calibration/depthwise, {layout.value}" for layout in Layout}
+# Keys of what whole programs took over their predictions, see `put_program_factor`.
+_PROGRAM = "calibration/program "
+# A factor, times this, is stored as a time.
+_ONE_NS = 1e6
 KEYS = (_ONE_OP, _CHAIN, _CALLS, *_DEPTHWISE.values())
 
 
@@ -39,12 +44,15 @@ class Calibration:
     """Times around the atoms, in ns; backends by name, those that were not calibrated left out.
 
     method_ns: running a method in which nothing happens. call_ns: calling a delegate.
-    convert_ns_per_byte: changing the layout of a tensor inside a delegate.
+    convert_ns_per_byte: changing the layout of a tensor inside a delegate. program_factor: what
+    ops take in a whole program over what they take alone, where weights of other ops push theirs
+    out of the caches; the median over the programs that were tuned.
     """
 
     method_ns: float = 0.0
     call_ns: Mapping[str, float] = field(default_factory=dict)
     convert_ns_per_byte: Mapping[str, float] = field(default_factory=dict)
+    program_factor: Mapping[str, float] = field(default_factory=dict)
 
 
 class _Additions(nn.Module):
@@ -116,12 +124,25 @@ def read_calibration(
         plain, last = (found.get(key) for key in _DEPTHWISE.values())
         if plain is not None and last is not None:
             convert[name] = max(plain - last, 0.0) / (2 * _IMAGE_BYTES)
+    factors: dict[str, float] = {}
+    for name in backends:
+        programs = table.get_prefixed(environment, name, _PROGRAM).values()
+        if programs:
+            factors[name] = statistics.median(each.median_ns for each in programs) / _ONE_NS
     kernels = _known(table.get(environment, "portable", KEYS))
     method_ns = 0.0
     if _ONE_OP in kernels and _CHAIN in kernels:
         kernel = (kernels[_CHAIN] - kernels[_ONE_OP]) / (_CHAIN_LENGTH - 1)
         method_ns = max(kernels[_ONE_OP] - kernel, 0.0)
-    return Calibration(method_ns, call_ns, convert)
+    return Calibration(method_ns, call_ns, convert, factors)
+
+
+def put_program_factor(
+    table: CostTable, environment: Environment, backend: str, digest: str, factor: float
+) -> None:
+    """Store what a program that runs on one backend took over the sum of its ops alone."""
+    measured = Measurement(factor * _ONE_NS, 0.0, 1, "a whole program over its ops")
+    table.put(environment, backend, {f"{_PROGRAM}{digest}": measured})
 
 
 def _known(measurements: Mapping[str, Measurement]) -> dict[str, float]:

@@ -40,13 +40,15 @@ def cpu_name() -> str:
 
 @functools.cache
 def software_versions() -> str:
-    """ExecuTorch's version and a digest of the native ggml delegate."""
+    """ExecuTorch's version and a digest of the ggml delegate, both halves."""
     import _ggml_delegate
 
-    folder = Path(_ggml_delegate.__path__[0])
+    import ggml_delegate
+
+    native, lowering = (Path(each.__path__[0]) for each in (_ggml_delegate, ggml_delegate))
     digest = hashlib.sha256()
-    for library in sorted(folder.glob("libggml_backend*")):
-        digest.update(library.read_bytes())
+    for file in (*sorted(native.glob("libggml_backend*")), *sorted(lowering.rglob("*.py"))):
+        digest.update(file.read_bytes())
     executorch = importlib.metadata.version("executorch")
     return f"executorch {executorch}, ggml delegate {digest.hexdigest()[:12]}"
 

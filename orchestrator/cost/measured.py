@@ -84,7 +84,8 @@ class MeasuredCosts:
         around = self._calibration.method_ns + (
             0.0 if backend == KERNELS else self.call_overhead_ns(backend)
         )
-        return Price(max(found.median_ns - around, _LEAST_NS), found.spread_ns)
+        factor = self._calibration.program_factor.get(backend, 1.0)
+        return Price(factor * max(found.median_ns - around, _LEAST_NS), factor * found.spread_ns)
 
     def _estimate(self, atom: Atom, backend: str, layouts: tuple[Layout, ...]) -> AtomCost:
         scale = self._scale(backend, family(atom.nodes[0]))

@@ -13,6 +13,7 @@ from orchestrator.cost.environment import Environment
 from orchestrator.cost.table import CostTable
 from orchestrator.options import PlanOptions
 from orchestrator.planning import Choice
+from orchestrator.timed import Timed
 
 
 def program_digest(program: ExportedProgram, backends: Sequence[str], options: PlanOptions) -> str:
@@ -41,29 +42,33 @@ def program_digest(program: ExportedProgram, backends: Sequence[str], options: P
 
 
 def remember_choice(
-    table: CostTable, environment: Environment, digest: str, choice: Choice
+    table: CostTable, environment: Environment, digest: str, choice: Choice, timed: Timed
 ) -> None:
-    """Store what was found to be the fastest for a program."""
+    """Store what was found to be the fastest for a program, and the times it was found by."""
     data = {
         "name": choice.name,
         "only": choice.only,
         "order": choice.order,
         "assignment": None if choice.assignment is None else dict(choice.assignment),
         "decomposed": sorted(choice.decomposed),
+        "timed": timed.to_data(),
     }
     table.put_plan(environment, digest, json.dumps(data))
 
 
-def recall_choice(table: CostTable, environment: Environment, digest: str) -> Choice | None:
+def recall_choice(
+    table: CostTable, environment: Environment, digest: str
+) -> tuple[Choice, Timed] | None:
     """Return what was stored, or None."""
     text = table.get_plan(environment, digest)
     if text is None:
         return None
     data = json.loads(text)
-    return Choice(
+    choice = Choice(
         data["name"],
         None if data["only"] is None else tuple(data["only"]),
         None if data["order"] is None else tuple(data["order"]),
         data["assignment"],
         frozenset(data["decomposed"]),
     )
+    return choice, Timed.from_data(data["timed"])

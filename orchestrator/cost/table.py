@@ -161,6 +161,31 @@ class CostTable:
             raise self._failure(error) from error
         return {row[0]: Measurement(*row[1:]) for row in rows if row[0] in wanted}
 
+    def get_prefixed(
+        self, environment: Environment, backend: str, prefix: str
+    ) -> dict[str, Measurement]:
+        """The measurements whose keys begin with a prefix."""
+        keys = self._keys(environment, backend)
+        return self.get(environment, backend, (key for key in keys if key.startswith(prefix)))
+
+    def _keys(self, environment: Environment, backend: str) -> list[str]:
+        try:
+            with closing(self._connect()) as connection:
+                rows = connection.execute(
+                    "SELECT key FROM costs WHERE backend = ? AND target = ? AND cpu = ? "
+                    "AND threads = ? AND versions = ?",
+                    (
+                        backend,
+                        environment.target,
+                        environment.cpu,
+                        environment.threads,
+                        environment.versions,
+                    ),
+                ).fetchall()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        return [row[0] for row in rows]
+
     def environments(self) -> list[Environment]:
         """Every environment that has measurements."""
         try:
