@@ -6,6 +6,10 @@ file(GLOB program_sources CONFIGURE_DEPENDS runtime/program/*.cpp)
 file(GLOB module_sources CONFIGURE_DEPENDS runtime/python/*.cpp)
 file(GLOB runner_sources CONFIGURE_DEPENDS runtime/runner/*.cpp)
 
+set(ORCHESTRATOR_WRAP_MALLOC
+    LINKER:--wrap=malloc LINKER:--wrap=calloc LINKER:--wrap=realloc LINKER:--wrap=posix_memalign
+    LINKER:--wrap=free)
+
 # The ggml delegate. Loading the library registers the backend with ExecuTorch's runtime.
 add_library(ggml_backend SHARED ${backend_sources} ${kernel_sources})
 target_compile_options(ggml_backend PRIVATE ${ORCHESTRATOR_CPU_OPTIONS})
@@ -15,6 +19,11 @@ set_source_files_properties(${kernel_sources} PROPERTIES COMPILE_OPTIONS
 target_link_libraries(ggml_backend PRIVATE orchestrator_options orchestrator_ir orchestrator_ggml)
 target_link_libraries(ggml_backend PUBLIC executorch::runtime)
 target_link_options(ggml_backend PRIVATE LINKER:--exclude-libs,ALL LINKER:-z,defs)
+if(NOT ORCHESTRATOR_USE_SYSTEM_GGML)
+  # runtime/ggml/guard.cpp sees to ggml's allocations.
+  target_compile_definitions(ggml_backend PRIVATE GGD_WRAPS_MALLOC)
+  target_link_options(ggml_backend PRIVATE ${ORCHESTRATOR_WRAP_MALLOC})
+endif()
 set_target_properties(
   ggml_backend PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/../executorch/lib"
                           INSTALL_RPATH_USE_LINK_PATH ${ORCHESTRATOR_USE_SYSTEM_GGML})

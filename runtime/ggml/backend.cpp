@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "executor.h"
+#include "guard.h"
 
 namespace ggml_delegate {
 namespace {
@@ -42,11 +43,13 @@ class GgmlBackend final : public executorch::runtime::BackendInterface {
     GGD_CHECK_OR(InvalidArgument, threads >= 0 && threads <= kMaxThreads,
                  "option num_threads is %d, expected 0 (ExecuTorch's default) to %d", threads,
                  kMaxThreads);
-    GGD_ASSIGN(Program program, Program::parse(processed->data(), processed->size()));
-    processed->Free();
-    GGD_ASSIGN(auto executor, Executor::create(std::move(program), context.get_named_data_map(),
-                                               threads > 0 ? threads : default_threads()));
-    return static_cast<DelegateHandle*>(executor.release());
+    return guarded([&]() -> Result<DelegateHandle*> {
+      GGD_ASSIGN(Program program, Program::parse(processed->data(), processed->size()));
+      processed->Free();
+      GGD_ASSIGN(auto executor, Executor::create(std::move(program), context.get_named_data_map(),
+                                                 threads > 0 ? threads : default_threads()));
+      return static_cast<DelegateHandle*>(executor.release());
+    });
   }
 
   Error execute(BackendExecutionContext& context, DelegateHandle* handle,
@@ -57,7 +60,7 @@ class GgmlBackend final : public executorch::runtime::BackendInterface {
         tracer->event_tracer_profiling_level() != EventTracerProfilingLevel::kProfileAllEvents) {
       tracer = nullptr;
     }
-    return static_cast<Executor*>(handle)->execute(args, tracer);
+    return guarded([&] { return static_cast<Executor*>(handle)->execute(args, tracer); });
   }
 
   void destroy(DelegateHandle* handle) const override {

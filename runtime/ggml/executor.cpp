@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "convert.h"
+#include "guard.h"
 
 namespace ggml_delegate {
 namespace {
@@ -43,6 +44,15 @@ Error check_tensor(const Tensor& tensor, const Sizes& sizes, const Order& order,
 bool any_copied(const std::vector<Port>& ports) {
   return std::any_of(ports.begin(), ports.end(),
                      [](const Port& port) { return port.tensor != nullptr && !port.bound; });
+}
+
+// An output is written while inputs are still being read.
+Error check_no_overlap(const Tensor& output, const Tensor& input, size_t out, size_t in) {
+  const auto* a = static_cast<const char*>(output.const_data_ptr());
+  const auto* b = static_cast<const char*>(input.const_data_ptr());
+  GGD_CHECK_OR(InvalidArgument, a + output.nbytes() <= b || b + input.nbytes() <= a,
+               "output %zu and input %zu overlap in memory", out, in);
+  return Error::Ok;
 }
 
 }  // namespace
@@ -127,7 +137,9 @@ Result<ShapedGraph*> Executor::graph_for_symbols() {
       return graphs_[0].get();
     }
   }
+  GgmlScope scope;  // of its own: the graph outlives a failure later in the same call
   GGD_ASSIGN(auto graph, ShapedGraph::create(program_, symbols_, constants_));
+  scope.keep();
   if (graphs_.size() == kMaxCachedGraphs) graphs_.pop_back();
   graphs_.insert(graphs_.begin(), std::move(graph));
   return graphs_[0].get();
@@ -169,6 +181,9 @@ Error Executor::set_outputs(ShapedGraph& graph, Span<EValue*> args) {
         executorch::aten::ArrayRef<executorch::aten::SizesType>(sizes.begin(), sizes.size())));
     GGD_TRY(check_tensor(tensor, port.sizes, port.order, port.dtype, "output", i));
     GGD_CHECK_OR(InvalidArgument, tensor.const_data_ptr() != nullptr, "output %zu has no data", i);
+    for (size_t j = 0; j < program_.input_count(); ++j) {
+      if (args[j]->isTensor()) GGD_TRY(check_no_overlap(tensor, args[j]->toTensor(), i, j));
+    }
     if (port.bound) port.bind(tensor.mutable_data_ptr());
   }
   return Error::Ok;

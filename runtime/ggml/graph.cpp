@@ -1,6 +1,7 @@
 #include "graph.h"
 
 #include <algorithm>
+#include <new>
 
 #include "kernels/transpose.h"
 #include "ops/lower.h"
@@ -176,7 +177,13 @@ void run_kernel(ggml_tensor* result, int /*ith*/, int /*nth*/, void* userdata) {
     if (source != nullptr) elements += ggml_nelements(source);
   }
   const int threads = elements < kMinElementsPerKernel ? 1 : call.memory->threads;
-  parallel(threads, [&](int ith) { call.kernel(result, ith, threads, call.params.get()); });
+  parallel(threads, [&](int ith) {
+    try {
+      call.kernel(result, ith, threads, call.params.get());
+    } catch (const std::bad_alloc&) {
+      call.memory->fault.store(Fault::OutOfMemory, std::memory_order_relaxed);
+    }
+  });
 }
 
 Value GraphBuilder::make(ggml_tensor* tensor, const Sizes& sizes, const Order& order) const {

@@ -27,7 +27,7 @@ struct GraphMemory;
 struct KernelCall {
   ggml_custom_op_t kernel;
   std::shared_ptr<void> params;  // the kernel's userdata
-  const GraphMemory* memory;
+  GraphMemory* memory;
 };
 
 // A ggml custom op of one task: runs a KernelCall on as many threads as its size is worth.

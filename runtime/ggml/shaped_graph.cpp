@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "guard.h"
+
 namespace ggml_delegate {
 namespace {
 
@@ -68,6 +70,7 @@ void ShapedGraph::add_inputs(const Program& program, const GraphBuilder& builder
     port.bound = takes_caller_memory(port.dtype);
     port.root->data = kCallersMemory;
     if (!port.bound) {
+      check_memory_limit(static_cast<size_t>(value.count()) * sizeof(float));
       port.staging.resize(static_cast<size_t>(value.count()));
       port.root->data = port.staging.data();
     }
@@ -161,6 +164,8 @@ Error ShapedGraph::compute(int threads, ggml_threadpool* caller,
                "an index is outside of the tensor that it selects from");
   GGD_CHECK_OR(InvalidArgument, memory_->fault.load() != Fault::IntegerOverflow,
                "an int64 result does not fit the 32 bits that integers have here");
+  GGD_CHECK_OR(MemoryAllocationFailed, memory_->fault.load() != Fault::OutOfMemory,
+               "no memory for a kernel's scratch space");
   return Error::Ok;
 }
 
