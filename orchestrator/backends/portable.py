@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import torch
 from executorch.exir.dialects.edge._ops import EdgeOpOverload
+from executorch.exir.tensor import dim_order_from_stride
 from torch.fx import Node
 
 NAME = "portable"
@@ -26,8 +28,28 @@ def missing_kernel(node: Node) -> str | None:
         schema = target.to_out_variant()._schema
     except RuntimeError:
         return f"{target._schema.name} (no out variant)"
+    if (refused := _refused(node, schema.name)) is not None:
+        return f"{schema.name}.out {refused}"
     name = f"{schema.name}.{schema.overload_name}" if schema.overload_name else schema.name
     return None if name in registered_kernels() else name
+
+
+def _refused(node: Node, name: str) -> str | None:
+    """Say what the kernel of an op cannot do that the node asks for, or None.
+
+    Kernels that change the rank of a tensor take its memory to be contiguous: most refuse
+    another dim order when they run, `unsqueeze_copy` gives wrong numbers.
+    """
+    sources = [source.meta.get("val") for source in node.all_input_nodes]
+    tensors = [value for value in sources if isinstance(value, torch.Tensor)]
+    if name == "aten::linear" and tensors[0].dim() < 2:
+        return "for a vector"
+    result = node.meta.get("val")
+    for value in tensors:
+        contiguous = list(dim_order_from_stride(value.stride())) == list(range(value.dim()))
+        if not contiguous and isinstance(result, torch.Tensor) and result.dim() != value.dim():
+            return "for a tensor in channels-last"
+    return None
 
 
 @lru_cache(maxsize=1)

@@ -49,7 +49,7 @@ class XnnpackDelegate:
             sources = (source for node in nodes for source in node.all_input_nodes)
             constants = tuple(dict.fromkeys(source for source in sources if source in packed))
             taken.update(nodes)
-            reason = _unfit(nodes, constants, mutated)
+            reason = _unfit_arguments(nodes) or _unfit(nodes, constants, mutated)
             if reason is None:
                 candidates.append(Candidate(nodes, constants, divisible=_is_divisible(nodes)))
             else:
@@ -98,6 +98,23 @@ def _why_loggers(config: XNNPartitionerConfig) -> Iterator[WhyNoPartition]:
         if isinstance(why, WhyNoPartition) and id(why) not in seen:
             seen.add(id(why))
             yield why
+
+
+def _unfit_arguments(nodes: Sequence[Node]) -> str | None:
+    """Say why XNNPACK would get a group wrong because of arguments that its configs miss."""
+    for node in nodes:
+        if op_name(node) == "aten.addmm.default":
+            if any(node.kwargs.get(name, 1) != 1 for name in ("alpha", "beta")):
+                return "XNNPACK's addmm ignores alpha and beta"
+            bias = node.all_input_nodes[0].meta["val"]
+            result = node.meta["val"]
+            if tuple(bias.shape) != (result.shape[-1],):
+                return f"XNNPACK adds a row, but addmm's first input is {list(bias.shape)}"
+        if op_name(node) == "aten.prelu.default" and node.meta["val"].dim() != 4:
+            return "XNNPACK's prelu takes images, of rank 4"
+        if op_name(node) == "aten.hardtanh.default" and len(node.args) == 2:
+            return "XNNPACK wants both bounds of hardtanh"
+    return None
 
 
 def _unfit(
