@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all build demo test suite models lint format asan clean
+.PHONY: all build demo test suite models lint format asan tsan fuzz differential clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -60,7 +60,23 @@ format: build
 	$(BIN)/clang-format -i $$(git ls-files 'runtime/*.cpp' 'runtime/*.h')
 
 asan: build
-	tools/asan.sh $(BIN) $(TESTS)
+	tools/sanitize.sh asan $(BIN) $(TESTS)
+
+tsan: build
+	tools/sanitize.sh tsan $(BIN) $(TESTS)
+
+# Seconds of fuzzing in all.
+FUZZ_SECONDS ?= 1800
+
+fuzz: build
+	tools/system_packages.sh "$(PYTHON)" fuzz
+	tools/fuzz.sh $(BIN) $(FUZZ_SECONDS)
+
+# Random graphs to compare with eager PyTorch.
+GRAPHS ?= 20000
+
+differential: build
+	$(PY) -m tests.differential --graphs $(GRAPHS) --jobs $(JOBS)
 
 clean:
 	rm -rf build $(INSTALLED)

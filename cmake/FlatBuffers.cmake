@@ -42,9 +42,13 @@ set(generated "${CMAKE_CURRENT_BINARY_DIR}/generated")
 set(ORCHESTRATOR_IR_HEADER "${generated}/cpp/ir_generated.h")
 set(ORCHESTRATOR_IR_PYTHON "${generated}/python/ir_generated.py")
 
+set(ir_header_options --cpp)
+if(ORCHESTRATOR_FUZZ)
+  list(APPEND ir_header_options --gen-object-api --bfbs-gen-embed) # for fuzz/mutator.cpp
+endif()
 add_custom_command(
   OUTPUT "${ORCHESTRATOR_IR_HEADER}"
-  COMMAND "${FLATC_EXECUTABLE}" --cpp -o "${generated}/cpp" "${schema}"
+  COMMAND "${FLATC_EXECUTABLE}" ${ir_header_options} -o "${generated}/cpp" "${schema}"
   DEPENDS "${schema}"
   VERBATIM)
 add_custom_command(

@@ -21,7 +21,8 @@ target_link_libraries(ggml_backend PUBLIC executorch::runtime)
 target_link_options(ggml_backend PRIVATE LINKER:--exclude-libs,ALL LINKER:-z,defs)
 if(NOT ORCHESTRATOR_USE_SYSTEM_GGML)
   # runtime/ggml/guard.cpp sees to ggml's allocations.
-  target_compile_definitions(ggml_backend PRIVATE GGD_WRAPS_MALLOC)
+  set_source_files_properties(runtime/ggml/guard.cpp PROPERTIES COMPILE_DEFINITIONS
+                                                                GGD_WRAPS_MALLOC)
   target_link_options(ggml_backend PRIVATE ${ORCHESTRATOR_WRAP_MALLOC})
 endif()
 set_target_properties(

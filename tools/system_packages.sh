@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the system packages that the build, or else the tests, need, if any is missing (Debian,
-# Ubuntu).
-# Usage: system_packages.sh PYTHON [build|test]
+# Installs the system packages that the build, the tests or the fuzz targets need, if any is missing
+# (Debian, Ubuntu).
+# Usage: system_packages.sh PYTHON [build|test|fuzz]
 set -euo pipefail
 python=$1
 purpose=${2:-build}
@@ -27,6 +27,12 @@ need() { # need PACKAGE TEST...: PACKAGE is missing unless TEST succeeds
 if [[ $purpose == test ]]; then # the HTML report is opened in a browser
   need chromium command -v chromium
   need chromium-driver command -v chromedriver
+fi
+if [[ $purpose == fuzz ]]; then
+  need clang command -v clang++
+  need libclang-rt-dev bash -c \
+    'echo "extern \"C\" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }" |
+     clang++ -x c++ -fsanitize=fuzzer,address - -o /dev/null'
 fi
 need g++ command -v g++
 need flatbuffers-compiler test -x "$(PATH=/usr/bin:/usr/local/bin command -v flatc || true)"

@@ -35,7 +35,7 @@ Taps taps_of(const PoolParams& params, const WindowAxis& axis, int64_t pad_after
 
 struct Max {
   static constexpr float kStart = -std::numeric_limits<float>::infinity();
-  static Vec combine(Vec most, Vec x) { return (x > most) | (x != x) ? x : most; }
+  static Vec combine(Vec most, Vec x) { return ((x > most) | (x != x)) ? x : most; }
   static Vec finish(Vec most, float) { return most; }
 };
 

@@ -1,0 +1,106 @@
+"""Random graphs of the ops that have rules."""
+
+from __future__ import annotations
+
+import functools
+import random
+
+from ggml_delegate.registry import rules
+from tests.differential.graphs import Graph
+from tests.differential.plans import is_exportable
+from tests.differential.pool import Pool
+from tests.differential.proposals import PROPOSALS
+from tests.differential.schema_calls import natural_name, step_for
+from tests.differential.tolerance import is_comparable
+
+MAX_STEPS = 7
+_TRIES = 12
+_POOLS = 200
+# Drawn more often: these have the most forms, and most of a model's work.
+_HEAVY = {
+    "aten.convolution.default": 8,
+    "aten.linear.default": 4,
+    "aten.scaled_dot_product_attention.default": 2,
+    "aten.layer_norm.default": 2,
+    "aten.cat.default": 2,
+    "aten.permute_copy.default": 2,
+    "aten.slice_copy.Tensor": 2,
+}
+
+# Ops that no exported program shows its backends: ExecuTorch or torch replaces them before.
+_INTERNAL = {
+    "aten._unsafe_view.default",
+    "aten.alias_copy.default",
+    "aten.alias.default",
+    "aten.detach_copy.default",
+    "aten.detach.default",
+    "aten.lift_fresh_copy.default",
+}
+
+
+@functools.cache
+def targets() -> tuple[str, ...]:
+    """The rules' targets to draw from, one of those that mean the same; the heavy ones repeated."""
+    seen: dict[object, str] = {}
+    for target in rules():
+        if target in _INTERNAL:
+            continue
+        key: object = PROPOSALS.get(target) or natural_name(target) or target
+        seen.setdefault(key, target)
+    return tuple(target for target in seen.values() for _ in range(_HEAVY.get(target, 1)))
+
+
+def random_graph(
+    rng: random.Random,
+    *,
+    dynamic: bool = False,
+    channels_last: bool = False,
+    target: str | None = None,
+) -> Graph:
+    """A graph of one to MAX_STEPS steps, each of which has finite, smooth and varied results.
+
+    dynamic: the first size of inputs may change. channels_last: images do come so.
+    target: an op that has to be among the steps.
+
+    Raises:
+        LookupError: no call of `target` is fit for a comparison.
+    """
+    for _ in range(_POOLS):
+        large = rng.random() < 0.08
+        pool = Pool(rng, dynamic=dynamic, channels_last=channels_last, large=large)
+        pool.new_input(pool.sizes(4 if channels_last else rng.choice([2, 3, 4, 4])))
+        if target is not None and not any(_grow(pool, target) for _ in range(_TRIES)):
+            continue
+        wanted = rng.randint(1, MAX_STEPS)
+        for _ in range(_TRIES * wanted):
+            if len(pool.graph.steps) >= wanted:
+                break
+            _grow(pool, rng.choice(targets()))
+        if pool.graph.steps:
+            graph = _finish(pool)
+            fits = is_comparable(graph) and dynamic == graph.dynamic
+            if fits and (not dynamic or is_exportable(graph)):
+                return graph
+    raise LookupError(
+        f"no call of {target or 'any op'} has results fit for a comparison; how to call it goes "
+        "into tests/differential/proposals.py"
+    )
+
+
+def _grow(pool: Pool, target: str) -> bool:
+    proposal = PROPOSALS.get(target)
+    step = proposal(pool) if proposal is not None else step_for(target, pool)
+    return step is not None and pool.try_step(step)
+
+
+def _finish(pool: Pool) -> Graph:
+    """Returns what no step reads, and now and then something that is also read."""
+    graph = pool.graph
+    read = {ref for step in graph.steps for ref in step.refs()}
+    results = [ref for ref in pool.refs(dtype=None) if ref.kind == "v"]
+    outputs = [ref for ref in results if ref not in read]
+    inner = [ref for ref in results if ref in read]
+    if inner and pool.rng.random() < 0.2:
+        outputs.append(pool.rng.choice(inner))
+    graph.outputs = outputs or results[-1:]
+    return graph.pruned()

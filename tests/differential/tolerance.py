@@ -1,0 +1,71 @@
+"""What counts as equal to eager.
+
+An output's largest absolute error, over the output's largest value, is at most BASE_TOLERANCE plus
+NOISE_FACTOR times the change that rounding errors of NOISE in every intermediate result make in
+eager. Integers and bools have to be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tests.differential.graphs import Graph, Values, call, resolve
+
+BASE_TOLERANCE = 2e-5
+NOISE = 1e-6
+NOISE_FACTOR = 20.0
+MAX_TOLERANCE = 2e-3
+"""Graphs that would need more amplify rounding errors too much to tell anything."""
+
+
+def is_comparable(graph: Graph) -> bool:
+    """Whether rounding errors stay small enough in the graph."""
+    return all(t <= MAX_TOLERANCE for t in tolerances(graph, graph.make_inputs(1)))
+
+
+def tolerances(graph: Graph, inputs: Sequence[Tensor]) -> list[float]:
+    """For each output, the largest error allowed over its largest value; 0 for integers."""
+    exact, noisy = outputs_of(graph, inputs), outputs_of(graph, inputs, noise=NOISE)
+    return [
+        BASE_TOLERANCE + NOISE_FACTOR * _error(a, b) if a.is_floating_point() else 0.0
+        for a, b in zip(noisy, exact, strict=True)
+    ]
+
+
+def difference(got: Tensor, want: Tensor, allowed: float) -> str | None:
+    """What is wrong with an output, or None."""
+    if got.shape != want.shape or got.dtype != want.dtype:
+        return f"{got.dtype} {list(got.shape)}, expected {want.dtype} {list(want.shape)}"
+    if not want.is_floating_point():
+        return None if got.equal(want) else f"{(got != want).sum()} integers differ"
+    error = _error(got, want)
+    return None if error <= allowed else f"error {error:.2e} of the scale, allowed {allowed:.2e}"
+
+
+def _error(got: Tensor, want: Tensor) -> float:
+    if want.numel() == 0 or want.abs().max() == 0:
+        return 0.0 if got.equal(want) else float("inf")
+    error = (got.double() - want.double()).abs().max().item() / want.abs().max().item()
+    return error if error == error else float("inf")
+
+
+def outputs_of(graph: Graph, inputs: Sequence[Tensor], noise: float = 0.0) -> list[Tensor]:
+    """Eager's outputs; `noise` is added to each result, as a fraction of its largest value."""
+    generator = torch.Generator().manual_seed(7)
+
+    def shaken(value: Tensor) -> Tensor:
+        if not value.is_floating_point() or not noise or value.numel() == 0:
+            return value
+        shake = torch.rand(value.shape, generator=generator) * 2 - 1
+        return value + noise * value.abs().max() * shake
+
+    values = Values(list(inputs), graph.constants, [])
+    with torch.no_grad():
+        for step in graph.steps:
+            result = call(step, values)
+            result = shaken(result) if isinstance(result, Tensor) else list(map(shaken, result))
+            values.results.append(result)
+    return [resolve(ref, values) for ref in graph.outputs]

@@ -1,0 +1,78 @@
+"""What XNNPACK or ExecuTorch's kernels would get wrong goes elsewhere (found by random graphs)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import orchestrator
+
+_GENERATOR = torch.Generator().manual_seed(0)
+
+
+def _noise(*sizes: int) -> torch.Tensor:
+    return torch.randn(sizes, generator=_GENERATOR)
+
+
+_LAST = {"memory_format": torch.channels_last}
+_ROW, _RIGHT, _SLOPE = _noise(5), _noise(4, 5), _noise(1)
+# By name: a function, its input, the backends, and who may not take the op.
+CASES: dict[str, tuple[Callable[..., Any], torch.Tensor, tuple[str, ...], str]] = {
+    "addmm with alpha": (
+        lambda x: torch.addmm(_ROW, x, _RIGHT, alpha=0.5),
+        _noise(3, 4),
+        ("xnnpack",),
+        "xnnpack",
+    ),
+    "addmm with beta": (
+        lambda x: torch.addmm(_ROW, x, _RIGHT, beta=-2),
+        _noise(3, 4),
+        ("xnnpack",),
+        "xnnpack",
+    ),
+    "addmm of a broadcast number": (
+        lambda x: torch.addmm(_SLOPE, x, _RIGHT),
+        _noise(3, 4),
+        ("xnnpack",),
+        "xnnpack",
+    ),
+    "prelu of a matrix": (
+        lambda x: torch.prelu(x, _SLOPE),
+        _noise(3, 4),
+        ("ggml", "xnnpack"),
+        "xnnpack",
+    ),
+    "hardtanh with one bound": (
+        lambda x: torch.ops.aten.hardtanh.default(x, -0.5),
+        _noise(3, 4),
+        ("xnnpack",),
+        "xnnpack",
+    ),
+    "unsqueeze of an image in channels-last": (
+        lambda x: x.unsqueeze(1),
+        _noise(2, 3, 4, 5).to(**_LAST),
+        ("ggml", "xnnpack"),
+        "portable",
+    ),
+}
+
+
+class _Model(nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.function(x)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_results_are_eagers(case: tuple[Any, torch.Tensor, tuple[str, ...], str]) -> None:
+    function, x, backends, unfit = case
+    program = orchestrator.lower(_Model(function), (x,), backends=backends, tune="off")
+    torch.testing.assert_close(program(x), function(x))
+    assert unfit not in program.plan["forward"].assignment.values()
