@@ -19,7 +19,8 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 import ggml_delegate.native  # noqa: F401  (registers the ggml backend in this process's runtime)
-from orchestrator.lowering import edge_compile_config
+from orchestrator.edge import edge_compile_config
+from orchestrator.options import PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner
 
 # The largest size that a dimension left open may take, as a multiple of the example's.
@@ -27,7 +28,8 @@ _GROWTH = 2
 
 
 def _orchestrator() -> Partitioner:
-    return OrchestratorPartitioner(["ggml", "xnnpack"])
+    # By cost, models as small as the suite's stay on kernels, and no delegate would be tested.
+    return OrchestratorPartitioner(["ggml", "xnnpack"], PlanOptions(strategy="greedy"))
 
 
 class _Lower(ToEdgeTransformAndLower):  # type: ignore[misc]  # executorch is untyped
