@@ -99,7 +99,8 @@ class NativeProgram:
     0 uses the whole pool, numbers above its size mean its size. Programs with different numbers
     above 1 wait for each other while they run, because ExecuTorch has one pool per process.
 
-    `etdump` records a profile of loading and running methods, for etdump().
+    `etdump` records a profile of loading and running methods, for etdump(). `values` records what
+    every delegate call and kernel takes and gives, for values(), which takes memory for all of it.
 
     All methods may be called from any thread; runs of one program go one after another, those of
     different programs at once. Python's lock is released meanwhile. A process that forks must load
@@ -118,13 +119,14 @@ class NativeProgram:
         *,
         num_threads: int = 0,
         etdump: bool = False,
+        values: bool = False,
     ) -> None:
         """Loads the program; methods load when they are first needed."""
         if isinstance(source, os.PathLike):
             source = os.fspath(source)
         if isinstance(source, str) and not os.path.exists(source):  # noqa: PTH110
             raise FileNotFoundError(f"there is no program file '{source}'")
-        self._program = _runtime.Program(source, num_threads=num_threads, etdump=etdump)
+        self._program = _runtime.Program(source, num_threads=num_threads, etdump=etdump, values=values)
         self._infos: dict[str, MethodInfo] = {}
 
     def __repr__(self) -> str:
@@ -215,6 +217,22 @@ class NativeProgram:
 
         """
         return bytes(self._program.etdump())
+
+    def values(self) -> list[tuple[int, Output]]:
+        """Takes the values recorded since the last call, as torch tensors and integers.
+
+        Each with the number of the program's instruction that it belongs to, in the order of the
+        calls. A delegate call has its inputs, then its outputs; a kernel has its outputs. None
+        stands for what is neither a tensor with data nor an integer.
+
+        Raises:
+            ValueError: the program was not loaded with `values=True`.
+
+        """
+        return [
+            (instruction, _from_native(value, as_numpy=False))
+            for instruction, value in self._program.values()
+        ]
 
     def _refuse_bfloat16_arrays(self, method: str) -> None:
         for index, output in enumerate(self.method(method).outputs):

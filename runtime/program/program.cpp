@@ -91,7 +91,11 @@ Program::Program(std::string source, std::unique_ptr<DataLoader> loader,
       throw ProgramError(source_ + ": backend options cannot be set", error, log.take());
     }
   }
-  if (options.etdump) {
+  if (options.values) {
+    auto recorder = std::make_unique<ValueRecorder>();
+    recorder_ = recorder.get();
+    tracer_ = std::move(recorder);
+  } else if (options.etdump) {
     tracer_ = std::make_unique<executorch::etdump::ETDumpGen>();
   }
 }
@@ -166,6 +170,14 @@ std::vector<uint8_t> Program::take_etdump() {
   std::vector<uint8_t> copy(bytes, bytes + dump.size);
   tracer_->reset();
   return copy;
+}
+
+std::vector<RecordedValue> Program::take_values() {
+  if (recorder_ == nullptr) {
+    throw InputValueError(source_ + " was not loaded to record values: load it with values");
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  return recorder_->take();
 }
 
 }  // namespace orchestrator

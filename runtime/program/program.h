@@ -17,12 +17,14 @@
 #include "runtime/program/method.h"
 #include "runtime/program/tensor.h"
 #include "runtime/program/threads.h"
+#include "runtime/program/value_recorder.h"
 
 namespace orchestrator {
 
 struct LoadOptions {
   int num_threads = 0;  // see ThreadLimit
   bool etdump = false;  // record a profile of loading and running methods
+  bool values = false;  // and what every delegate call and kernel takes and gives
 };
 
 // What a run cost, in nanoseconds of wall time.
@@ -62,6 +64,9 @@ class Program {
   // The profile recorded since the last call, in ExecuTorch's ETDump format; empty if nothing ran.
   // Throws InputValueError if the program was not loaded to record one.
   std::vector<uint8_t> take_etdump();
+  // The values recorded since the last call, in the order of the calls.
+  // Throws InputValueError if the program was not loaded to record them.
+  std::vector<RecordedValue> take_values();
 
  private:
   Program(std::string source, std::unique_ptr<executorch::runtime::DataLoader> loader,
@@ -78,7 +83,8 @@ class Program {
   executorch::runtime::BackendOptions<1> ggml_options_;
   executorch::runtime::LoadBackendOptionsMap backend_options_;
   std::unique_ptr<executorch::etdump::ETDumpGen> tracer_;
-  std::mutex mutex_;  // guards all below, and tracer_
+  ValueRecorder* recorder_ = nullptr;  // tracer_, if it records values
+  std::mutex mutex_;                   // guards all below, and tracer_
   std::map<std::string, std::unique_ptr<LoadedMethod>> methods_;
 };
 

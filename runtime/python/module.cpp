@@ -39,12 +39,12 @@ std::unique_ptr<Program> load_bytes(const py::buffer& source, const LoadOptions&
   return Program::from_bytes(std::move(owner), data, size, options);
 }
 
-std::unique_ptr<Program> load(const py::object& source, int num_threads, bool etdump) {
+std::unique_ptr<Program> load(const py::object& source, int num_threads, bool etdump, bool values) {
   if (num_threads < 0) {
     throw py::value_error("num_threads: expected 0 (ExecuTorch's default) or more, found " +
                           std::to_string(num_threads));
   }
-  const LoadOptions options{num_threads, etdump};
+  const LoadOptions options{num_threads, etdump, values};
   if (py::isinstance<py::str>(source)) {
     const std::string path =
         py::reinterpret_steal<py::bytes>(PyUnicode_EncodeFSDefault(source.ptr()));
@@ -86,6 +86,27 @@ std::vector<int64_t> time_runs(Program& program, const std::string& method,
   return times;
 }
 
+// What was recorded, as (instruction, value).
+py::list recorded_values(Program& program) {
+  std::vector<RecordedValue> recorded;
+  {
+    const py::gil_scoped_release release;
+    recorded = program.take_values();
+  }
+  std::vector<int64_t> instructions;
+  std::vector<Output> values;
+  for (RecordedValue& each : recorded) {
+    instructions.push_back(each.instruction);
+    values.push_back(std::move(each.value));
+  }
+  const py::list converted = to_python(std::move(values));
+  py::list pairs;
+  for (size_t i = 0; i < instructions.size(); ++i) {
+    pairs.append(py::make_tuple(instructions[i], converted[i]));
+  }
+  return pairs;
+}
+
 void define_infos(py::module_& module) {
   py::class_<ValueInfo>(module, "ValueInfo", "What a method expects or returns at one place.")
       .def_property_readonly("kind", [](const ValueInfo& info) { return kind_name(info.tag); })
@@ -117,7 +138,7 @@ void define_program(py::module_& module) {
   const py::call_guard<py::gil_scoped_release> no_gil;
   py::class_<Program>(module, "Program", "A loaded ExecuTorch program.")
       .def(py::init(&load), py::arg("source"), py::kw_only(), py::arg("num_threads") = 0,
-           py::arg("etdump") = false)
+           py::arg("etdump") = false, py::arg("values") = false)
       .def("method_names", &Program::method_names)
       .def("peek", &Program::peek, py::arg("method"), no_gil)
       .def("method", &Program::method, py::arg("method"), no_gil)
@@ -133,6 +154,7 @@ void define_program(py::module_& module) {
              }();
              return py::bytes(reinterpret_cast<const char*>(dump.data()), dump.size());
            })
+      .def("values", &recorded_values)
       .def_property_readonly("num_threads", &Program::num_threads)
       .def_property_readonly("source", &Program::source);
 }
