@@ -143,12 +143,15 @@ class _Lowering:
         results = {name: partitioner.results[-1] for name, partitioner in partitioners.items()}
         methods = []
         for name, result in results.items():
-            method = as_lowered(result.report, name, edge.exported_program(name))
+            # Programs that are made to be timed need no advice.
+            final = name in measured or self.options.tune != "measure"
+            described = result.with_advice() if final else result.report
+            method = as_lowered(described, name, edge.exported_program(name))
             methods.append(measured[name].add_to(method) if name in measured else method)
         report = Report(
             backends=tuple(backend.name for backend in self.backends),
             methods=tuple(methods),
-            versions=_versions(),
+            versions=versions(),
         )
         for name in self.programs:
             _keep_initial_state(edge.exported_program(name))
@@ -228,7 +231,8 @@ def _keep_initial_state(program: ExportedProgram) -> None:
             node.meta["et_init_buffer"] = True
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions that a program is made with."""
     return {name: _version(name) for name in ("executorch-orchestrator", "executorch", "torch")}
 
 

@@ -8,7 +8,7 @@ It works wherever ExecuTorch takes a partitioner:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
@@ -23,8 +23,10 @@ from orchestrator.graph import compute_nodes, mutated_buffers, op_name
 from orchestrator.options import PlanOptions
 from orchestrator.planner import CostGraph, Plan, Segment, check_segments
 from orchestrator.planning import Choice, Planned, composite_key, make_plan
+from orchestrator.report.advice import Questions, advise
 from orchestrator.report.build import describe_method
 from orchestrator.report.data import MethodReport
+from orchestrator.report.questions import questions
 from orchestrator.rewrites import rewrite
 
 Solver = Callable[[CostGraph], Plan]
@@ -51,11 +53,22 @@ class PartitionedMethod:
     """What became of one program.
 
     planned: the plan with the priced graph behind it, for questions of the kind "what if".
+    questions: those worth asking.
     """
 
     plan: Plan
     report: MethodReport
     planned: Planned
+    questions: Questions = field(default_factory=Questions)
+
+    def with_advice(self) -> MethodReport:
+        """Ask the questions, which takes as long as some plans, and add the answers."""
+        described = self.report.plan
+        if described is None:
+            return self.report
+        planned = self.planned
+        advice = advise(planned.graph, planned.plan, self.questions, planned.constraints)
+        return replace(self.report, plan=replace(described, advice=advice))
 
 
 class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch is untyped
@@ -164,7 +177,8 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         tags = self._tag(exported_program, candidates, plan.partitions)
         self._check_kept_ops(exported_program)
         report = describe_method(exported_program, candidates, plan, planned.graph)
-        self.results.append(PartitionedMethod(plan, report, planned))
+        asked = questions(candidates, planned.graph)
+        self.results.append(PartitionedMethod(plan, report, planned, asked))
         if self._dry_run:
             for node in exported_program.graph.nodes:
                 node.meta.pop("delegation_tag", None)

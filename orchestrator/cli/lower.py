@@ -6,35 +6,85 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.models import MODEL_HELP, load_model
-from orchestrator.cli.options import add_backends, backend_names
+from orchestrator.cli.options import (
+    add_backends,
+    add_planning,
+    backend_names,
+    planning_options,
+)
+from orchestrator.cli.output import Progress, add_color, wants_color
 from orchestrator.cli.parsers import Commands
 from orchestrator.quiet import quiet_imports
+
+if TYPE_CHECKING:
+    from orchestrator.options import TuneEvent
+
+_DESCRIPTION = """Make a .pte from a model: export it, ask every backend what it can run, choose the
+cheapest split and lower each part. The plan and what was rejected travel inside the file."""
+_EXAMPLES = """examples:
+  orchestrator lower package.module:function -o model.pte
+  orchestrator lower model.pt2 -o model.pte --tune measure --report
+  orchestrator lower model.pt2 -o model.pte --backends xnnpack --etrecord model.etrecord"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command's parser."""
-    parser = commands.add_parser("lower", help="make a .pte from a model")
+    parser = commands.add_parser(
+        "lower",
+        help="make a .pte from a model",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.pte")
     add_backends(parser)
-    parser.add_argument("--report", action="store_true", help="print the report as well")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--report", action="store_true", help="print the report as well")
+    shown.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_color(parser)
+    parser.add_argument(
+        "--etrecord",
+        type=Path,
+        metavar="FILE",
+        help="write an ETRecord too, with which ExecuTorch's Inspector finds source lines",
+    )
+    add_planning(parser, measure=True)
     parser.set_defaults(command=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Lower the model, save the program."""
+    arguments = planning_options(options)
     with quiet_imports():
         from orchestrator.lowering import LoweringWarning, lower
         from orchestrator.report.text import render_text
     model, *inputs = load_model(options.model)
+    progress = Progress()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", LoweringWarning)
-        program = lower(model, *inputs, backends=backend_names(options))
+        program = lower(
+            model,
+            *inputs,
+            backends=backend_names(options),
+            etrecord=options.etrecord,
+            progress=lambda event: progress(_event_text(event)),
+            **arguments,
+        )
+    progress.clear()
     for warning in caught:
         print(f"orchestrator: warning: {warning.message}", file=sys.stderr)
     program.save(options.output)
-    if options.report:
-        print(render_text(program.report), end="")
+    if options.json:
+        print(program.report.to_json())
+    elif options.report:
+        print(render_text(program.report, color=wants_color(options)), end="")
+
+
+def _event_text(event: TuneEvent) -> str:
+    left = "" if event.remaining_s is None else f", {event.remaining_s:.0f} s left"
+    return f"{event.stage}: {event.done} of {event.total}{left}"

@@ -11,10 +11,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from orchestrator.cli import backends, bench, calibrate, compare, lower, report, run
+from orchestrator.cli import (
+    backends,
+    bench,
+    calibrate,
+    compare,
+    lower,
+    plan,
+    report,
+    run,
+    verify,
+)
 from orchestrator.cli.errors import describe
 
-_COMMANDS = (lower, report, run, bench, compare, calibrate, backends)
+_COMMANDS = (lower, plan, report, run, bench, compare, verify, calibrate, backends)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

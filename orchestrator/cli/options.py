@@ -1,8 +1,12 @@
-"""Options that several commands share."""
+"""Options that several commands share: backends, and how to plan."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
+
+from orchestrator.cli.errors import CommandError
 
 
 def add_backends(parser: argparse.ArgumentParser) -> None:
@@ -19,3 +23,98 @@ def add_backends(parser: argparse.ArgumentParser) -> None:
 def backend_names(options: argparse.Namespace) -> list[str]:
     """Return the names given by --backends."""
     return [name.strip() for name in options.backends.split(",") if name.strip()]
+
+
+def add_planning(parser: argparse.ArgumentParser, *, measure: bool) -> None:
+    """Add the options of `PlanOptions`; `planning_options` reads them.
+
+    measure: whether plans can be timed.
+    """
+    group = parser.add_argument_group("how to plan")
+    group.add_argument(
+        "--strategy",
+        choices=("cost", "greedy"),
+        default="cost",
+        help="the cheapest split, or the first backend that takes a node (default: %(default)s)",
+    )
+    group.add_argument(
+        "--tune",
+        choices=("off", "cached", *(["measure"] if measure else [])),
+        default="cached",
+        help="costs estimated from shapes; from the cost table where it has them"
+        + ("; or measured, and the best plans timed whole" if measure else "")
+        + " (default: %(default)s)",
+    )
+    group.add_argument(
+        "--pin",
+        action="append",
+        default=[],
+        metavar="PATTERN=BACKEND",
+        help="run what matches on a backend; PATTERN is about modules ('layers.3', 'layers.*'), "
+        "ops ('linear') or nodes; may be repeated",
+    )
+    group.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN[=BACKENDS]",
+        help="keep what matches off these (comma-separated) or all delegates; may be repeated",
+    )
+    group.add_argument("--max-partitions", type=int, metavar="N", help="at most N delegate calls")
+    group.add_argument(
+        "--max-duplicated-bytes", type=int, metavar="N", help="of weights that two backends hold"
+    )
+    group.add_argument(
+        "--plan-threads",
+        type=int,
+        metavar="N",
+        help="threads that the program will run on (default: as many as this process may use)",
+    )
+    group.add_argument("--target", default="host", metavar="NAME", help="whose costs to plan by")
+    group.add_argument("--cost-table", type=Path, metavar="FILE", help="measured costs")
+    if measure:
+        group.add_argument(
+            "--budget", type=float, metavar="SECONDS", help="for --tune measure: how long"
+        )
+
+
+def planning_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the keyword arguments for `lower` and `plan`.
+
+    Raises:
+        CommandError: a --pin without a backend.
+    """
+    found = {
+        "strategy": options.strategy,
+        "tune": options.tune,
+        "threads": options.plan_threads,
+        "target": options.target,
+        "pins": dict(map(_pin, options.pin)),
+        "exclude": _excludes(options.exclude),
+        "max_partitions": options.max_partitions,
+        "max_duplicated_bytes": options.max_duplicated_bytes,
+        "cost_table": options.cost_table,
+    }
+    if getattr(options, "budget", None) is not None:
+        found["budget_s"] = options.budget
+    return found
+
+
+def _pin(text: str) -> tuple[str, str]:
+    pattern, equals, backend = text.rpartition("=")
+    if not equals or not pattern or not backend:
+        raise CommandError(f"--pin {text}: expected PATTERN=BACKEND, such as layers.3=ggml")
+    return pattern, backend
+
+
+def _excludes(texts: list[str]) -> list[str] | dict[str, list[str]]:
+    if not any("=" in text for text in texts):
+        return texts
+    from orchestrator.backends import backend_names as all_names
+
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        pattern, equals, names = text.rpartition("=")
+        where = names.split(",") if equals else list(all_names())
+        found.setdefault(pattern if equals else text, []).extend(where)
+    return found

@@ -7,7 +7,7 @@ new plan's predicted latency compared with the chosen one's. This needs the plan
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.planner import (
     Constraints,
@@ -49,24 +49,39 @@ class Module:
     atoms: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Questions:
+    """What to ask about one program."""
+
+    rejected: tuple[Rejected, ...] = ()
+    modules: tuple[Module, ...] = ()
+
+
 def advise(
-    graph: CostGraph, plan: Plan, rejected: Iterable[Rejected] = (), modules: Iterable[Module] = ()
+    graph: CostGraph,
+    plan: Plan,
+    questions: Questions,
+    constraints: Constraints | None = None,
 ) -> tuple[AdviceReport, ...]:
     """Ask what other ops, pins and partition limits would gain; the best answers come first.
 
-    Nothing is asked about a plan that has unknown costs.
+    constraints: those of the plan, which the others respect as well. Nothing is asked about a plan
+    that has unknown costs.
     """
+    base = constraints or Constraints()
     if not plan.cost.is_complete or not plan.segments:
         return ()
     answers = [
-        *_supports(graph, plan, rejected),
-        *_pins(graph, plan, modules),
-        *_fewer_partitions(graph, plan),
+        *_supports(graph, plan, questions.rejected, base),
+        *_pins(graph, plan, questions.modules, base),
+        *_fewer_partitions(graph, plan, base),
     ]
     return tuple(sorted(answers, key=lambda answer: -answer.gain_ns))
 
 
-def _supports(graph: CostGraph, plan: Plan, rejected: Iterable[Rejected]) -> Iterator[AdviceReport]:
+def _supports(
+    graph: CostGraph, plan: Plan, rejected: Iterable[Rejected], base: Constraints
+) -> Iterator[AdviceReport]:
     """If a backend took an op that it rejects."""
     groups = [group for group in rejected if group.supposed_ns]
     groups.sort(key=lambda group: -_stake(graph, plan, group))
@@ -74,7 +89,7 @@ def _supports(graph: CostGraph, plan: Plan, rejected: Iterable[Rejected]) -> Ite
         changed = graph.with_costs(
             {atom: {group.backend: ns} for atom, ns in group.supposed_ns.items()}
         )
-        gain = _gain(changed, plan, Constraints())
+        gain = _gain(changed, plan, base)
         if gain is None or gain < _LEAST_GAIN * plan.total_ns:
             continue
         count = len(group.supposed_ns)
@@ -104,7 +119,9 @@ def _stake(graph: CostGraph, plan: Plan, group: Rejected) -> float:
     return total
 
 
-def _pins(graph: CostGraph, plan: Plan, modules: Iterable[Module]) -> Iterator[AdviceReport]:
+def _pins(
+    graph: CostGraph, plan: Plan, modules: Iterable[Module], base: Constraints
+) -> Iterator[AdviceReport]:
     """If a whole module, or what a small segment holds, had to run on one other delegate."""
     delegates = [backend.name for backend in graph.backends if backend.is_delegate]
     questions: dict[tuple[str, tuple[str, ...]], str] = {}
@@ -114,7 +131,7 @@ def _pins(graph: CostGraph, plan: Plan, modules: Iterable[Module]) -> Iterator[A
                 questions.setdefault((name, module.atoms), module.path)
     ranked = sorted(questions.items(), key=lambda item: len(item[0][1]))
     for (name, atoms), path in ranked[:_MOST_QUESTIONS]:
-        gain = _gain(graph, plan, Constraints(pins=(Pin(path, atoms, name),)))
+        gain = _gain(graph, plan, replace(base, pins=(*base.pins, Pin(path, atoms, name))))
         if gain is not None:
             yield AdviceReport("pin", f"pinning {path} to {name}", gain, name, atoms)
 
@@ -124,12 +141,12 @@ def _moves(graph: CostGraph, plan: Plan, atoms: Sequence[str], backend: str) -> 
     return able and any(plan.assignment[atom] != backend for atom in atoms)
 
 
-def _fewer_partitions(graph: CostGraph, plan: Plan) -> Iterator[AdviceReport]:
+def _fewer_partitions(graph: CostGraph, plan: Plan, base: Constraints) -> Iterator[AdviceReport]:
     count = len(plan.partitions)
     for most in dict.fromkeys((count - 1, 1)):
         if not 0 < most < count:
             continue
-        gain = _gain(graph, plan, Constraints(max_partitions=most))
+        gain = _gain(graph, plan, replace(base, max_partitions=most))
         if gain is not None:
             calls = "delegate call" if most == 1 else "delegate calls"
             yield AdviceReport("partitions", f"at most {most} {calls} instead of {count}", gain)

@@ -14,10 +14,8 @@ from torch.fx import Node
 
 from orchestrator.backends.portable import missing_kernel
 from orchestrator.candidates import Atom, Candidates
-from orchestrator.cost.analytic import estimate_ns
 from orchestrator.graph import compute_nodes, is_getitem, module_path, nbytes, op_name
 from orchestrator.planner import CostGraph, Layout, Plan
-from orchestrator.report.advice import advise
 from orchestrator.report.data import (
     AtomReport,
     EdgeReport,
@@ -27,13 +25,8 @@ from orchestrator.report.data import (
     TensorReport,
 )
 from orchestrator.report.pricing import atom_prices, conversions, describe_plan, with_cost
-from orchestrator.report.questions import Estimate, modules, rejected_groups
 from orchestrator.report.remedies import remedy
 from orchestrator.report.sources import covering_modules, source_line
-
-
-def _analytic_ns(nodes: Sequence[Node], backend: str) -> float:
-    return estimate_ns(nodes, backend, threads=1)
 
 
 def describe_method(
@@ -41,15 +34,12 @@ def describe_method(
     candidates: Candidates,
     plan: Plan,
     graph: CostGraph,
-    *,
     name: str = "forward",
-    estimate: Estimate = _analytic_ns,
 ) -> MethodReport:
     """Describe a program whose nodes are tagged as a plan says.
 
     graph: what the plan was made for; the plan's costs are None in the report where the graph has
         no prices.
-    estimate: supposes what nodes would cost on a delegate that does not take them yet, in ns.
     """
     atoms = {atom.id: atom for atom in candidates.atoms}
     rejections = tuple(
@@ -80,31 +70,66 @@ def describe_method(
             )
             for tensor in graph.tensors
         ),
-        plan=replace(
-            describe_plan(plan, graph),
-            advice=advise(
-                graph, plan, rejected_groups(candidates, graph, estimate), modules(candidates)
-            ),
-        ),
+        plan=describe_plan(plan, graph),
     )
 
 
 def as_lowered(method: MethodReport, name: str, lowered: ExportedProgram) -> MethodReport:
-    """Add what only the lowered program knows: the method's name and the order of its calls."""
+    """Add what only the lowered program knows: the method's name, the order of its delegate calls,
+    and for each the order of its arguments.
+    """
     owners = {node: i for i, segment in enumerate(method.segments) for node in segment.nodes}
+    segments = list(method.segments)
     calls: list[int] = []
     kernels: list[str] = []
+    names: dict[Node, str] = {}  # of values, as before lowering
     for node in compute_nodes(lowered):
         if node.target is executorch_call_delegate:
-            module = _lowered_module(lowered.graph_module, node)
-            calls += {
-                owners[inner.name]: None
-                for inner in module.original_module.graph.nodes
-                if inner.op == "call_function" and inner.name in owners
-            }
+            results = _results(_lowered_module(lowered.graph_module, node))
+            inner = _lowered_module(lowered.graph_module, node).original_module.graph.nodes
+            (number,) = {owners[each.name] for each in inner if _is_owned(each, owners)}
+            calls.append(number)
+            segments[number] = _with_arguments(segments[number], node, results, names)
+            for user in node.users:
+                index = user.args[1]
+                assert is_getitem(user) and isinstance(index, int)
+                names[user] = results[index].name
         elif node.name in owners:
             kernels.append(node.name)
-    return replace(method, name=name, calls=tuple(calls), kernel_order=tuple(kernels))
+    return replace(
+        method,
+        name=name,
+        segments=tuple(segments),
+        calls=tuple(calls),
+        kernel_order=tuple(kernels),
+    )
+
+
+def _is_owned(node: Node, owners: Mapping[str, int]) -> bool:
+    return node.op == "call_function" and node.name in owners
+
+
+def _results(module: Any) -> list[Node]:
+    (results,) = module.original_module.graph.output_node().args
+    return list(results)
+
+
+def _with_arguments(
+    segment: SegmentReport, call: Node, results: Sequence[Node], names: Mapping[Node, str]
+) -> SegmentReport:
+    """Put inputs and outputs in the order of the call's arguments."""
+    known = {tensor.name: tensor for tensor in (*segment.inputs, *segment.outputs)}
+
+    def report(node: Node) -> TensorReport:
+        name = names.get(node, node.name)
+        return known.get(name) or replace(_tensor(node, {}), name=name)
+
+    sources = [argument for argument in call.args[1:] if isinstance(argument, Node)]
+    return replace(
+        segment,
+        inputs=tuple(map(report, sources)),
+        outputs=tuple(map(report, results)),
+    )
 
 
 def _lowered_module(graph_module: torch.fx.GraphModule, node: Node) -> Any:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from torch.fx import Node
 
 from orchestrator.candidates import Atom, Candidates
+from orchestrator.cost.analytic import estimate_ns
 from orchestrator.graph import is_getitem, module_path, op_name
 from orchestrator.planner import CostGraph
-from orchestrator.report.advice import Module, Rejected
+from orchestrator.report.advice import Module, Questions, Rejected
 from orchestrator.report.remedies import remedy
 
 # A number as a part of a path.
@@ -20,6 +21,20 @@ Estimate = Callable[[Sequence[Node], str], float]
 
 # Modules that hold this part of all atoms at least are worth a question.
 _LEAST_PART = 0.04
+
+
+def questions(
+    candidates: Candidates, graph: CostGraph, estimate: Estimate | None = None
+) -> Questions:
+    """Collect what is worth asking about one program.
+
+    estimate: supposes what nodes would cost on a delegate that does not take them yet, in ns; by
+        default from their shapes.
+    """
+    supposed = estimate or (lambda nodes, backend: estimate_ns(nodes, backend, threads=1))
+    return Questions(
+        tuple(rejected_groups(candidates, graph, supposed)), tuple(modules(candidates))
+    )
 
 
 def rejected_groups(

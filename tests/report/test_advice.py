@@ -18,7 +18,7 @@ from orchestrator.planner import (
     Transfer,
     solve,
 )
-from orchestrator.report.advice import Module, Rejected, advise
+from orchestrator.report.advice import Module, Questions, Rejected, advise
 from orchestrator.report.pricing import atom_prices, conversions, describe_plan
 
 FAST, SLOW, KERNELS = "fast", "slow", "kernels"
@@ -49,7 +49,7 @@ def graph() -> CostGraph:
 
 
 def answer(graph: CostGraph, plan: Plan, kind: str, **questions: object) -> dict[str, float]:
-    found = advise(graph, plan, **questions)  # type: ignore[arg-type]
+    found = advise(graph, plan, Questions(**questions))  # type: ignore[arg-type]
     return {item.text: item.gain_ns for item in found if item.kind == kind}
 
 
@@ -57,7 +57,9 @@ def test_taking_a_rejected_op_gains_its_time_and_the_calls_it_saves(graph: CostG
     plan = solve(graph)
     assert plan.total_ns == 10 + 50 + 300 + 10 + 40
     rejected = Rejected(FAST, "op", "no rule", "write one", {"b": 30.0})
-    (found,) = [item for item in advise(graph, plan, [rejected]) if item.kind == "support"]
+    (found,) = [
+        item for item in advise(graph, plan, Questions((rejected,))) if item.kind == "support"
+    ]
     assert found.gain_ns == plan.total_ns - (10 + 50 + 30 + 50)
     assert (found.backend, found.atoms, found.remedy) == (FAST, ("b",), "write one")
     assert found.assumed
@@ -67,19 +69,19 @@ def test_taking_a_rejected_op_gains_its_time_and_the_calls_it_saves(graph: CostG
 def test_what_would_gain_nothing_is_not_suggested(graph: CostGraph) -> None:
     plan = solve(graph)
     assert not answer(
-        graph, plan, "support", rejected=[Rejected(FAST, "op", "r", "", {"b": 400.0})]
+        graph, plan, "support", rejected=(Rejected(FAST, "op", "r", "", {"b": 400.0}),)
     )
 
 
 def test_a_pin_costs_the_difference(graph: CostGraph) -> None:
     plan = solve(graph)
-    found = answer(graph, plan, "pin", modules=[Module("tail", ("c",))])
+    found = answer(graph, plan, "pin", modules=(Module("tail", ("c",)),))
     assert found == {"pinning tail to fast": -10.0}
 
 
 def test_a_module_that_a_backend_cannot_take_whole_is_no_question(graph: CostGraph) -> None:
     plan = solve(graph)
-    assert not answer(graph, plan, "pin", modules=[Module("all", ("b", "c"))])
+    assert not answer(graph, plan, "pin", modules=(Module("all", ("b", "c")),))
 
 
 def test_fewer_partitions_have_a_price(graph: CostGraph) -> None:
@@ -90,8 +92,8 @@ def test_fewer_partitions_have_a_price(graph: CostGraph) -> None:
 
 def test_answers_are_ranked_by_gain(graph: CostGraph) -> None:
     plan = solve(graph)
-    rejected = [Rejected(FAST, "op", "r", "", {"b": 30.0})]
-    gains = [item.gain_ns for item in advise(graph, plan, rejected, [Module("tail", ("c",))])]
+    asked = Questions((Rejected(FAST, "op", "r", "", {"b": 30.0}),), (Module("tail", ("c",)),))
+    gains = [item.gain_ns for item in advise(graph, plan, asked)]
     assert len(gains) == 3
     assert gains == sorted(gains, reverse=True)
 
@@ -99,7 +101,15 @@ def test_answers_are_ranked_by_gain(graph: CostGraph) -> None:
 def test_plans_without_prices_get_no_advice() -> None:
     graph = chain({"a": {FAST: 1.0}}).with_costs({"a": {FAST: UNKNOWN}})
     plan = solve(graph, method="greedy")
-    assert advise(graph, plan, [Rejected(FAST, "op", "r", "", {"a": 1.0})]) == ()
+    assert advise(graph, plan, Questions((Rejected(FAST, "op", "r", "", {"a": 1.0}),))) == ()
+
+
+def test_the_plans_own_constraints_stay(graph: CostGraph) -> None:
+    base = Constraints(excludes=(Exclude("slow", ("a", "c"), (SLOW,)),))
+    plan = solve(graph, base)
+    asked = Questions(modules=(Module("tail", ("c",)),))
+    assert [item.kind for item in advise(graph, plan, asked, base)] == ["partitions"]
+    assert "pin" in [item.kind for item in advise(graph, solve(graph), asked)]
 
 
 class TestPrices:

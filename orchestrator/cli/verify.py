@@ -1,0 +1,80 @@
+"""`orchestrator verify`: compare a .pte with its model, delegate call by delegate call."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli.models import MODEL_HELP, load_model
+from orchestrator.cli.output import add_json, print_json, print_table
+from orchestrator.cli.parsers import Commands
+from orchestrator.quiet import quiet_imports
+from orchestrator.report.words import modules_text, ops_text, wrapped
+
+if TYPE_CHECKING:
+    from orchestrator.verify import Check, Verification
+
+_DESCRIPTION = """Run a .pte and compare what every delegate call gives with what its ops give in
+eager PyTorch for the same inputs; then the results of the method with those of the model. Names the
+first call that is off. Exit code 3 if one is."""
+_EXAMPLES = """example:
+  orchestrator verify model.pte package.module:function --tolerance 1e-5"""
+_CHECK_FAILED = 3
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command's parser."""
+    parser = commands.add_parser(
+        "verify",
+        help="compare a .pte with its model, call by call",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, metavar="FILE.pte")
+    parser.add_argument("model", metavar="MODEL", help=f"what it was made from: {MODEL_HELP}")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-4,
+        metavar="X",
+        help="largest difference as a part of the largest expected value (default: %(default)s)",
+    )
+    add_json(parser)
+    parser.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print one row per tensor; return whether all are right."""
+    with quiet_imports():
+        from orchestrator.verify import verify
+    model, *inputs = load_model(options.model)
+    found = verify(options.file, model, *inputs, tolerance=options.tolerance)
+    if options.json:
+        print_json({"passed": found.first_off is None, "checks": list(map(vars, found.checks))})
+    else:
+        _print(found, options.tolerance)
+    return _CHECK_FAILED if found.first_off is not None else 0
+
+
+def _print(found: Verification, tolerance: float) -> None:
+    rows = [_row(check) for check in found.checks]
+    print_table(("segment", "runs on", "tensor", "off by", ""), rows, left=3)
+    print()
+    first = found.first_off
+    if first is None:
+        print(f"all {len(rows)} tensors are within {tolerance:g}")
+    elif first.segment is None:
+        print(f"every delegate call is right, but {first.what} is off: ops on kernels, or rewrites")
+    else:
+        segment = found.method.segments[first.segment]
+        print(f"the first call that is off: segment {first.segment} on {first.backend}")
+        print("\n".join(wrapped(ops_text(segment.ops), "  ops     ")))
+        print("\n".join(wrapped(modules_text(segment.modules), "  modules ")))
+
+
+def _row(check: Check) -> tuple[Any, ...]:
+    where = "-" if check.segment is None else str(check.segment)
+    state = "ok" if check.passed else "OFF"
+    return (where, check.backend or "-", check.what, f"{check.error:.1e}", state)

@@ -1,0 +1,135 @@
+"""Planning without lowering: what `lower` would do, and why, in a fraction of the time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import torch
+from executorch.exir import to_edge_transform_and_lower
+from executorch.exir.backend.partitioner import PartitionResult
+from torch.export import ExportedProgram
+
+from ggml_delegate.torch_speed import composite_ops_looked_up_once
+from orchestrator.backends import Backend, resolve_backends
+from orchestrator.edge import edge_compile_config
+from orchestrator.export import Model, as_programs
+from orchestrator.lowering import DEFAULT_BACKENDS, versions
+from orchestrator.options import OptionError, PlanOptions
+from orchestrator.partitioner import (
+    OrchestratorPartitioner,
+    PartitionedMethod,
+    UndecomposedOpError,
+)
+from orchestrator.report.data import Report
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What came of planning.
+
+    methods: by name, the plan, its priced graph and the report.
+    """
+
+    report: Report
+    methods: Mapping[str, PartitionedMethod]
+
+
+def plan(
+    model: Model,
+    example_inputs: Iterable[Any] | torch.Tensor | None = None,
+    *,
+    backends: Iterable[str | Backend] = DEFAULT_BACKENDS,
+    example_kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    **options: Any,
+) -> DryRun:
+    """Plan a model for several backends without lowering it.
+
+    model, example_inputs, example_kwargs, dynamic_shapes, backends: as for `lower`.
+    options: those of `PlanOptions`; with tune="measure" there would be programs to time, so it is
+        refused.
+
+    Raises:
+        BackendError, ModelError, OptionError, PlannerError, CostTableError, TargetError: as for
+            `lower`.
+    """
+    chosen = PlanOptions(**options)
+    if chosen.tune == "measure":
+        raise OptionError("a plan alone cannot be timed; use lower(), or tune='cached'")
+    resolved = resolve_backends(backends)
+    programs = as_programs(model, example_inputs, example_kwargs, dynamic_shapes)
+    found = {name: _planned(each, resolved, chosen) for name, each in programs.items()}
+    report = Report(
+        backends=tuple(backend.name for backend in resolved),
+        methods=tuple(
+            replace(result.with_advice(), name=name) for name, (result, _) in found.items()
+        ),
+        versions=versions(),
+    )
+    return DryRun(report, {name: result for name, (result, _) in found.items()})
+
+
+def edge_program(
+    program: ExportedProgram, backends: Iterable[str | Backend], options: PlanOptions
+) -> ExportedProgram:
+    """Return the edge-dialect program that plans are made for, with its weights, undelegated."""
+    found = _flow(program, resolve_backends(backends), options, _UndelegatingPartitioner)
+    return found[1]
+
+
+class _Done(Exception):  # noqa: N818  # ends ExecuTorch's flow, no error
+    def __init__(self, program: ExportedProgram) -> None:
+        self.program = program
+
+
+class _PlanningPartitioner(OrchestratorPartitioner):
+    """Stops ExecuTorch's flow once there is a plan, before anything is lowered."""
+
+    def partition(self, exported_program: ExportedProgram) -> NoReturn:
+        super().partition(exported_program)
+        raise _Done(exported_program)
+
+
+class _UndelegatingPartitioner(OrchestratorPartitioner):
+    """Leaves every node where it is."""
+
+    def partition(self, exported_program: ExportedProgram) -> PartitionResult:
+        super().partition(exported_program)
+        for node in exported_program.graph.nodes:
+            node.meta.pop("delegation_tag", None)
+        return PartitionResult(tagged_exported_program=exported_program, partition_tags={})
+
+
+def _planned(
+    program: ExportedProgram, backends: tuple[Backend, ...], options: PlanOptions
+) -> tuple[PartitionedMethod, ExportedProgram]:
+    return _flow(program, backends, options, _PlanningPartitioner)
+
+
+def _flow(
+    program: ExportedProgram,
+    backends: tuple[Backend, ...],
+    options: PlanOptions,
+    kind: type[OrchestratorPartitioner],
+) -> tuple[PartitionedMethod, ExportedProgram]:
+    """Run ExecuTorch's flow with a partitioner; the program is what it ends with."""
+    decompose: set[torch._ops.OpOverload] = set()
+    with torch.no_grad(), warnings.catch_warnings(), composite_ops_looked_up_once():
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="Mutation on a buffer")
+        while True:
+            partitioner = kind(backends, options, decompose=decompose)
+            try:
+                edge = to_edge_transform_and_lower(
+                    program, partitioner=[partitioner], compile_config=edge_compile_config()
+                )
+                return partitioner.results[-1], edge.exported_program()
+            except _Done as done:
+                return partitioner.results[-1], done.program
+            except UndecomposedOpError as error:
+                if decompose.issuperset(error.ops):
+                    raise
+                decompose.update(error.ops)

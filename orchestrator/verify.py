@@ -1,0 +1,236 @@
+"""Checking a .pte against the model it was made from, delegate call by delegate call.
+
+Each call's outputs are compared with what its ops give in eager PyTorch for the very inputs that
+the call got, so that errors of calls before it do not count.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from ggml_delegate.native import NativeProgram
+from orchestrator.dry_run import edge_program
+from orchestrator.export import as_programs
+from orchestrator.graph import compute_nodes
+from orchestrator.options import PlanOptions
+from orchestrator.report.data import MethodReport
+from orchestrator.report.embed import read_report
+
+# Float32 kernels differ by the order of their sums: some 1e-6 of the largest value.
+DEFAULT_TOLERANCE = 1e-4
+
+
+class VerifyError(ValueError):
+    """A program and a model cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One tensor that was compared.
+
+    what: its name; segment: of the delegate call that gave it, None for a result of the method.
+    error: the largest absolute difference over the largest absolute value that was expected;
+        infinite where either has NaN or the shapes differ.
+    """
+
+    what: str
+    error: float
+    passed: bool
+    segment: int | None = None
+    backend: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of one method, in the order of the calls; the method's results come last."""
+
+    method: MethodReport
+    checks: tuple[Check, ...]
+
+    @property
+    def first_off(self) -> Check | None:
+        """The first check that failed."""
+        return next((check for check in self.checks if not check.passed), None)
+
+
+def verify(
+    file: str | os.PathLike[str],
+    model: Any,
+    inputs: Iterable[Any] | None = None,
+    *,
+    tolerance: float = DEFAULT_TOLERANCE,
+    num_threads: int = 0,
+) -> Verification:
+    """Compare a program's method "forward" with its model, call by call.
+
+    file: a .pte made by `lower`. model: what it was made from, a module or an exported program.
+    inputs: for the model, of the shapes that it was exported with; an exported program brings its
+        own.
+
+    Raises:
+        VerifyError: the program was made from another model or lacks what is needed.
+        PteError, ReportError, ModelError, ExecuTorchError: as where these are raised.
+    """
+    path = Path(file)
+    report = read_report(path)
+    method = next((each for each in report.methods if each.name == "forward"), None)
+    if method is None:
+        raise VerifyError(f"{path} has no method 'forward'")
+    program = as_programs(model, inputs)["forward"]
+    arguments = program.example_inputs if inputs is None else (tuple(inputs), {})
+    if arguments is None:
+        raise VerifyError("the exported program holds no example inputs; pass some")
+    edge = edge_program(program, report.backends, PlanOptions(strategy="greedy", tune="off"))
+    native = NativeProgram(path, num_threads=num_threads, values=True)
+    leaves = pytree.tree_leaves(arguments)
+    with torch.no_grad():
+        outputs = native.run("forward", leaves, relayout=True)
+        recorded = _by_instruction(native.values())
+        checks = list(_call_checks(method, edge, recorded, tolerance))
+        expected = pytree.tree_leaves(program.module()(*arguments[0], **arguments[1]))
+    checks += [
+        _check(f"result {index}", actual, wanted, tolerance)
+        for index, (actual, wanted) in enumerate(zip(outputs, expected, strict=True))
+        if isinstance(wanted, Tensor)
+    ]
+    return Verification(method, tuple(checks))
+
+
+def _by_instruction(values: Sequence[tuple[int, Any]]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for instruction, value in values:
+        found.setdefault(instruction, []).append(value)
+    return found
+
+
+def _call_checks(
+    method: MethodReport, edge: ExportedProgram, recorded: Mapping[int, list[Any]], tolerance: float
+) -> Iterator[Check]:
+    nodes = {node.name: node for node in edge.graph.nodes}
+    constants = dict(_constants(edge))
+    calls = _delegate_calls(method, recorded)
+    for number, values in calls:
+        segment = method.segments[number]
+        missing = [name for name in segment.nodes if name not in nodes]
+        if missing:
+            raise VerifyError(
+                f"the program was made from another model, or with other pins: this one has no "
+                f"node {missing[0]!r}"
+            )
+        names = [tensor.name for tensor in (*segment.inputs, *segment.outputs)]
+        split = len(segment.inputs)
+        known = dict(zip(names[:split], values[:split], strict=True))
+        given = _evaluate(edge, set(segment.nodes), known, constants)
+        for name, actual in zip(names[split:], values[split:], strict=True):
+            yield _check(name, actual, given[nodes[name]], tolerance, number, segment.backend)
+
+
+def _delegate_calls(
+    method: MethodReport, recorded: Mapping[int, list[Any]]
+) -> Iterator[tuple[int, list[Any]]]:
+    """Find the values of each delegate call: calls and kernels alternate in the known order."""
+    waiting = list(method.calls)
+    sizes = {
+        number: len(method.segments[number].inputs) + len(method.segments[number].outputs)
+        for number in waiting
+    }
+    kernels = set()  # instructions with fewer values than any call that may come next
+    for instruction in sorted(recorded):
+        values = recorded[instruction]
+        if waiting and len(values) == sizes[waiting[0]] and _fits(method, waiting[0], values):
+            yield waiting.pop(0), values
+        else:
+            kernels.add(instruction)
+    if waiting:
+        raise VerifyError(f"the program made {len(waiting)} delegate calls less than it should")
+
+
+def _fits(method: MethodReport, number: int, values: Sequence[Any]) -> bool:
+    segment = method.segments[number]
+    for tensor, value in zip((*segment.inputs, *segment.outputs), values, strict=True):
+        if isinstance(value, Tensor) and (
+            str(value.dtype).removeprefix("torch.") != tensor.dtype
+            or value.dim() != len(tensor.shape)
+        ):
+            return False
+    return True
+
+
+def _constants(edge: ExportedProgram) -> Iterator[tuple[str, Any]]:
+    """Yield the values of the placeholders that are no inputs."""
+    signature = edge.graph_signature
+    for names in (signature.inputs_to_parameters, signature.inputs_to_buffers):
+        for name, target in names.items():
+            value = edge.state_dict.get(target, edge.constants.get(target))
+            yield name, value
+    for name, target in signature.inputs_to_lifted_tensor_constants.items():
+        yield name, edge.constants[target]
+
+
+def _evaluate(
+    edge: ExportedProgram,
+    names: set[str],
+    known: Mapping[str, Any],
+    constants: Mapping[str, Any],
+) -> dict[Node, Any]:
+    """Run some nodes in eager PyTorch, on what is known of the values that they take."""
+    values: dict[Node, Any] = {}
+
+    def value(node: Node) -> Any:
+        if node in values:
+            return values[node]
+        if node.name in known:
+            return known[node.name]
+        if node.name in constants:
+            return constants[node.name]
+        raise VerifyError(f"the value of {node.name} was not recorded")
+
+    for node in compute_nodes(edge):
+        inside = node.name in names or (
+            node.name not in known
+            and any(source in values for source in node.all_input_nodes)
+            and getattr(node.target, "__name__", "") == "getitem"
+        )
+        if inside:
+            args, kwargs = pytree.tree_map_only(Node, value, (node.args, dict(node.kwargs)))
+            assert callable(node.target)
+            values[node] = node.target(*args, **kwargs)
+    return values
+
+
+def _check(
+    what: str,
+    actual: Any,
+    expected: Any,
+    tolerance: float,
+    segment: int | None = None,
+    backend: str = "",
+) -> Check:
+    error = _difference(actual, expected)
+    return Check(what, error, error <= tolerance, segment, backend)
+
+
+def _difference(actual: Any, expected: Any) -> float:
+    if not isinstance(actual, Tensor) or not isinstance(expected, Tensor):
+        return 0.0 if actual == expected else math.inf
+    if actual.shape != expected.shape:
+        return math.inf
+    if not expected.numel():
+        return 0.0
+    left, right = actual.to(torch.float64), expected.to(torch.float64)
+    off = (left - right).abs().max().item()
+    scale = right.abs().max().item()
+    if math.isnan(off) or math.isinf(scale):
+        return 0.0 if torch.equal(left.nan_to_num(), right.nan_to_num()) else math.inf
+    return off / scale if scale else off
