@@ -126,7 +126,9 @@ class NativeProgram:
             source = os.fspath(source)
         if isinstance(source, str) and not os.path.exists(source):  # noqa: PTH110
             raise FileNotFoundError(f"there is no program file '{source}'")
-        self._program = _runtime.Program(source, num_threads=num_threads, etdump=etdump, values=values)
+        self._program = _runtime.Program(
+            source, num_threads=num_threads, etdump=etdump, values=values
+        )
         self._infos: dict[str, MethodInfo] = {}
 
     def __repr__(self) -> str:

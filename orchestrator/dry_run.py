@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 
 import torch
 from executorch.exir import to_edge_transform_and_lower
-from executorch.exir.backend.partitioner import PartitionResult
 from torch.export import ExportedProgram
 
 from ggml_delegate.torch_speed import composite_ops_looked_up_once
@@ -76,7 +75,7 @@ def edge_program(
     program: ExportedProgram, backends: Iterable[str | Backend], options: PlanOptions
 ) -> ExportedProgram:
     """Return the edge-dialect program that plans are made for, with its weights, undelegated."""
-    found = _flow(program, resolve_backends(backends), options, _UndelegatingPartitioner)
+    found = _flow(program, resolve_backends(backends), options, OrchestratorPartitioner)
     return found[1]
 
 
@@ -91,16 +90,6 @@ class _PlanningPartitioner(OrchestratorPartitioner):
     def partition(self, exported_program: ExportedProgram) -> NoReturn:
         super().partition(exported_program)
         raise _Done(exported_program)
-
-
-class _UndelegatingPartitioner(OrchestratorPartitioner):
-    """Leaves every node where it is."""
-
-    def partition(self, exported_program: ExportedProgram) -> PartitionResult:
-        super().partition(exported_program)
-        for node in exported_program.graph.nodes:
-            node.meta.pop("delegation_tag", None)
-        return PartitionResult(tagged_exported_program=exported_program, partition_tags={})
 
 
 def _planned(
@@ -121,7 +110,7 @@ def _flow(
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         warnings.filterwarnings("ignore", message="Mutation on a buffer")
         while True:
-            partitioner = kind(backends, options, decompose=decompose)
+            partitioner = kind(backends, options, decompose=decompose, dry_run=True)
             try:
                 edge = to_edge_transform_and_lower(
                     program, partitioner=[partitioner], compile_config=edge_compile_config()

@@ -91,7 +91,7 @@ def verify(
     arguments = program.example_inputs if inputs is None else (tuple(inputs), {})
     if arguments is None:
         raise VerifyError("the exported program holds no example inputs; pass some")
-    edge = edge_program(program, report.backends, PlanOptions(strategy="greedy", tune="off"))
+    edge = _edge_program_of(method, program, report.backends)
     native = NativeProgram(path, num_threads=num_threads, values=True)
     leaves = pytree.tree_leaves(arguments)
     with torch.no_grad():
@@ -105,6 +105,31 @@ def verify(
         if isinstance(wanted, Tensor)
     ]
     return Verification(method, tuple(checks))
+
+
+def _edge_program_of(
+    method: MethodReport, program: ExportedProgram, backends: Sequence[str]
+) -> ExportedProgram:
+    """Find the way of planning that leads to the program's nodes: plans decide which ops are kept
+    whole.
+
+    Raises:
+        VerifyError: none does.
+    """
+    wanted = {node for segment in method.segments for node in segment.nodes}
+    for options in (
+        PlanOptions(),
+        PlanOptions(strategy="greedy", tune="off"),
+        PlanOptions(tune="off"),
+    ):
+        edge = edge_program(program, backends, options)
+        if wanted <= {node.name for node in edge.graph.nodes}:
+            return edge
+    missing = min(wanted - {node.name for node in edge.graph.nodes})
+    raise VerifyError(
+        f"the program was made from another model, or with pins or excludes: this one has no node "
+        f"{missing!r}"
+    )
 
 
 def _by_instruction(values: Sequence[tuple[int, Any]]) -> dict[int, list[Any]]:
@@ -122,12 +147,6 @@ def _call_checks(
     calls = _delegate_calls(method, recorded)
     for number, values in calls:
         segment = method.segments[number]
-        missing = [name for name in segment.nodes if name not in nodes]
-        if missing:
-            raise VerifyError(
-                f"the program was made from another model, or with other pins: this one has no "
-                f"node {missing[0]!r}"
-            )
         names = [tensor.name for tensor in (*segment.inputs, *segment.outputs)]
         split = len(segment.inputs)
         known = dict(zip(names[:split], values[:split], strict=True))
