@@ -134,7 +134,8 @@ class TestVerify:
         assert main(["verify", str(pte), "verify_models:other_weights", "--json"]) == 3
         checks = json.loads(capfd.readouterr().out)["checks"]
         calls = [check for check in checks if check["segment"] is not None]
-        assert [check["what"] for check in calls if not check["passed"]] == ["aten_linear_default"]
+        assert len({check["segment"] for check in calls if not check["passed"]}) == 1
+        assert any(check["passed"] for check in calls)
 
     def test_the_command_passes_what_is_right(
         self, pte: Path, models: None, capfd: pytest.CaptureFixture[str]

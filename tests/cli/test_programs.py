@@ -38,6 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("programs")
     lower(Net().eval(), (X,)).save(folder / "both.pte")
     lower(Net().eval(), (X,), backends=["xnnpack"]).save(folder / "xnnpack.pte")
+    lower(Net().eval(), (X,), backends=[]).save(folder / "kernels.pte")
     return folder
 
 
@@ -64,14 +65,14 @@ class TestReport:
         report = Report.from_json(captured.out)
         assert captured.err == ""  # no progress when nobody looks
         assert report.methods[0].profile == "median of 2 profiled runs"
-        assert all(segment.measured_ns for segment in report.methods[0].segments)
+        assert all(segment.measured_ns for segment in report.methods[0].partitions)
 
     def test_a_profile_from_a_run(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
         assert main(["run", "both.pte", "--runs", "2", "--etdump", "p.etdump"]) == 0
         capfd.readouterr()
         assert main(["report", "both.pte", "--etdump", "p.etdump"]) == 0
         assert "median of 2 profiled runs" in capfd.readouterr().out
-        assert main(["report", "xnnpack.pte", "--etdump", "p.etdump"]) == 1
+        assert main(["report", "kernels.pte", "--etdump", "p.etdump"]) == 1
         assert "the profile is of another program" in capfd.readouterr().err
 
     def test_colours_and_details_can_be_asked_for(
