@@ -1,5 +1,6 @@
 #include "verify.h"
 
+#include <cstdint>
 #include <vector>
 
 #include "program.h"
@@ -18,9 +19,16 @@ size_t length(const Vector* vector) {
   return vector == nullptr ? 0 : vector->size();
 }
 
+// FlatBuffers' verifier does not look at the alignment of structs in vectors.
+template <typename Struct>
+bool aligned(const flatbuffers::Vector<const Struct*>* structs) {
+  return structs == nullptr || reinterpret_cast<uintptr_t>(structs->Data()) % alignof(Struct) == 0;
+}
+
 // A postfix expression must leave one value and never take from an empty stack.
 Error verify_expr(const ir::Expr* expr, size_t index, size_t symbols) {
   GGD_CHECK(expr != nullptr && length(expr->tokens()) > 0, "expression %zu is empty", index);
+  GGD_CHECK(aligned(expr->tokens()), "expression %zu is misaligned", index);
   GGD_CHECK(length(expr->tokens()) <= kMaxExprTokens, "expression %zu is too long", index);
   size_t depth = 0;
   for (const ir::ExprToken* token : *expr->tokens()) {
@@ -53,6 +61,7 @@ Error verify_tensor(const ir::Tensor* tensor, size_t index, size_t exprs) {
   GGD_CHECK(tensor != nullptr, "tensor %zu is missing", index);
   GGD_CHECK(tensor->dtype() <= ir::DType_MAX, "tensor %zu has unknown dtype %d", index,
             static_cast<int>(tensor->dtype()));
+  GGD_CHECK(aligned(tensor->dims()), "the sizes of tensor %zu are misaligned", index);
   const size_t rank = length(tensor->dims());
   GGD_CHECK(rank <= kMaxRank, "tensor %zu has rank %zu, at most %zu is possible", index, rank,
             kMaxRank);
@@ -81,6 +90,7 @@ Error verify_symbols(const ir::Program& program) {
                   symbol->max() <= kMaxSymbolValue,
               "symbol %zu has invalid bounds", i);
   }
+  GGD_CHECK(aligned(program.bindings()), "the bindings are misaligned");
   std::vector<bool> bound(symbols, false);
   for (size_t i = 0; i < length(program.bindings()); ++i) {
     const ir::Binding* binding = program.bindings()->Get(static_cast<uint32_t>(i));
