@@ -126,7 +126,8 @@ def flops(node: Node) -> float:
     if name == "addmm":
         return 2.0 * out * inputs[1][-1]
     if name == "scaled_dot_product_attention":
-        return 4.0 * math.prod(inputs[0]) * inputs[1][-2]
+        keys = inputs[min(1, len(inputs) - 1)]  # the query itself, if given twice
+        return 4.0 * math.prod(inputs[0]) * keys[-2]
     work = max([out, *(math.prod(shape) for shape in inputs)], default=out)
     return work * (_TRANSCENDENTAL_FLOPS if name in _TRANSCENDENTAL else 1.0)
 
