@@ -28,7 +28,6 @@ class XnnpackDelegate:
 
     name = "xnnpack"
     backend_id = XnnpackBackend.__name__
-    converts_dim_orders = True  # see ChannelsLastPass
 
     def __init__(self) -> None:
         self._partitioner = XnnpackPartitioner()
