@@ -98,7 +98,9 @@ def _checked(name: str, program: ExportedProgram) -> ExportedProgram:
     written += [
         node.name
         for node in program.graph.nodes
-        if node.op == "placeholder" and node.name in inputs and is_written(node)
+        if node.op == "placeholder"
+        and node.name in inputs
+        and is_written(node, by_higher_order=False)
     ]
     if written:
         raise ModelError(

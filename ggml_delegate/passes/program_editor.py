@@ -187,12 +187,16 @@ class ProgramEditor:
         return mode
 
 
-def is_written(node: Node) -> bool:
+def is_written(node: Node, *, by_higher_order: bool = True) -> bool:
     """Whether an in-place op may change a node's value, directly or through a view of it.
 
     Only before functionalization: there are no such ops afterwards.
+
+    Args:
+        node: Any node.
+        by_higher_order: Whether to suspect control flow, which may do anything with its operands.
     """
-    return any(_writes(user, node) for user in node.users)
+    return any(_writes(user, node, by_higher_order) for user in node.users)
 
 
 def named_arguments(node: Node) -> dict[str, object]:
@@ -209,14 +213,14 @@ def _unique(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _writes(user: Node, node: Node) -> bool:
+def _writes(user: Node, node: Node, by_higher_order: bool) -> bool:
     """Whether `user`, or a user of a view that it makes of `node`, may write to `node`'s tensor."""
     if user.op == "output":
         return False
     if user.target is operator.getitem:
-        return any(_writes(next_user, user) for next_user in user.users)
+        return any(_writes(next_user, user, by_higher_order) for next_user in user.users)
     if not isinstance(user.target, torch._ops.OpOverload):
-        return True  # a higher-order op may do anything with its operands
+        return by_higher_order
     given = named_arguments(user)
     aliased = [
         argument.alias_info
@@ -225,7 +229,9 @@ def _writes(user: Node, node: Node) -> bool:
     ]
     if any(alias.is_write for alias in aliased):
         return True
-    return bool(aliased) and any(_writes(next_user, user) for next_user in user.users)
+    return bool(aliased) and any(
+        _writes(next_user, user, by_higher_order) for next_user in user.users
+    )
 
 
 def _holds(value: object, node: Node) -> bool:

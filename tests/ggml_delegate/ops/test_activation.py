@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.export import Dim
 
+from orchestrator import lower
 from tests.harness.ops import check_op
 
 SIZES = [(), (7,), (3, 65), (3, 2, 5, 7), (2, 1, 3, 2, 5)]
@@ -49,7 +50,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 # At these, eager's own forms differ between its vectors and its tails, or overflow on the way.
-FINITE_ONLY = {"softsign", "softplus with beta and threshold", "glu", "tanhshrink"}
+FINITE_ONLY = {"gelu", "softsign", "softplus with beta and threshold", "glu", "tanhshrink"}
 
 
 def normal(sizes: tuple[int, ...], scale: float = 3, seed: int = 0) -> Tensor:
@@ -71,6 +72,15 @@ def test_activations_keep_nan_and_infinities_as_eager_does() -> None:
     check_op(
         lambda x: tuple(f(x) for f in functions), [torch.tensor(special)], may_be_constant=True
     )
+
+
+def test_gelu_at_nan_and_infinity() -> None:
+    """Eager's vectors make NaN of infinity on some processors; its scalars do not."""
+    special = torch.tensor([math.nan, math.inf, 3e38, -3e38] * 5)
+    program = lower(torch.nn.GELU(), (special,), backends=["ggml"], strategy="greedy", tune="off")
+    assert [part.backend for part in program.report.methods[0].partitions] == ["ggml"]
+    expected = torch.tensor([math.nan, math.inf, 3e38, 0.0] * 5)
+    torch.testing.assert_close(program(special), expected, equal_nan=True)
 
 
 def test_the_tails_of_the_smooth_activations() -> None:

@@ -158,9 +158,8 @@ def test_refusals() -> None:
     assert _reason(attention, qkv) is None
 
 
-def test_what_is_refused_runs_elsewhere() -> None:
+def test_what_is_refused_whole_runs_decomposed() -> None:
     check_op(
         lambda q, k, v: torch.relu(attention(q, k[:1], v[:1])),
         _qkv(2, 3, queries=5, keys=5, depth=4),
-        delegated=False,
     )
