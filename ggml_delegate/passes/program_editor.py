@@ -62,7 +62,7 @@ class ProgramEditor:
         if not isinstance(node, Node):
             return None
         target = self.target_of(node)
-        if target is None or target in self._mutated or any(_writes(u, node) for u in node.users):
+        if target is None or target in self._mutated or is_written(node):
             return None
         value = self._state_dict.get(target, self._constants.get(target))
         return value if isinstance(value, torch.Tensor) else None
