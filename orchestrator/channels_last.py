@@ -59,13 +59,16 @@ _FOLLOW = frozenset(
 class ChannelsLastPass(ExportedProgramPassBase):  # type: ignore[misc]  # executorch is untyped
     """An edge-dialect pass, for `transform_passes` of `to_edge_transform_and_lower`.
 
-    backends: the delegates that will be asked; with fewer than two, nothing crosses from one to
-        another and the pass does nothing.
+    backends: the delegates that will be asked. Those count that compute images in channels-last and
+        take conversions themselves, which they say by an attribute `converts_dim_orders`; with
+        fewer than two, nothing crosses from one to another and the pass does nothing.
     options: whose pins and excludes say which of them may get a node.
     """
 
     def __init__(self, backends: Sequence[Backend], options: PlanOptions | None = None) -> None:
-        self._backends = tuple(backends)
+        self._backends = tuple(
+            backend for backend in backends if getattr(backend, "converts_dim_orders", False)
+        )
         self._options = options or PlanOptions()
 
     def call(self, exported_program: ExportedProgram) -> ExportedProgramPassResult:

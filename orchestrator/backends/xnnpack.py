@@ -28,6 +28,7 @@ class XnnpackDelegate:
 
     name = "xnnpack"
     backend_id = XnnpackBackend.__name__
+    converts_dim_orders = True  # see ChannelsLastPass
 
     def __init__(self) -> None:
         self._partitioner = XnnpackPartitioner()
