@@ -30,23 +30,23 @@ Result<ArenaPool::Lease> ArenaPool::lease(size_t bytes) {
   Arena arena;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    idle_.reserve(idle_.size() + in_use_ + 1);  // giving back must not need memory
+    ++in_use_;
     if (!idle_.empty()) {
       arena = std::move(idle_.back());
       idle_.pop_back();
     }
   }
-  if (arena.size < bytes) {
-    arena.data.reset();  // before the larger one is there, to need less at once
-    arena.data.reset(::operator new(bytes, kAlignment, std::nothrow));
-    arena.size = bytes;
-    GGD_CHECK_OR(MemoryAllocationFailed, arena.data != nullptr,
-                 "no memory for %zu bytes of activations", bytes);
-  }
-  return Lease(shared_from_this(), std::move(arena));
+  Lease lease(shared_from_this(), std::move(arena));
+  GGD_CHECK_OR(MemoryAllocationFailed, lease.grow(bytes), "no memory for %zu bytes of activations",
+               bytes);
+  return lease;
 }
 
-void ArenaPool::give_back(Arena arena) {
+void ArenaPool::give_back(Arena arena) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
+  --in_use_;
+  if (arena.data == nullptr) return;
   // The largest at the back: what runs next finds room in it.
   const auto place =
       std::upper_bound(idle_.begin(), idle_.end(), arena,
@@ -54,8 +54,16 @@ void ArenaPool::give_back(Arena arena) {
   idle_.insert(place, std::move(arena));
 }
 
+bool ArenaPool::Lease::grow(size_t bytes) {
+  if (arena_.size >= bytes) return true;
+  arena_.data.reset();  // before the larger one is there, to need less at once
+  arena_.data.reset(::operator new(bytes, kAlignment, std::nothrow));
+  arena_.size = arena_.data == nullptr ? 0 : bytes;
+  return arena_.data != nullptr;
+}
+
 ArenaPool::Lease::~Lease() {
-  if (arena_.data != nullptr) pool_->give_back(std::move(arena_));
+  if (pool_ != nullptr) pool_->give_back(std::move(arena_));
 }
 
 }  // namespace ggml_delegate

@@ -37,19 +37,23 @@ class ArenaPool : public std::enable_shared_from_this<ArenaPool> {
     std::byte* data() const { return static_cast<std::byte*>(arena_.data.get()); }
 
    private:
-    std::shared_ptr<ArenaPool> pool_;
+    friend class ArenaPool;
+    bool grow(size_t bytes);  // false: there is no memory
+
+    std::shared_ptr<ArenaPool> pool_;  // null once moved from
     Arena arena_;
   };
 
   // Memory of at least `bytes`, aligned to 64. Allocates only if no idle arena is that large.
-  // Errors: MemoryAllocationFailed.
+  // Errors: MemoryAllocationFailed; throws std::bad_alloc without memory for the list of arenas.
   Result<Lease> lease(size_t bytes);
 
  private:
-  void give_back(Arena arena);
+  void give_back(Arena arena) noexcept;
 
   std::mutex mutex_;
-  std::vector<Arena> idle_;  // the one to take next at the back
+  std::vector<Arena> idle_;  // the one to take next at the back; has room for those in use
+  size_t in_use_ = 0;
 };
 
 }  // namespace ggml_delegate
