@@ -28,8 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.interleave import interleave
 from benchmarks.running import batched, conclude, native, parser
 from orchestrator import OrchestratorPartitioner
-from orchestrator.channels_last import ChannelsLastPass
-from orchestrator.edge import edge_compile_config
+from orchestrator.lowering import edge_compile_config
 from orchestrator.planner import CostGraph, Plan, Segment, price_plan
 
 LAYERS = 50
@@ -71,22 +70,18 @@ def lowered(model: nn.Module, x: Tensor, backends: Sequence[str], *, calls: int)
 
     def solver(graph: CostGraph) -> Plan:
         atoms = [atom.id for atom in graph.atoms]
-        # Conversions of dim orders at both ends go with the layers next to them.
-        first = len(atoms) > LAYERS
-        if not LAYERS <= len(atoms) <= LAYERS + 2:
+        if len(atoms) != LAYERS:
             raise RuntimeError(f"{len(atoms)} atoms in a chain of {LAYERS} layers")
         size = LAYERS // calls
-        ends = [first + call * size for call in range(1, calls)]
         segments = [
-            Segment(backends[call % len(backends)], tuple(atoms[start:end]))
-            for call, (start, end) in enumerate(zip([0, *ends], [*ends, len(atoms)], strict=True))
+            Segment(backends[call % len(backends)], tuple(atoms[call * size : (call + 1) * size]))
+            for call in range(calls)
         ]
         return price_plan(graph, segments, solver="given")
 
     partitioner = OrchestratorPartitioner(sorted(set(backends)), solver=solver)
     edge = to_edge_transform_and_lower(
         torch.export.export(model.eval(), (x,)),
-        transform_passes=[ChannelsLastPass(partitioner.backends)],
         partitioner=[partitioner],
         compile_config=edge_compile_config(),
     )

@@ -19,7 +19,6 @@ from torch.export import ExportedProgram
 
 from ggml_delegate.torch_speed import composite_ops_looked_up_once
 from orchestrator.backends import Backend, resolve_backends
-from orchestrator.channels_last import ChannelsLastPass
 from orchestrator.edge import edge_compile_config
 from orchestrator.export import Model, as_programs
 from orchestrator.graph import mutated_buffers
@@ -192,9 +191,6 @@ class _Lowering:
             try:
                 edge = to_edge_transform_and_lower(
                     dict(self.programs),
-                    transform_passes={
-                        name: [self._channels_last(choices.get(name))] for name in self.programs
-                    },
                     partitioner={name: [each] for name, each in partitioners.items()},
                     compile_config=edge_compile_config(),
                     constant_methods=dict(constant_methods) if constant_methods else None,
@@ -206,12 +202,6 @@ class _Lowering:
                 decompose.update(error.ops)
             else:
                 return edge, partitioners
-
-    def _channels_last(self, choice: Choice | None) -> ChannelsLastPass:
-        """Images stay in channels-last between the delegates that a choice leaves."""
-        only = choice.only if choice is not None else None
-        backends = [each for each in self.backends if only is None or each.name in only]
-        return ChannelsLastPass(backends, self.options)
 
 
 def _warn_of_missing_kernels(report: Report) -> None:
