@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import torch
-from executorch.exir import to_edge_transform_and_lower
 from torch.export import ExportedProgram
 
 from ggml_delegate.torch_speed import composite_ops_looked_up_once
 from orchestrator.backends import Backend, resolve_backends
-from orchestrator.edge import edge_compile_config
 from orchestrator.export import Model, as_programs
+from orchestrator.flow import to_edge_with
 from orchestrator.lowering import DEFAULT_BACKENDS, versions
 from orchestrator.options import OptionError, PlanOptions
-from orchestrator.partitioner import (
-    OrchestratorPartitioner,
-    PartitionedMethod,
-    UndecomposedOpError,
-)
+from orchestrator.partitioner import OrchestratorPartitioner, PartitionedMethod
 from orchestrator.report.data import Report
+
+_METHOD = "forward"
 
 
 @dataclass(frozen=True)
@@ -105,20 +102,18 @@ def _flow(
     kind: type[OrchestratorPartitioner],
 ) -> tuple[PartitionedMethod, ExportedProgram]:
     """Run ExecuTorch's flow with a partitioner; the program is what it ends with."""
-    decompose: set[torch._ops.OpOverload] = set()
+    made: list[OrchestratorPartitioner] = []
+
+    def partitioner(_: str, decompose: Set[torch._ops.OpOverload]) -> OrchestratorPartitioner:
+        made.append(kind(backends, options, decompose=decompose, dry_run=True))
+        return made[-1]
+
     with torch.no_grad(), warnings.catch_warnings(), composite_ops_looked_up_once():
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         warnings.filterwarnings("ignore", message="Mutation on a buffer")
-        while True:
-            partitioner = kind(backends, options, decompose=decompose, dry_run=True)
-            try:
-                edge = to_edge_transform_and_lower(
-                    program, partitioner=[partitioner], compile_config=edge_compile_config()
-                )
-                return partitioner.results[-1], edge.exported_program()
-            except _Done as done:
-                return partitioner.results[-1], done.program
-            except UndecomposedOpError as error:
-                if decompose.issuperset(error.ops):
-                    raise
-                decompose.update(error.ops)
+        try:
+            edge, _ = to_edge_with({_METHOD: program}, partitioner)
+            found = edge.exported_program(_METHOD)
+        except _Done as done:
+            found = done.program
+    return made[-1].results[-1], found

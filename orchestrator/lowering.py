@@ -10,20 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from executorch.exir import (
-    EdgeProgramManager,
-    ExecutorchBackendConfig,
-    to_edge_transform_and_lower,
-)
+from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig
 from torch.export import ExportedProgram
 
 from ggml_delegate.torch_speed import composite_ops_looked_up_once
 from orchestrator.backends import Backend, resolve_backends
-from orchestrator.edge import edge_compile_config
 from orchestrator.export import Model, as_programs
+from orchestrator.flow import to_edge_with
 from orchestrator.graph import mutated_buffers
 from orchestrator.options import HOST, PlanOptions, Strategy, Tune, TuneEvent
-from orchestrator.partitioner import OrchestratorPartitioner, UndecomposedOpError
+from orchestrator.partitioner import OrchestratorPartitioner
 from orchestrator.planning import Choice, Planned
 from orchestrator.program import LoweredProgram, Signature
 from orchestrator.report.build import as_lowered
@@ -174,34 +170,18 @@ class _Lowering:
     def _to_edge(
         self, choices: Mapping[str, Choice], *, dry_run: bool = False
     ) -> tuple[EdgeProgramManager, dict[str, OrchestratorPartitioner]]:
-        """Partition and lower; ops that nothing takes after all are decomposed in a new round."""
-        decompose: set[torch._ops.OpOverload] = set()
-        constant_methods = self.constant_methods
-        while True:
-            partitioners = {
-                name: OrchestratorPartitioner(
-                    self.backends,
-                    self.options,
-                    decompose=decompose,
-                    choice=choices.get(name),
-                    dry_run=dry_run,
-                )
-                for name in self.programs
-            }
-            try:
-                edge = to_edge_transform_and_lower(
-                    dict(self.programs),
-                    partitioner={name: [each] for name, each in partitioners.items()},
-                    compile_config=edge_compile_config(),
-                    constant_methods=dict(constant_methods) if constant_methods else None,
-                    generate_etrecord=self.generate_etrecord and not dry_run,
-                )
-            except UndecomposedOpError as error:
-                if decompose.issuperset(error.ops):
-                    raise
-                decompose.update(error.ops)
-            else:
-                return edge, partitioners
+        return to_edge_with(
+            self.programs,
+            lambda name, decompose: OrchestratorPartitioner(
+                self.backends,
+                self.options,
+                decompose=decompose,
+                choice=choices.get(name),
+                dry_run=dry_run,
+            ),
+            constant_methods=self.constant_methods,
+            generate_etrecord=self.generate_etrecord and not dry_run,
+        )
 
 
 def _warn_of_missing_kernels(report: Report) -> None:

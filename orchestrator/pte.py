@@ -52,11 +52,11 @@ def _find(data: mmap.mmap, key: str) -> bytes | None:
         return None  # Programs without a header have no segments, hence no named data.
     base = struct.unpack_from("<Q", data, 24)[0]
     program = Table(data, struct.unpack_from("<I", data, 0)[0])
-    for entry in _tables(program, _NAMED_DATA):
+    for entry in tables(program, _NAMED_DATA):
         name = entry.Offset(_KEY)
         if name and entry.String(entry.Pos + name) == key.encode():
             index = entry.GetSlot(_SEGMENT_INDEX, 0, number_types.Uint32Flags)
-            return _segment(data, _tables(program, _SEGMENTS), index, base)
+            return _segment(data, tables(program, _SEGMENTS), index, base)
     return None
 
 
@@ -69,7 +69,14 @@ def _segment(data: mmap.mmap, segments: list[Table], index: int, base: int) -> b
     return data[start : start + size]
 
 
-def _tables(table: Table, field: int) -> list[Table]:
+def tables(table: Table, field: int) -> list[Table]:
+    """Return the tables in a field that is a list of them.
+
+    field: the place in the virtual table.
+
+    Raises:
+        PteError: the list cannot be as long as it claims.
+    """
     offset = table.Offset(field)
     if not offset:
         return []

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ggml_delegate.native import NativeProgram, TensorInfo
 
 
-def add_inputs(parser: argparse.ArgumentParser) -> None:
-    """Add --input, --seed, --method and --threads; `program_inputs` reads them."""
+def add_input_files(parser: argparse.ArgumentParser) -> None:
+    """Add --input."""
     parser.add_argument(
         "--input",
         type=Path,
@@ -23,6 +23,11 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.npy",
         help="a numpy file; repeat for each tensor that the method takes, in order",
     )
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add --input, --seed, --method and --threads; `program_inputs` reads them."""
+    add_input_files(parser)
     parser.add_argument(
         "--seed",
         type=int,

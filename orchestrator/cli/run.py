@@ -6,7 +6,7 @@ import argparse
 import subprocess
 from pathlib import Path
 
-from orchestrator.cli.inputs import add_method, add_threads
+from orchestrator.cli.inputs import add_input_files, add_method, add_threads
 from orchestrator.cli.parsers import Commands
 
 _DESCRIPTION = """Run a method of a .pte in the native runner, a program without Python, write its
@@ -21,14 +21,7 @@ def add_to(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("file", type=Path, metavar="FILE.pte")
-    parser.add_argument(
-        "--input",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE.npy",
-        help="a numpy file; repeat for each tensor that the method takes, in order",
-    )
+    add_input_files(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="makes up tensors without a file")
     parser.add_argument(
         "--shape",

@@ -45,8 +45,8 @@ class Calibration:
 
     method_ns: running a method in which nothing happens. call_ns: calling a delegate.
     convert_ns_per_byte: changing the layout of a tensor inside a delegate. program_factor: what
-    ops take in a whole program over what they take alone, where weights of other ops push theirs
-    out of the caches; the median over the programs that were tuned.
+    ops take in a whole program over what they take alone; the median over the programs that were
+    tuned.
     """
 
     method_ns: float = 0.0

@@ -4,32 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-from executorch.exir import to_edge_transform_and_lower
-from executorch.exir.backend.partitioner import PartitionResult
 from torch.export import ExportedProgram
 
 from orchestrator.backends import Backend
 from orchestrator.candidates import collect_candidates
 from orchestrator.cost.keys import AtomKeys
 from orchestrator.cost.task import Task
-from orchestrator.edge import edge_compile_config
-from orchestrator.partitioner import OrchestratorPartitioner
-
-
-class _Collector(OrchestratorPartitioner):
-    """Looks at a program as the partitioner would, and delegates nothing."""
-
-    def __init__(self, backends: Sequence[Backend], threads: int) -> None:
-        super().__init__(backends)
-        self.tasks: list[Task] = []
-        self._threads = threads
-
-    def partition(self, exported_program: ExportedProgram) -> PartitionResult:
-        candidates = collect_candidates(exported_program, self.backends)
-        keys = AtomKeys(exported_program, candidates)
-        self.tasks += keys.tasks(self.backends, self._threads)
-        return PartitionResult(tagged_exported_program=exported_program, partition_tags={})
+from orchestrator.dry_run import edge_program
+from orchestrator.options import PlanOptions
 
 
 def collect_tasks(
@@ -44,15 +26,10 @@ def collect_tasks(
     if len(backends) > 1:
         sets += [[backend] for backend in backends]
     tasks: dict[tuple[str, str], Task] = {}
-    with torch.no_grad():
-        for chosen in sets:
-            collectors = {name: _Collector(chosen, threads) for name in programs}
-            to_edge_transform_and_lower(
-                dict(programs),
-                partitioner={name: [collector] for name, collector in collectors.items()},
-                compile_config=edge_compile_config(),
-            )
-            for collector in collectors.values():
-                for task in collector.tasks:
-                    tasks.setdefault((task.backend_name, task.key), task)
+    for chosen in sets:
+        for program in programs.values():
+            edge = edge_program(program, chosen, PlanOptions(tune="off"))
+            keys = AtomKeys(edge, collect_candidates(edge, chosen))
+            for task in keys.tasks(chosen, threads):
+                tasks.setdefault((task.backend_name, task.key), task)
     return list(tasks.values())

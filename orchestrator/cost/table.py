@@ -6,8 +6,9 @@ import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.cost.environment import Environment
 
@@ -39,6 +40,10 @@ CREATE TABLE IF NOT EXISTS plans (
     PRIMARY KEY (digest, target, cpu, threads, versions)
 );
 """
+
+
+# The fields of an Environment, in their order.
+_IN_ENVIRONMENT = "target = ? AND cpu = ? AND threads = ? AND versions = ?"
 
 
 class CostTableError(RuntimeError):
@@ -109,6 +114,21 @@ class CostTable:
     def _failure(self, error: sqlite3.Error) -> CostTableError:
         return CostTableError(f"cost table {self.path}: {error}; {self._way_out()}")
 
+    def _read(self, sql: str, arguments: Iterable[object] = ()) -> list[tuple[Any, ...]]:
+        try:
+            with closing(self._connect()) as connection:
+                return connection.execute(sql, tuple(arguments)).fetchall()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def _write(self, sql: str, rows: Iterable[tuple[object, ...]]) -> None:
+        """Writes all rows or none."""
+        try:
+            with closing(self._connect()) as connection, connection:
+                connection.executemany(sql, rows)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
     def put(
         self,
         environment: Environment,
@@ -116,118 +136,53 @@ class CostTable:
         measurements: Mapping[str, Measurement],
     ) -> None:
         """Stores measurements by key, over older ones, all or none."""
-        rows = [
+        self._write(
+            "INSERT OR REPLACE INTO costs VALUES (?,?,?,?,?,?,?,?,?,?)",
             (
-                key,
-                backend,
-                environment.target,
-                environment.cpu,
-                environment.threads,
-                environment.versions,
-                measured.median_ns,
-                measured.spread_ns,
-                measured.runs,
-                measured.label,
-            )
-            for key, measured in measurements.items()
-        ]
-        try:
-            with closing(self._connect()) as connection, connection:
-                connection.executemany(
-                    "INSERT OR REPLACE INTO costs VALUES (?,?,?,?,?,?,?,?,?,?)", rows
-                )
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
+                (key, backend, *astuple(environment), *astuple(measured))
+                for key, measured in measurements.items()
+            ),
+        )
 
     def get(
         self, environment: Environment, backend: str, keys: Iterable[str]
     ) -> dict[str, Measurement]:
         """The measurements that there are for these keys."""
         wanted = set(keys)
-        try:
-            with closing(self._connect()) as connection:
-                rows = connection.execute(
-                    "SELECT key, median_ns, spread_ns, runs, label FROM costs WHERE backend = ? "
-                    "AND target = ? AND cpu = ? AND threads = ? AND versions = ?",
-                    (
-                        backend,
-                        environment.target,
-                        environment.cpu,
-                        environment.threads,
-                        environment.versions,
-                    ),
-                ).fetchall()
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
-        return {row[0]: Measurement(*row[1:]) for row in rows if row[0] in wanted}
+        found = self._all(environment, backend)
+        return {key: measured for key, measured in found.items() if key in wanted}
 
     def get_prefixed(
         self, environment: Environment, backend: str, prefix: str
     ) -> dict[str, Measurement]:
         """The measurements whose keys begin with a prefix."""
-        keys = self._keys(environment, backend)
-        return self.get(environment, backend, (key for key in keys if key.startswith(prefix)))
+        found = self._all(environment, backend)
+        return {key: measured for key, measured in found.items() if key.startswith(prefix)}
 
-    def _keys(self, environment: Environment, backend: str) -> list[str]:
-        try:
-            with closing(self._connect()) as connection:
-                rows = connection.execute(
-                    "SELECT key FROM costs WHERE backend = ? AND target = ? AND cpu = ? "
-                    "AND threads = ? AND versions = ?",
-                    (
-                        backend,
-                        environment.target,
-                        environment.cpu,
-                        environment.threads,
-                        environment.versions,
-                    ),
-                ).fetchall()
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
-        return [row[0] for row in rows]
+    def _all(self, environment: Environment, backend: str) -> dict[str, Measurement]:
+        rows = self._read(
+            "SELECT key, median_ns, spread_ns, runs, label FROM costs WHERE backend = ? "
+            f"AND {_IN_ENVIRONMENT}",
+            (backend, *astuple(environment)),
+        )
+        return {row[0]: Measurement(*row[1:]) for row in rows}
 
     def environments(self) -> list[Environment]:
         """Every environment that has measurements."""
-        try:
-            with closing(self._connect()) as connection:
-                rows = connection.execute(
-                    "SELECT DISTINCT target, cpu, threads, versions FROM costs ORDER BY 1, 2, 3, 4"
-                ).fetchall()
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
+        rows = self._read(
+            "SELECT DISTINCT target, cpu, threads, versions FROM costs ORDER BY 1, 2, 3, 4"
+        )
         return [Environment(*row) for row in rows]
 
     def put_plan(self, environment: Environment, digest: str, plan: str) -> None:
         """Stores a plan (JSON) for the program with this digest, over an older one."""
-        row = (
-            digest,
-            environment.target,
-            environment.cpu,
-            environment.threads,
-            environment.versions,
-            plan,
-        )
-        try:
-            with closing(self._connect()) as connection, connection:
-                connection.execute("INSERT OR REPLACE INTO plans VALUES (?,?,?,?,?,?)", row)
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
+        row = (digest, *astuple(environment), plan)
+        self._write("INSERT OR REPLACE INTO plans VALUES (?,?,?,?,?,?)", [row])
 
     def get_plan(self, environment: Environment, digest: str) -> str | None:
         """The plan that was stored for a program, or None."""
-        try:
-            with closing(self._connect()) as connection:
-                row = connection.execute(
-                    "SELECT plan FROM plans WHERE digest = ? AND target = ? AND cpu = ? AND "
-                    "threads = ? AND versions = ?",
-                    (
-                        digest,
-                        environment.target,
-                        environment.cpu,
-                        environment.threads,
-                        environment.versions,
-                    ),
-                ).fetchone()
-        except sqlite3.Error as error:
-            raise self._failure(error) from error
-        return None if row is None else str(row[0])
+        rows = self._read(
+            f"SELECT plan FROM plans WHERE digest = ? AND {_IN_ENVIRONMENT}",
+            (digest, *astuple(environment)),
+        )
+        return str(rows[0][0]) if rows else None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
+from orchestrator.pte import tables
 from orchestrator.report.data import ReportError
 
 _IDENTIFIER = b"ED00"
@@ -49,7 +50,7 @@ def read_runs(data: bytes) -> list[list[Event]]:
         raise ReportError("not a profile: the identifier of ExecuTorch's ETDump is missing")
     try:
         dump = Table(data, struct.unpack_from("<I", data, 0)[0])
-        runs = [(_text(run, _RUN_NAME), _events(run)) for run in _tables(dump, _RUN_DATA)]
+        runs = [(_text(run, _RUN_NAME), _events(run)) for run in tables(dump, _RUN_DATA)]
     except (struct.error, IndexError, TypeError, ValueError, OverflowError) as error:
         raise ReportError(f"the profile is damaged: {error}") from error
     return [events for name, events in runs if name == "Execute"]
@@ -57,7 +58,7 @@ def read_runs(data: bytes) -> list[list[Event]]:
 
 def _events(run: Table) -> list[Event]:
     events = []
-    for event in _tables(run, _EVENTS):
+    for event in tables(run, _EVENTS):
         offset = event.Offset(_PROFILE_EVENT)
         if offset:
             profiled = Table(event.Bytes, event.Indirect(event.Pos + offset))
@@ -78,13 +79,3 @@ def _events(run: Table) -> list[Event]:
 def _text(table: Table, field: int) -> str:
     offset = table.Offset(field)
     return table.String(table.Pos + offset).decode("utf-8", "replace") if offset else ""
-
-
-def _tables(table: Table, field: int) -> list[Table]:
-    offset = table.Offset(field)
-    if not offset:
-        return []
-    start, count = table.Vector(offset), table.VectorLen(offset)
-    if count > len(table.Bytes) // 4:
-        raise ValueError(f"a list claims {count} entries")
-    return [Table(table.Bytes, table.Indirect(start + 4 * index)) for index in range(count)]

@@ -1,0 +1,53 @@
+"""ExecuTorch's lowering flow, run with this project's partitioner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from typing import Any, TypeVar
+
+import torch
+from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
+from torch.export import ExportedProgram
+
+from orchestrator.edge import edge_compile_config
+from orchestrator.partitioner import OrchestratorPartitioner, UndecomposedOpError
+
+P = TypeVar("P", bound=OrchestratorPartitioner)
+
+
+def to_edge_with(
+    programs: Mapping[str, ExportedProgram],
+    make_partitioner: Callable[[str, Set[torch._ops.OpOverload]], P],
+    *,
+    constant_methods: Mapping[str, Any] | None = None,
+    generate_etrecord: bool = False,
+) -> tuple[EdgeProgramManager, dict[str, P]]:
+    """Bring programs to the edge dialect, partition and lower them.
+
+    Ops that were kept whole, and that nothing takes after all, are decomposed in another round.
+
+    Args:
+        programs: by method name.
+        make_partitioner: makes a method's partitioner, given its name and the ops to decompose.
+        constant_methods, generate_etrecord: as for `to_edge_transform_and_lower`.
+
+    Returns:
+        The edge programs, and the partitioners of the last round by method name.
+    """
+    decompose: set[torch._ops.OpOverload] = set()
+    while True:
+        partitioners = {name: make_partitioner(name, decompose) for name in programs}
+        try:
+            edge = to_edge_transform_and_lower(
+                dict(programs),
+                partitioner={name: [each] for name, each in partitioners.items()},
+                compile_config=edge_compile_config(),
+                constant_methods=dict(constant_methods) if constant_methods else None,
+                generate_etrecord=generate_etrecord,
+            )
+        except UndecomposedOpError as error:
+            if decompose.issuperset(error.ops):
+                raise
+            decompose.update(error.ops)
+        else:
+            return edge, partitioners
