@@ -206,6 +206,7 @@ Error Executor::execute(Span<EValue*> args, executorch::runtime::EventTracer* tr
   const Result<ShapedGraph*> found = graph_for_symbols();
   if (!found.ok()) return found.error();
   ShapedGraph& graph = *found.get();
+  GGD_ASSIGN(const ArenaPool::Lease activations, graph.lease_activations());
   {
     const TracedScope scope(any_copied(graph.inputs()) ? tracer : nullptr, kInputsEvent);
     GGD_TRY(set_inputs(graph, args));

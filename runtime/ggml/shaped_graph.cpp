@@ -1,11 +1,18 @@
 #include "shaped_graph.h"
 
+#include <ggml-alloc.h>
+
 #include <algorithm>
 
 #include "guard.h"
 
 namespace ggml_delegate {
 namespace {
+
+struct GraphAllocatorDeleter {
+  void operator()(ggml_gallocr* allocator) const { ggml_gallocr_free(allocator); }
+};
+using GraphAllocatorPtr = std::unique_ptr<ggml_gallocr, GraphAllocatorDeleter>;
 
 // Marks memory that the caller will bring, so that ggml's allocator leaves the tensor alone.
 void* const kCallersMemory = reinterpret_cast<void*>(uintptr_t{64});
@@ -53,7 +60,7 @@ Result<std::unique_ptr<ShapedGraph>> ShapedGraph::create(
   shaped->node_ends_ = builder.node_ends();
   shaped->memory_ = builder.take_memory();
   shaped->collect_views();
-  GGD_TRY(shaped->allocate());
+  GGD_TRY(shaped->plan_activations());
   return shaped;
 }
 
@@ -126,17 +133,45 @@ void ShapedGraph::collect_views() {
   }
 }
 
-Error ShapedGraph::allocate() {
-  allocator_.reset(ggml_gallocr_new(ggml_backend_cpu_buffer_type()));
+// Ggml's allocator works the places out in memory of its own, which is never touched and freed
+// again: the activations move to whatever arena a computation leases.
+Error ShapedGraph::plan_activations() {
+  const GraphAllocatorPtr allocator(ggml_gallocr_new(ggml_backend_cpu_buffer_type()));
   {
     const ShownInPlace shown(memory_->in_place);
-    GGD_CHECK_OR(MemoryAllocationFailed, ggml_gallocr_alloc_graph(allocator_.get(), graph_),
+    GGD_CHECK_OR(MemoryAllocationFailed, ggml_gallocr_alloc_graph(allocator.get(), graph_),
                  "no memory for a partition's activations");
+  }
+  ggml_context* context = memory_->context.get();
+  for (ggml_tensor* t = ggml_get_first_tensor(context); t != nullptr;
+       t = ggml_get_next_tensor(context, t)) {
+    if (t->buffer == nullptr) continue;
+    const auto* base = static_cast<const char*>(ggml_backend_buffer_get_base(t->buffer));
+    const auto* end = base + ggml_backend_buffer_get_size(t->buffer);
+    const auto* data = static_cast<const char*>(t->data);
+    activation_bytes_ = std::max(activation_bytes_, static_cast<size_t>(end - base));
+    t->buffer = nullptr;
+    if (data >= base && data <= end) activations_.push_back({t, static_cast<size_t>(data - base)});
   }
   plan_ = ggml_graph_plan(graph_, 1, nullptr);
   work_.resize(plan_.work_size);
   plan_.work_data = work_.data();
-  return Error::Ok;
+  const Result<ArenaPool::Lease> lease = lease_activations();  // so that it is there when needed
+  return lease.ok() ? Error::Ok : lease.error();
+}
+
+Result<ArenaPool::Lease> ShapedGraph::lease_activations() {
+  auto lease = arenas_->lease(activation_bytes_);
+  if (lease.ok()) place_activations(lease->data());
+  return lease;
+}
+
+void ShapedGraph::place_activations(std::byte* arena) {
+  if (arena == arena_) return;
+  for (const Activation& activation : activations_) {
+    activation.tensor->data = arena + activation.offset;
+  }
+  arena_ = arena;
 }
 
 Error ShapedGraph::prepare_trace() {

@@ -1,22 +1,17 @@
 // A ggml graph for one set of sizes, with its memory, ready to run.
 #pragma once
 
-#include <ggml-alloc.h>
 #include <ggml-cpu.h>
 
 #include <memory>
 #include <vector>
 
+#include "arena.h"
 #include "graph.h"
 #include "threads.h"
 #include "traced_graph.h"
 
 namespace ggml_delegate {
-
-struct GraphAllocatorDeleter {
-  void operator()(ggml_gallocr* allocator) const { ggml_gallocr_free(allocator); }
-};
-using GraphAllocatorPtr = std::unique_ptr<ggml_gallocr, GraphAllocatorDeleter>;
 
 // Where a program's input or output meets the caller's memory.
 struct Port {
@@ -43,6 +38,8 @@ class ShapedGraph {
   std::vector<Port>& inputs() { return inputs_; }
   std::vector<Port>& outputs() { return outputs_; }
   ggml_cgraph* graph() { return graph_; }
+  // Memory for the activations, to be held from before compute() until the outputs were read.
+  Result<ArenaPool::Lease> lease_activations();
   // Computes the outputs from the bound and staged inputs. A tracer, if any, is told of every node
   // of the program, which costs time.
   Error compute(int threads, ggml_threadpool* caller,
@@ -52,12 +49,21 @@ class ShapedGraph {
   Error add_outputs(const Program& program, GraphBuilder& builder);
   void add_inputs(const Program& program, const GraphBuilder& builder);
   void collect_views();
-  Error allocate();
+  Error plan_activations();
+  void place_activations(std::byte* arena);
   Error prepare_trace();
 
   std::vector<int64_t> symbols_;
   std::unique_ptr<GraphMemory> memory_;
-  GraphAllocatorPtr allocator_;
+  std::shared_ptr<ArenaPool> arenas_ = ArenaPool::of_process();
+  // A tensor and where it lies in the arena.
+  struct Activation {
+    ggml_tensor* tensor;
+    size_t offset;
+  };
+  std::vector<Activation> activations_;
+  size_t activation_bytes_ = 0;
+  std::byte* arena_ = nullptr;  // where they are now
   ggml_cgraph* graph_ = nullptr;
   std::vector<Port> inputs_;
   std::vector<Port> outputs_;

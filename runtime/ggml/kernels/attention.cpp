@@ -34,27 +34,55 @@ const float* at(const ggml_tensor* tensor, const HeadView& view, int64_t batch, 
          head * view.head + row * view.row;
 }
 
-// x = scale * x + mask over a row of scores.
-void scale_and_mask(float* x, int64_t count, float scale, const float* mask) {
-  for (int64_t i = 0; i < count; ++i) x[i] = x[i] * scale + mask[i];
-}
+constexpr float kNever = -std::numeric_limits<float>::infinity();
 
-void scale_and_select(float* x, int64_t count, float scale, const int32_t* keep) {
-  constexpr float kNever = -std::numeric_limits<float>::infinity();
-  for (int64_t i = 0; i < count; ++i) x[i] = keep[i] != 0 ? x[i] * scale : kNever;
-}
-
-void scale_only(float* x, int64_t count, float scale) {
-  for (int64_t i = 0; i < count; ++i) x[i] *= scale;
-}
-
-float largest(const float* x, int64_t count) {
-  Vec most = simd::splat(-std::numeric_limits<float>::infinity());
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) most = simd::maximum(most, simd::load(x + i));
-  float result = simd::max_lanes(most);
-  for (; i < count; ++i) result = x[i] > result || x[i] != x[i] ? x[i] : result;
+// The largest of all lanes; a NaN wins.
+float largest_lane(Vec most) {
+  float result = kNever;
+  for (int i = 0; i < kLanes; ++i) {
+    result = most[i] > result || most[i] != most[i] ? most[i] : result;
+  }
   return result;
+}
+
+// x[i] = f(x, i) over a row, for vectors at i; returns the largest result, of which a NaN is one.
+template <typename Function>
+float update(float* x, int64_t count, Function f) {
+  Vec most = simd::splat(kNever);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Vec v = f(simd::load(x + i), i, int64_t{kLanes});
+    simd::store(x + i, v);
+    most = simd::maximum(most, v);
+  }
+  if (i < count) {
+    const Vec v = f(simd::load_part(x + i, count - i), i, count - i);
+    simd::store_part(x + i, v, count - i);
+    most = simd::maximum(most, simd::select(simd::first_lanes(count - i), v, most));
+  }
+  return largest_lane(most);
+}
+
+Vec load_upto(const float* from, int64_t count) {
+  return count == kLanes ? simd::load(from) : simd::load_part(from, count);
+}
+
+// x = scale * x + mask over a row of scores; returns the largest.
+float scale_and_mask(float* x, int64_t count, float scale, const float* mask) {
+  return update(x, count, [=](Vec v, int64_t i, int64_t part) {
+    return v * scale + load_upto(mask + i, part);
+  });
+}
+
+float scale_and_select(float* x, int64_t count, float scale, const int32_t* keep) {
+  return update(x, count, [=](Vec v, int64_t i, int64_t part) {
+    const Vec bits = load_upto(reinterpret_cast<const float*>(keep + i), part);
+    return simd::select(simd::bits(bits) != 0, v * scale, simd::splat(kNever));
+  });
+}
+
+float scale_only(float* x, int64_t count, float scale) {
+  return update(x, count, [=](Vec v, int64_t, int64_t) { return v * scale; });
 }
 
 // x = exp(x - shift); returns the sum.
@@ -69,7 +97,7 @@ float exponentials(float* x, int64_t count, float shift) {
   if (i < count) {
     const Vec e = simd::exp_nonpositive(simd::load_part(x + i, count - i) - shift);
     simd::store_part(x + i, e, count - i);
-    for (int64_t lane = 0; lane < count - i; ++lane) sums[lane] += e[lane];
+    sums += simd::select(simd::first_lanes(count - i), e, Vec{});
   }
   return simd::sum_lanes(sums);
 }
@@ -95,17 +123,18 @@ struct Head {
   float weigh(float* scores, int64_t row, int64_t count) const {
     const int64_t seen = visible(row);
     const ggml_tensor* mask = result->src[3];
+    float shift = 0;
     if (mask == nullptr) {
-      scale_only(scores, seen, p.scale);
+      shift = scale_only(scores, seen, p.scale);
     } else if (mask->type == GGML_TYPE_I32) {
-      scale_and_select(scores, seen, p.scale,
-                       reinterpret_cast<const int32_t*>(at(mask, p.mask, batch, head, row)));
+      shift =
+          scale_and_select(scores, seen, p.scale,
+                           reinterpret_cast<const int32_t*>(at(mask, p.mask, batch, head, row)));
     } else {
-      scale_and_mask(scores, seen, p.scale, at(mask, p.mask, batch, head, row));
+      shift = scale_and_mask(scores, seen, p.scale, at(mask, p.mask, batch, head, row));
     }
     std::fill(scores + seen, scores + count, 0.0F);
-    const float shift = largest(scores, seen);
-    if (shift == -std::numeric_limits<float>::infinity()) {
+    if (shift == kNever) {
       std::fill(scores, scores + seen, 0.0F);
       return 0;
     }

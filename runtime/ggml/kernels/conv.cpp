@@ -18,33 +18,56 @@ struct Patches {
   // Taps that are neighbours in memory: a whole row of the kernel, or one when dilated.
   int64_t taps_per_run() const { return windows.x.dilation == 1 ? windows.x.kernel : 1; }
 
-  // Values k0 .. k0 + count of one patch; `image` and (y, x) say where its tap 0 lies.
-  void gather(const float* image, int64_t y, int64_t x, int64_t k0, int64_t count,
-              float* to) const {
+  // A place in a patch: value `at` of the run of taps that starts at tap (y, x).
+  struct Place {
+    int64_t y;
+    int64_t x;
+    int64_t at;
+  };
+
+  Place place(int64_t k) const {
+    const int64_t length = taps_per_run() * windows.channels;
+    const int64_t tap = k / length * taps_per_run();
+    return {tap / windows.x.kernel, tap % windows.x.kernel, k % length};
+  }
+
+  // Values at .. at + count of a run whose first tap lies at (row, column) of the image.
+  void gather_run(const float* image, int64_t row, int64_t column, int64_t at, int64_t count,
+                  float* to) const {
     const int64_t channels = windows.channels;
     const int64_t taps = taps_per_run();
-    const int64_t run_length = taps * channels;
-    const int64_t end = k0 + count;
-    for (int64_t run = k0 / run_length; run * run_length < end; ++run) {
-      const int64_t first = std::max(run * run_length, k0);
-      const int64_t last = std::min((run + 1) * run_length, end);
-      const int64_t tap_y = run * taps / windows.x.kernel;
-      const int64_t row = y + tap_y * windows.y.dilation;
-      const int64_t column = x + (run * taps % windows.x.kernel) * windows.x.dilation;
-      // Part of the run that lies inside the image, in values of the patch.
-      const int64_t base = run * run_length;
-      int64_t begin = base + std::clamp<int64_t>(-column, 0, taps) * channels;
-      int64_t stop = base + std::clamp<int64_t>(windows.x.in - column, 0, taps) * channels;
-      if (row < 0 || row >= windows.y.in) stop = begin;
-      begin = std::clamp(begin, first, last);
-      stop = std::clamp(stop, begin, last);
-      simd::fill(to, 0.0F, begin - first);
-      if (stop > begin) {
-        const float* pixels = image + (row * windows.x.in + column) * channels;
-        simd::copy(pixels + (begin - base), to + (begin - first), stop - begin);
+    const int64_t offset = (row * windows.x.in + column) * channels;
+    const bool inside = row >= 0 && row < windows.y.in;
+    if (inside && column >= 0 && column + taps <= windows.x.in) {
+      return simd::copy(image + (offset + at), to, count);
+    }
+    // Part of the run that lies inside the image.
+    int64_t begin = std::clamp<int64_t>(-column, 0, taps) * channels;
+    int64_t end = std::clamp<int64_t>(windows.x.in - column, 0, taps) * channels;
+    begin = std::clamp(begin, at, at + count);
+    end = inside ? std::clamp(end, begin, at + count) : begin;
+    simd::fill(to, 0.0F, begin - at);
+    if (end > begin) simd::copy(image + (offset + begin), to + (begin - at), end - begin);
+    simd::fill(to + (end - at), 0.0F, at + count - end);
+  }
+
+  // `count` values of one patch from `from` on; `image` and (y, x) say where its tap 0 lies.
+  void gather(const float* image, int64_t y, int64_t x, Place from, int64_t count,
+              float* to) const {
+    const int64_t taps = taps_per_run();
+    const int64_t length = taps * windows.channels;
+    while (count > 0) {
+      const int64_t run = std::min(length - from.at, count);
+      gather_run(image, y + from.y * windows.y.dilation, x + from.x * windows.x.dilation, from.at,
+                 run, to);
+      to += run;
+      count -= run;
+      from.at = 0;
+      from.x += taps;
+      if (from.x == windows.x.kernel) {
+        from.x = 0;
+        ++from.y;
       }
-      simd::fill(to + (stop - first), 0.0F, last - stop);
-      to += last - first;
     }
   }
 
@@ -52,12 +75,13 @@ struct Patches {
                           int64_t count, float* block) {
     const auto& patches = *static_cast<const Patches*>(context);
     const Windows& w = patches.windows;
+    const Place from = patches.place(k0);
     int64_t ox = row0 % w.x.out;
     int64_t oy = row0 / w.x.out % w.y.out;
     int64_t n = row0 / w.x.out / w.y.out;
     for (int64_t row = 0; row < rows; ++row, block += count) {
       const float* image = patches.input + n * w.y.in * w.x.in * w.channels;
-      patches.gather(image, w.y.start(oy), w.x.start(ox), k0, count, block);
+      patches.gather(image, w.y.start(oy), w.x.start(ox), from, count, block);
       if (++ox == w.x.out) {
         ox = 0;
         if (++oy == w.y.out) {

@@ -39,8 +39,8 @@ constexpr int panels_for(int rows) {
   return fit < 1 ? 1 : (fit > kMaxPanels ? kMaxPanels : fit);
 }
 
-constexpr int64_t kBlockDepth = 512;
-constexpr int64_t kBlockRows = 96;
+constexpr int64_t kBlockDepth = 768;
+constexpr int64_t kBlockRows = 132;
 
 struct Workspace {
   alignas(64) std::array<float, kBlockRows * kBlockDepth> left;
@@ -294,6 +294,13 @@ void multiply_block(const Gemm& op, Range rows, Range panels, Range depth) {
   }
 }
 
+int64_t blocks_of(int64_t count, int64_t most) { return (count + most - 1) / most; }
+
+Range block_at(Range range, int64_t i, int64_t blocks) {
+  const int64_t count = range.last - range.first;
+  return {range.first + count * i / blocks, range.first + count * (i + 1) / blocks};
+}
+
 }  // namespace
 
 void gemm(const Gemm& op, int ith, int nth) {
@@ -307,10 +314,13 @@ void gemm(const Gemm& op, int ith, int nth) {
     panels = part_of(panel_count, ith, nth);
   }
   if (panels.first == panels.last) return;
-  for (int64_t row = rows.first; row < rows.last; row += kBlockRows) {
-    const Range block{row, std::min(row + kBlockRows, rows.last)};
-    for (int64_t k = 0; k < op.k; k += kBlockDepth) {
-      multiply_block(op, block, panels, {k, std::min(k + kBlockDepth, op.k)});
+  // Blocks of nearly equal size: a small last one would read as much for less.
+  const int64_t row_blocks = blocks_of(rows.last - rows.first, kBlockRows);
+  const int64_t depth_blocks = blocks_of(op.k, kBlockDepth);
+  for (int64_t i = 0; i < row_blocks; ++i) {
+    const Range block = block_at(rows, i, row_blocks);
+    for (int64_t k = 0; k < depth_blocks; ++k) {
+      multiply_block(op, block, panels, block_at({0, op.k}, k, depth_blocks));
     }
   }
 }

@@ -41,14 +41,14 @@ inline float max_of(const float* x, int64_t count) {
   for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
     const Vec v = load(x + i);
     const Vec w = load(x + i + kLanes);
-    largest = v > largest ? v : largest;
-    other = w > other ? w : other;
+    largest = larger(v, largest);
+    other = larger(w, other);
   }
-  largest = other > largest ? other : largest;
+  largest = larger(other, largest);
   for (; i < count; i += kLanes) {
     const int64_t rest = std::min<int64_t>(count - i, kLanes);
     const Vec v = select(first_lanes(rest), load_part(x + i, rest), largest);
-    largest = v > largest ? v : largest;
+    largest = larger(v, largest);
   }
   return max_lanes(largest);
 }

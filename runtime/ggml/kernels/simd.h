@@ -40,6 +40,9 @@ inline IntVec first_lanes(int64_t count) {
 // The first `count` <= kLanes elements; the others are 0. Without masks these ends of rows stay out
 // of line, to leave the registers to the loops before them.
 #if defined(__AVX512F__)
+// With this mask, intrinsics become the plain instructions; without one, GCC 12 takes the undefined
+// operand inside its own header for a mistake of ours.
+inline constexpr __mmask16 kAllLanes = 0xffff;
 inline __mmask16 mask_of(int64_t count) { return static_cast<__mmask16>((1U << count) - 1U); }
 inline Vec load_part(const float* from, int64_t count) {
   return _mm512_maskz_loadu_ps(mask_of(count), from);
@@ -75,16 +78,38 @@ inline void store_part(float* to, Vec v, int64_t count) {
 
 inline Vec splat(float value) { return value - Vec{}; }
 
-// A NaN in `v` stays, as torch.clamp keeps it: every comparison with it is false.
-inline Vec clamp(Vec v, Vec min, Vec max) {
-  v = v < min ? min : v;
-  return v > max ? max : v;
+// a > b ? a : b, and a < b ? a : b: with a NaN on either side, b. GCC makes two instructions of
+// such choices between vectors, where the processor has one.
+inline Vec larger(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_ps(kAllLanes, a, b);
+#elif defined(__AVX__)
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
 }
+inline Vec smaller(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_min_ps(kAllLanes, a, b);
+#elif defined(__AVX__)
+  return _mm256_min_ps(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
+// A NaN in `v` stays, as torch.clamp keeps it.
+inline Vec clamp(Vec v, Vec min, Vec max) { return smaller(max, larger(min, v)); }
 
 // memcpy for runs of a few elements, whose call would cost more than the copy.
 inline void copy(const float* from, float* to, int64_t count) {
   for (; count >= kLanes; count -= kLanes, from += kLanes, to += kLanes) store(to, load(from));
+#if defined(__AVX512F__)
+  if (count > 0) store_part(to, load_part(from, count), count);
+#else
   for (; count > 0; --count) *to++ = *from++;
+#endif
 }
 
 inline void fill(float* to, float value, int64_t count) {

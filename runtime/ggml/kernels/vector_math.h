@@ -96,6 +96,22 @@ inline Vec expm1_reduced(Vec r) {
   return r + square * ((0.16666543F * r + 0.49999997F) + square * high);
 }
 
+#if defined(__AVX512F__)
+// v 2^n for whole n, beyond the normal numbers too.
+inline Vec times_pow2(Vec v, Vec n) { return _mm512_maskz_scalef_ps(kAllLanes, v, n); }
+
+inline Vec exp(Vec x) {
+  const Ln2Multiple reduced = reduce_by_ln2(clamp(x, splat(-104.0F), splat(89.0F)));
+  return times_pow2(1.0F + expm1_reduced(reduced.r), reduced.n_float);
+}
+
+// e^x for x <= 0; 0 where that is below the normal numbers.
+inline Vec exp_nonpositive(Vec x) {
+  const Ln2Multiple reduced = reduce_by_ln2(x);
+  const Vec e = times_pow2(1.0F + expm1_reduced(reduced.r), reduced.n_float);
+  return select(x < -87.0F, Vec{}, e);
+}
+#else
 inline Vec exp(Vec x) {
   const Ln2Multiple reduced = reduce_by_ln2(clamp(x, splat(-104.0F), splat(89.0F)));
   const IntVec half = reduced.n >> 1;  // two factors: 2^n alone may be no normal number
@@ -108,6 +124,7 @@ inline Vec exp_nonpositive(Vec x) {
   const Ln2Multiple reduced = reduce_by_ln2(select(x < lowest, lowest, x));
   return select(x < lowest, Vec{}, (1.0F + expm1_reduced(reduced.r)) * pow2(reduced.n));
 }
+#endif
 
 // e^x - 1 for x <= 0.
 inline Vec expm1_nonpositive(Vec x) {
@@ -182,23 +199,22 @@ inline Vec erf(Vec x) {
   return copysign(-expm1_nonpositive(-a * q), x);
 }
 
-// The normal distribution function, times x. The tail 1/2 erfc(|x| / sqrt(2)) = 1/2 exp(-|x| q(x))
-// is taken from 1 only where it is small, so that negative results are accurate too (2e-6).
+// x times the normal distribution function, whose difference from 1/2 is odd and, up to 5.3, a
+// quotient of polynomials. Within 1.1e-6, as torch's own; what is left below -5.3 counts as 0.
 inline Vec gelu_erf(Vec x) {
-  const Vec a =
-      clamp(abs(x), Vec{}, splat(100.0F));  // beyond, the tail is 0; no infinity - infinity
+  const Vec a = clamp(x, splat(-5.3F), splat(5.3F));
   const Vec z = a * a;
-  Vec even = -6.2704544e-07F * z - 5.4776505e-05F;
-  Vec odd = 2.1299243e-08F * z + 7.9245065e-06F;
-  even = even * z - 1.0914256e-05F;
-  odd = odd * z + 0.00019960177F;
-  even = even * z + 0.036343407F;
-  odd = odd * z - 0.0048036594F;
-  even = even * z + 0.79788458F;
-  odd = odd * z + 0.31830889F;
-  const Vec q = even + a * odd;
-  const Vec tail = 0.5F * exp_nonpositive(-a * q);
-  return x * select(x < 0.0F, tail, 1.0F - tail);
+  Vec p = 2.40513369e-08F * z + 6.37892799e-06F;
+  Vec q = 1.23718883e-06F * z + 7.13470945e-05F;
+  p = p * z + 0.000160318566F;
+  q = q * z + 0.00183648139F;
+  p = p * z + 0.00462789647F;
+  q = q * z + 0.0281379372F;
+  p = p * z + 0.0329342447F;
+  q = q * z + 0.249220148F;
+  p = p * z + 0.398942262F;
+  q = q * z + 1.0F;
+  return x * select(x < -5.3F, Vec{}, 0.5F + a * p / q);
 }
 
 // x / 2 (1 + tanh(u)) = x / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3).

@@ -33,7 +33,7 @@ def test_a_convolution_equals_eager(
 @pytest.mark.parametrize(
     ("sizes", "layer"),
     [
-        # Inner sizes around the kernels' tiles: 6 or 12 rows, 16 columns, 512 deep, 96 rows.
+        # Inner sizes around the kernels' tiles: 6 or 12 rows, 16 columns, 768 deep, 132 rows.
         ((24, 1, 1), {"out_channels": 144, "kernel_size": 1}),
         ((1, 5, 5), {"out_channels": 1, "kernel_size": 3}),
         ((17, 13, 1), {"out_channels": 15, "kernel_size": 1, "bias": False}),
