@@ -22,7 +22,9 @@ def to_edge_with(
     constant_methods: Mapping[str, Any] | None = None,
     generate_etrecord: bool = False,
 ) -> tuple[EdgeProgramManager, dict[str, P]]:
-    """Bring programs to the edge dialect, partition and lower them.
+    """Bring programs to the edge dialect, run the partitioners' passes, partition and lower them.
+
+    Whatever plans, compares or measures goes this way too, and so sees the nodes that get lowered.
 
     Ops that were kept whole, and that nothing takes after all, are decomposed in another round.
 
@@ -40,6 +42,7 @@ def to_edge_with(
         try:
             edge = to_edge_transform_and_lower(
                 dict(programs),
+                transform_passes={name: each.edge_passes() for name, each in partitioners.items()},
                 partitioner={name: [each] for name, each in partitioners.items()},
                 compile_config=edge_compile_config(),
                 constant_methods=dict(constant_methods) if constant_methods else None,

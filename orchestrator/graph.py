@@ -84,6 +84,21 @@ def is_view(node: Node) -> bool:
     return source.dim() != result.dim() or source.dim_order() == result.dim_order()
 
 
+def has_default_dim_order(node: Node) -> bool:
+    """Whether all tensors that a node reads and makes are contiguous."""
+    return all(
+        tuple(value.dim_order()) == tuple(range(value.dim()))
+        for source in (node, *node.all_input_nodes)
+        for value in _tensor_values(source)
+    )
+
+
+def _tensor_values(node: Node) -> list[torch.Tensor]:
+    value = node.meta.get("val")
+    values = value if isinstance(value, list | tuple) else [value]
+    return [item for item in values if isinstance(item, torch.Tensor)]
+
+
 def expected_shape(value: torch.Tensor) -> tuple[int, ...]:
     """Return a tensor's sizes; a dynamic one counts as in the example inputs, else as its bound."""
     return tuple(_expected(size) for size in value.shape)

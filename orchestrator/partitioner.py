@@ -18,6 +18,7 @@ from torch.fx import Node
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.backends.portable import missing_kernel
 from orchestrator.candidates import Candidates, collect_candidates
+from orchestrator.channels_last import ChannelsLastPass
 from orchestrator.constraints import may_run_on
 from orchestrator.graph import compute_nodes, mutated_buffers, op_name
 from orchestrator.options import PlanOptions
@@ -113,6 +114,15 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
     def transform_for_pre_decomposition(self, exported_program: ExportedProgram) -> ExportedProgram:
         """Apply the rewrites that help every backend, such as folding batch norms."""
         return rewrite(exported_program)
+
+    def edge_passes(self) -> list[ChannelsLastPass]:
+        """Return the passes to run on the edge-dialect program first (`transform_passes`).
+
+        They keep images in channels-last between the delegates that the choice leaves.
+        """
+        only = self._choice.only
+        left = [each for each in self.backends if only is None or each.name in only]
+        return [ChannelsLastPass(left, self._options)]
 
     def ops_to_not_decompose(
         self, ep: ExportedProgram

@@ -10,7 +10,7 @@ from torch.fx import Node
 from orchestrator.backends import portable
 from orchestrator.candidates import Atom, Candidates
 from orchestrator.cost.model import CostModel, Unpriced
-from orchestrator.graph import is_view, nbytes
+from orchestrator.graph import has_default_dim_order, is_view, nbytes, op_name
 from orchestrator.layouts import BOTH_LAYOUTS, CONTIGUOUS_ONLY, image_nodes, layout_in_memory
 from orchestrator.planner import Atom as PricedAtom
 from orchestrator.planner import AtomCost, Backend, Constant, CostGraph, Layout, Tensor
@@ -26,8 +26,9 @@ def cost_graph(
 
     backends: names of delegates, the preferred one first; ExecuTorch's kernels come last.
 
-    An atom that a delegate takes and that has no kernel here cannot be left to the kernels. One
-    that no delegate takes is, whether or not this runtime has its kernels: another may.
+    An atom that a delegate takes and that has no kernel here, or whose tensors are not contiguous,
+    cannot be left to the kernels: many refuse dim orders, or inputs that differ in theirs. One that
+    no delegate takes is, whether or not this runtime has its kernels: another may.
     """
     return _GraphBuilder(ep, candidates, backends, costs or Unpriced()).build()
 
@@ -35,8 +36,14 @@ def cost_graph(
 def runs_on(atom: Atom) -> Iterator[str]:
     """Yield the names of what can run an atom, ExecuTorch's kernels last."""
     yield from atom.backends
-    if not atom.backends or not any(map(portable.missing_kernel, atom.nodes)):
+    if not atom.backends or all(map(_has_kernel, atom.nodes)):
         yield portable.NAME
+
+
+def _has_kernel(node: Node) -> bool:
+    if portable.missing_kernel(node):
+        return False
+    return has_default_dim_order(node) or "_dim_order" in op_name(node)
 
 
 def atom_layouts(atom: Atom, images: set[Node]) -> tuple[Layout, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ggml_delegate.native import NativeProgram
+from orchestrator.channels_last import converted_tensor
 from orchestrator.dry_run import edge_program
 from orchestrator.export import as_programs
 from orchestrator.graph import compute_nodes
@@ -111,7 +112,7 @@ def _edge_program_of(
     method: MethodReport, program: ExportedProgram, backends: Sequence[str]
 ) -> ExportedProgram:
     """Find the way of planning that leads to the program's nodes: plans decide which ops are kept
-    whole.
+    whole. Conversions of dim orders do not count: they compute nothing.
 
     Raises:
         VerifyError: none does.
@@ -123,13 +124,20 @@ def _edge_program_of(
         PlanOptions(tune="off"),
     ):
         edge = edge_program(program, backends, options)
-        if wanted <= {node.name for node in edge.graph.nodes}:
+        names = {node.name for node in edge.graph.nodes}
+        lacking = {name for name in wanted if _unconverted(name, names) not in names}
+        if not lacking:
             return edge
-    missing = min(wanted - {node.name for node in edge.graph.nodes})
+    missing = min(lacking)
     raise VerifyError(
         f"the program was made from another model, or with pins or excludes: this one has no node "
         f"{missing!r}"
     )
+
+
+def _unconverted(name: str, nodes: Container[str]) -> str:
+    """Return the node that has a tensor's value: the one it was converted from, if none is it."""
+    return name if name in nodes else converted_tensor(name) or name
 
 
 def _by_instruction(values: Sequence[tuple[int, Any]]) -> dict[int, list[Any]]:
@@ -147,12 +155,13 @@ def _call_checks(
     calls = _delegate_calls(method, recorded)
     for number, values in calls:
         segment = method.segments[number]
-        names = [tensor.name for tensor in (*segment.inputs, *segment.outputs)]
+        names = [_unconverted(tensor.name, nodes) for tensor in (*segment.inputs, *segment.outputs)]
         split = len(segment.inputs)
         known = dict(zip(names[:split], values[:split], strict=True))
         given = _evaluate(edge, set(segment.nodes), known, constants)
         for name, actual in zip(names[split:], values[split:], strict=True):
-            yield _check(name, actual, given[nodes[name]], tolerance, number, segment.backend)
+            wanted = given[nodes[name]] if nodes[name] in given else known[name]
+            yield _check(name, actual, wanted, tolerance, number, segment.backend)
 
 
 def _delegate_calls(
@@ -213,6 +222,9 @@ def _evaluate(
             return known[node.name]
         if node.name in constants:
             return constants[node.name]
+        source = next(iter(node.all_input_nodes), None)
+        if source is not None and source.name == converted_tensor(node.name):
+            return value(source)
         raise VerifyError(f"the value of {node.name} was not recorded")
 
     for node in compute_nodes(edge):

@@ -20,6 +20,7 @@ class GgmlDelegate:
 
     name = "ggml"
     backend_id = GgmlBackend.__name__
+    converts_dim_orders = True  # see ChannelsLastPass
 
     def available(self) -> str | None:
         """Return None: the delegate is installed together with this package."""

@@ -28,6 +28,7 @@ class XnnpackDelegate:
 
     name = "xnnpack"
     backend_id = XnnpackBackend.__name__
+    converts_dim_orders = True  # see ChannelsLastPass
 
     def __init__(self) -> None:
         self._partitioner = XnnpackPartitioner()
@@ -49,7 +50,9 @@ class XnnpackDelegate:
             sources = (source for node in nodes for source in node.all_input_nodes)
             constants = tuple(dict.fromkeys(source for source in sources if source in packed))
             taken.update(nodes)
-            reason = _unfit_arguments(nodes) or _unfit(nodes, constants, mutated)
+            reason = (
+                _unfit_arguments(nodes) or _unfit(nodes, constants, mutated) or _unfit_pixel(nodes)
+            )
             if reason is None:
                 candidates.append(Candidate(nodes, constants, divisible=_is_divisible(nodes)))
             else:
@@ -138,6 +141,28 @@ def _unfit(
 def _rank(node: Node) -> int:
     value = node.meta.get("val")
     return value.dim() if isinstance(value, torch.Tensor) else 0
+
+
+def _unfit_pixel(nodes: Sequence[Node]) -> str | None:
+    """Say which tensor's dim order XNNPACK would read in two ways.
+
+    An image of one pixel or one channel is contiguous and channels-last at once. XNNPACK's passes
+    take it for contiguous; its runtime goes by the dim order, and rearranges the sizes.
+    """
+    for node in nodes:
+        for source in (node, *node.all_input_nodes):
+            value = source.meta.get("val")
+            if not isinstance(value, torch.Tensor) or value.dim() != 4:
+                continue
+            _, channels, height, width = value.shape
+            ambiguous = _is_one(channels) or (_is_one(height) and _is_one(width))
+            if ambiguous and tuple(value.dim_order()) != (0, 1, 2, 3):
+                return f"{source.name} is contiguous, but its dim order says channels-last"
+    return None
+
+
+def _is_one(size: int | torch.SymInt) -> bool:
+    return isinstance(size, int) and size == 1
 
 
 def _is_convolution_1d(node: Node) -> bool:

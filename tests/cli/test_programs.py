@@ -36,7 +36,7 @@ X = torch.randn(2, 3, 6, 6)
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one model lowered in two ways."""
     folder = tmp_path_factory.mktemp("programs")
-    lower(Net().eval(), (X,)).save(folder / "both.pte")
+    lower(Net().eval(), (X,), pins={"conv": "ggml", "linear": "xnnpack"}).save(folder / "both.pte")
     lower(Net().eval(), (X,), backends=["xnnpack"]).save(folder / "xnnpack.pte")
     lower(Net().eval(), (X,), backends=[]).save(folder / "kernels.pte")
     return folder

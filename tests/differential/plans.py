@@ -12,7 +12,9 @@ from executorch.exir.backend.partitioner import PartitionResult
 from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram, export
 
+from orchestrator.backends import resolve_backends
 from orchestrator.capability import split_by_capability
+from orchestrator.channels_last import ChannelsLastPass
 from orchestrator.edge import edge_compile_config
 from orchestrator.partitioner import OrchestratorPartitioner, Solver, UndecomposedOpError
 from orchestrator.planner import CostGraph, Plan, price_plan, split_into_segments
@@ -20,6 +22,8 @@ from tests.differential.graphs import Graph, UnionModule
 from tests.differential.pool import MAX_BATCH
 
 BACKENDS = ("ggml", "xnnpack")
+# The plans under which images stay in channels-last between delegates, as `lower` has it.
+_CHANNELS_LAST_PLANS = {"both", "random_1"}
 
 
 def export_graphs(graphs: Sequence[Graph]) -> ExportedProgram:
@@ -124,9 +128,10 @@ def lower_plans(program: ExportedProgram, solvers: Mapping[str, Solver]) -> byte
             name: OrchestratorPartitioner(BACKENDS, solver=solver)
             for name, solver in solvers.items()
         }
-        manager = EdgeProgramManager(
-            {name: copy.deepcopy(edge) for name in solvers}, compile_config=edge_compile_config()
-        )
+        programs = {name: copy.deepcopy(edge) for name in solvers}
+        for name in _CHANNELS_LAST_PLANS & programs.keys():
+            ChannelsLastPass(resolve_backends(BACKENDS)).call(programs[name])
+        manager = EdgeProgramManager(programs, compile_config=edge_compile_config())
         buffer = manager.to_backend(dict(partitioners)).to_executorch().buffer
     return bytes(buffer)
 
