@@ -20,6 +20,11 @@ from orchestrator.graph import compute_nodes, constant_nodes, is_getitem, mutate
 
 _MAX_RANK = 6  # XNN_MAX_TENSOR_DIMS
 
+_POOLS = {
+    "aten.avg_pool2d.default",
+    "aten.max_pool2d.default",
+    "aten.max_pool2d_with_indices.default",
+}
 _FUSED_ACTIVATIONS = {"aten.relu.default", "aten.hardtanh.default"}
 
 
@@ -115,6 +120,8 @@ def _unfit_arguments(nodes: Sequence[Node]) -> str | None:
                 return f"XNNPACK adds a row, but addmm's first input is {list(bias.shape)}"
         if op_name(node) == "aten.prelu.default" and node.meta["val"].dim() != 4:
             return "XNNPACK's prelu takes images, of rank 4"
+        if op_name(node) in _POOLS and _rank(node.all_input_nodes[0]) != 4:
+            return "XNNPACK's pools take images, of rank 4"
         if op_name(node) == "aten.hardtanh.default" and len(node.args) == 2:
             return "XNNPACK wants both bounds of hardtanh"
     return None

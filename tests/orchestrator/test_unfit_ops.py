@@ -52,6 +52,18 @@ CASES: dict[str, tuple[Callable[..., Any], torch.Tensor, tuple[str, ...], str]] 
         ("xnnpack",),
         "xnnpack",
     ),
+    "average pool of a lone image": (
+        lambda x: torch.nn.functional.avg_pool2d(x, 2),
+        _noise(3, 4, 5),
+        ("xnnpack",),
+        "xnnpack",
+    ),
+    "max pool of a lone image": (
+        lambda x: torch.nn.functional.max_pool2d(x, 2),
+        _noise(3, 4, 5),
+        ("xnnpack",),
+        "xnnpack",
+    ),
     "unsqueeze of an image in channels-last": (
         lambda x: x.unsqueeze(1),
         _noise(2, 3, 4, 5).to(**_LAST),
