@@ -95,13 +95,13 @@ struct Argument {
   std::unique_ptr<TensorImpl> tensor;
 
   Argument(const Sizes& of, const Order& in, ir::DType dtype, size_t salt)
-      : sizes(of.begin(), of.end()), order(in.begin(), in.end()), strides(of.size()) {
-    int32_t stride = 1;
-    for (size_t i = order.size(); i-- > 0;) {
-      strides[order[i]] = stride;
-      stride *= sizes[order[i]] > 0 ? sizes[order[i]] : 1;
-    }
+      : sizes(of.begin(), of.end()), order(in.begin(), in.end()), strides(of.size(), 1) {
     const int64_t count = element_count(of);
+    int32_t stride = 1;
+    for (size_t i = order.size(); i-- > 0 && count > 0;) {
+      strides[order[i]] = stride;
+      stride *= sizes[order[i]];
+    }
     data.reset(new uint8_t[static_cast<size_t>(count) * element_size(dtype) + (count == 0)]);
     MadeUpWeights::fill(data.get(), count, dtype, salt);
     tensor = std::make_unique<TensorImpl>(scalar_type(dtype), static_cast<ssize_t>(sizes.size()),
@@ -135,6 +135,9 @@ class Arguments {
   bool add(const Program& program, size_t tensor, const std::vector<int64_t>& symbols) {
     const auto sizes = program.sizes(tensor, symbols);
     if (!sizes.ok() || element_count(sizes.get()) > kMaxElements) return false;
+    for (const int64_t size : sizes.get()) {
+      if (size > kMaxElements) return false;  // of an empty tensor; ExecuTorch's sizes are int32
+    }
     tensors_.push_back(std::make_unique<Argument>(sizes.get(), program.order(tensor),
                                                   program.tensor(tensor).dtype(), tensor));
     values_.emplace_back(executorch::aten::Tensor(tensors_.back()->tensor.get()));

@@ -15,7 +15,8 @@ if [[ ! -d $folder/seeds/pte ]]; then
 fi
 
 # Three quarters of the time go to the IR, where the code is; an allocation above 512 MiB, and
-# anything over 10 s, counts as a finding.
+# anything over 10 s, counts as a finding. What the target itself logs, thousands of lines a second,
+# is dropped.
 run() { # run TARGET SECONDS MAX_BYTES
   local target=$1
   mkdir -p "$folder/corpus/$target" "$folder/findings"
@@ -23,9 +24,10 @@ run() { # run TARGET SECONDS MAX_BYTES
     LSAN_OPTIONS=suppressions="$PWD/tools/lsan.supp" \
     "$folder/fuzz_$target" "$folder/corpus/$target" "$folder/seeds/$target" \
     -max_total_time="$2" -max_len="$3" -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512 \
-    -print_final_stats=1 -artifact_prefix="$folder/findings/$target-" 2>"$folder/$target.log" || {
+    -close_fd_mask=2 -print_final_stats=1 -artifact_prefix="$folder/findings/$target-" 2>"$folder/$target.log" || {
     tail -n 60 "$folder/$target.log" >&2
-    echo "fuzz: $target found something: $folder/findings" >&2
+    echo "fuzz: $target found something; run $folder/fuzz_$target on it:" >&2
+    ls "$folder/findings/$target-"* >&2
     exit 1
   }
   grep -aE '^stat::number_of_executed_units|^#[0-9]+.*DONE' "$folder/$target.log"

@@ -37,6 +37,9 @@ class XnnpackDelegate:
 
     def __init__(self) -> None:
         self._partitioner = XnnpackPartitioner()
+        self._failed: tuple[Node, str] | None = None
+        for config in self._partitioner.target_partitioner_configs.values():
+            self._refuse_what_fails(config)
 
     def available(self) -> str | None:
         """Return None: the delegate is part of the executorch wheel."""
@@ -80,6 +83,27 @@ class XnnpackDelegate:
         """Return no options: XNNPACK is configured at load time."""
         return []
 
+    def _refuse_what_fails(self, config: XNNPartitionerConfig) -> None:
+        """Make a config refuse nodes on which its own code raises.
+
+        Some take an op's weight for another node than its input, so prelu(x, x) has too few.
+        """
+
+        def refusing(name: str, refusal: object) -> None:
+            method = getattr(config, name)
+
+            def call(node: Node, ep: ExportedProgram) -> object:
+                try:
+                    return method(node, ep)
+                except Exception as error:  # whatever it is, the node is none for XNNPACK
+                    self._failed = (node, f"{type(error).__name__}: {error}")
+                    return refusal
+
+            setattr(config, name, call)
+
+        refusing("check_constraints", False)
+        refusing("get_partition", [])
+
     def _reason(self, node: Node, ep: ExportedProgram) -> str:
         target = format_target_name(getattr(node.target, "__name__", str(node.target)))
         config = self._partitioner.target_partitioner_configs.get(target)
@@ -88,7 +112,11 @@ class XnnpackDelegate:
         loggers = list(_why_loggers(config))
         for why in loggers:
             why.node = None
-        if config.check_constraints(node, ep):
+        self._failed = None
+        accepted = config.check_constraints(node, ep) and config.get_partition(node, ep)
+        if self._failed is not None and self._failed[0] is node:
+            return f"{type(config).__name__} fails on the node: {self._failed[1]}"
+        if accepted:
             return f"{type(config).__name__} accepts the node, but not the nodes around it"
         # The configs report through module-level WhyNoPartition objects, which keep the last
         # node and reason they were called with.

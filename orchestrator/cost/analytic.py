@@ -114,20 +114,18 @@ def flops(node: Node) -> float:
     """Floating-point operations of a node, a multiply-add counting as two."""
     out = _elements(node)
     name = _base_name(node)
-    inputs = [expected_shape(n.meta["val"]) for n in node.all_input_nodes if _is_tensor(n)]
     if name == "convolution":
-        weight = inputs[1]
-        per_output = math.prod(weight[1:])
+        per_output = math.prod(_operand(node, 1)[1:])
         if node.args[6]:  # transposed: every input element meets every weight of its channel
-            return 2.0 * math.prod(inputs[0]) * per_output
+            return 2.0 * math.prod(_operand(node, 0)) * per_output
         return 2.0 * out * per_output
     if name in ("linear", "mm", "bmm"):
-        return 2.0 * out * inputs[0][-1]
+        return 2.0 * out * _operand(node, 0)[-1]
     if name == "addmm":
-        return 2.0 * out * inputs[1][-1]
+        return 2.0 * out * _operand(node, 1)[-1]
     if name == "scaled_dot_product_attention":
-        keys = inputs[min(1, len(inputs) - 1)]  # the query itself, if given twice
-        return 4.0 * math.prod(inputs[0]) * keys[-2]
+        return 4.0 * math.prod(_operand(node, 0)) * _operand(node, 1)[-2]
+    inputs = [expected_shape(n.meta["val"]) for n in node.all_input_nodes if _is_tensor(n)]
     work = max([out, *(math.prod(shape) for shape in inputs)], default=out)
     return work * (_TRANSCENDENTAL_FLOPS if name in _TRANSCENDENTAL else 1.0)
 
@@ -140,6 +138,13 @@ def _base_name(node: Node) -> str:
 def _groups(node: Node) -> int:
     groups = node.args[8] if len(node.args) > 8 else 1
     return groups if isinstance(groups, int) else 1
+
+
+def _operand(node: Node, position: int) -> Sequence[int]:
+    """The shape of an argument; several of an op's may be one node."""
+    argument = node.args[position]
+    assert isinstance(argument, Node)
+    return expected_shape(argument.meta["val"])
 
 
 def _is_tensor(node: Node) -> bool:

@@ -30,7 +30,7 @@ Result<int64_t> apply(ir::ExprOp op, int64_t a, int64_t b) {
       return floor_div(a, b);
     case ir::ExprOp_Mod:
       GGD_CHECK(b > 0, "a size expression divides by %lld", static_cast<long long>(b));
-      return a - b * floor_div(a, b);
+      return a % b < 0 ? a % b + b : a % b;
     case ir::ExprOp_Max:
       return std::max(a, b);
     case ir::ExprOp_Min:

@@ -14,7 +14,8 @@ struct GraphAllocatorDeleter {
 };
 using GraphAllocatorPtr = std::unique_ptr<ggml_gallocr, GraphAllocatorDeleter>;
 
-// Marks memory that the caller will bring, so that ggml's allocator leaves the tensor alone.
+// Marks memory that the caller will bring, or that has no bytes, so that ggml's allocator leaves
+// the tensor alone.
 void* const kCallersMemory = reinterpret_cast<void*>(uintptr_t{64});
 
 // Ggml's allocator reuses a source's memory by op code, and all custom ops have one code. While
@@ -60,6 +61,7 @@ Result<std::unique_ptr<ShapedGraph>> ShapedGraph::create(
   shaped->node_ends_ = builder.node_ends();
   shaped->memory_ = builder.take_memory();
   shaped->collect_views();
+  shaped->place_empty_tensors();
   GGD_TRY(shaped->plan_activations());
   return shaped;
 }
@@ -130,6 +132,16 @@ void ShapedGraph::collect_views() {
     if (t->view_src == nullptr || t->view_src->data == nullptr) continue;
     collect(t, inputs_);
     collect(t, outputs_);
+  }
+}
+
+// A graph of nothing but empty tensors gets a buffer of no bytes, at no address, from ggml, which
+// would then take tensors that it has allocated for some that it has not.
+void ShapedGraph::place_empty_tensors() {
+  ggml_context* context = memory_->context.get();
+  for (ggml_tensor* t = ggml_get_first_tensor(context); t != nullptr;
+       t = ggml_get_next_tensor(context, t)) {
+    if (ggml_is_empty(t) && t->data == nullptr) t->data = kCallersMemory;
   }
 }
 

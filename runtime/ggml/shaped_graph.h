@@ -49,6 +49,7 @@ class ShapedGraph {
   Error add_outputs(const Program& program, GraphBuilder& builder);
   void add_inputs(const Program& program, const GraphBuilder& builder);
   void collect_views();
+  void place_empty_tensors();
   Error plan_activations();
   void place_activations(std::byte* arena);
   Error prepare_trace();

@@ -49,7 +49,11 @@ ggml_tensor* ggml_strided(const GraphBuilder& builder, const StridedView& view,
 
 StridedView strided(const GraphBuilder& builder, const Value& value) {
   StridedView view;
-  if (builder.deferred(value, &view)) return view;
+  return builder.deferred(value, &view) ? view : as_stored(value);
+}
+
+StridedView as_stored(const Value& value) {
+  StridedView view;
   view.base = value.tensor;
   view.sizes = value.sizes;
   const size_t rank = value.rank();

@@ -19,6 +19,9 @@ struct StridedView {
 // The value as a view; one that waits to be copied (see GraphBuilder::defer) as what it views.
 StridedView strided(const GraphBuilder& builder, const Value& value);
 
+// The value as it lies in memory; one that waits to be copied as the copy.
+StridedView as_stored(const Value& value);
+
 // Dimensions in the sequence they have in memory. One of size 1, or repeated, follows the
 // dimension before it.
 Order memory_order(const StridedView& view);

@@ -132,6 +132,7 @@ class DataflowCheck {
       const uint32_t tensor = program_.outputs()->Get(static_cast<uint32_t>(i));
       GGD_CHECK(tensor < defined_.size() && defined_[tensor],
                 "output %zu is tensor %u, which nothing computes", i, tensor);
+      GGD_TRY(check_no_scalar(tensor, "output", i));
     }
     return Error::Ok;
   }
@@ -143,6 +144,12 @@ class DataflowCheck {
     GGD_CHECK(!defined_[tensor], "%s %zu is tensor %u, which is defined already", what, index,
               tensor);
     defined_[tensor] = true;
+    return Error::Ok;
+  }
+
+  Error check_no_scalar(uint32_t tensor, const char* what, size_t index) const {
+    GGD_CHECK(!program_.tensors()->Get(tensor)->is_scalar(), "%s %zu is scalar %u", what, index,
+              tensor);
     return Error::Ok;
   }
 
@@ -161,7 +168,8 @@ class DataflowCheck {
           tensor == -1 || !program_.tensors()->Get(static_cast<uint32_t>(tensor))->is_scalar(),
           "node %zu reads scalar %d as a tensor", index, tensor);
     }
-    return define(node->outputs()->Get(0), "the output of node", index);
+    GGD_TRY(define(node->outputs()->Get(0), "the output of node", index));
+    return check_no_scalar(node->outputs()->Get(0), "the output of node", index);
   }
 
   const ir::Program& program_;

@@ -80,6 +80,32 @@ def _set(path: str, value: Any) -> Mutation:
     return mutate
 
 
+def _replace(
+    program: Any,
+    sizes: list[list[int]],
+    ops: list[Any],
+    inputs: dict[int, list[int]] | None = None,
+) -> None:
+    """Makes the program a chain of ops on its first input, with results of these sizes.
+
+    inputs: of some ops by number, as numbers of results; the input of the program is 0.
+    """
+    first = program.tensors[program.inputs[0]]
+    results = [ir.Tensor(dims=[ir.Dim(value=n, expr=-1) for n in shape]) for shape in sizes]
+    program.tensors = [first, *results]
+    program.inputs, program.outputs = [0], [len(sizes)]
+    program.nodes = [
+        ir.Node(
+            op=op,
+            opType=ir.OPS[type(op).__name__.removesuffix("T")],
+            inputs=(inputs or {}).get(number, [number]),
+            outputs=[number + 1],
+            debugHandles=[],
+        )
+        for number, op in enumerate(ops)
+    ]
+
+
 MUTATIONS: dict[str, Mutation] = {
     "another version": _set("version", 999),
     "no tensors": _set("tensors", []),
@@ -130,6 +156,24 @@ MUTATIONS: dict[str, Mutation] = {
     "dim order of another rank": _set("tensors.0.dimOrder", [0, 1, 2]),
     "dim order with a repeat": _set("tensors.0.dimOrder", [1, 1]),
     "expression out of range": _set("tensors.0.dims", [ir.Dim(value=3, expr=9)] * 2),
+    "scalar as an output": lambda p: (
+        setattr(p.tensors[p.inputs[0]], "isScalar", True),
+        setattr(p.tensors[p.inputs[0]], "dims", []),
+        setattr(p, "nodes", []),
+        setattr(p, "outputs", p.inputs),
+    ),
+    "scalar computed by a node": lambda p: (
+        setattr(p.tensors[p.outputs[0]], "isScalar", True),
+        setattr(p.tensors[p.outputs[0]], "dims", []),
+    ),
+    "padded to another rank": lambda p: _replace(
+        p,
+        [[3, 16, 2], [3, 4]],
+        [ir.Pad(before=[0, 0], after=[0, 0]), ir.Reshape()],
+    ),
+    "operands that do not broadcast to a number": lambda p: _replace(
+        p, [[48], [], [3, 4]], [ir.Reshape(), ir.Binary(), ir.Expand()], {1: [0, 1]}
+    ),
     "scalar as a tensor": lambda p: (
         setattr(p.tensors[p.inputs[0]], "isScalar", True),
         setattr(p.tensors[p.inputs[0]], "dims", []),
@@ -170,6 +214,15 @@ DYNAMIC: dict[str, Mutation] = {
             ir.ExprToken(op=ir.ExprOp.FloorDiv, value=0),
         ],
     ),
+    "remainder of the least number": lambda p: setattr(
+        p.exprs[0],
+        "tokens",
+        [
+            ir.ExprToken(op=ir.ExprOp.Const, value=-(1 << 63)),
+            ir.ExprToken(op=ir.ExprOp.Const, value=7),
+            ir.ExprToken(op=ir.ExprOp.Mod, value=0),
+        ],
+    ),
     "overflow": lambda p: setattr(
         p.exprs[0],
         "tokens",
@@ -193,6 +246,84 @@ def test_a_wrong_size_expression_is_an_error(
 def test_a_wrong_identifier_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     message = _fails(_lower(monkeypatch, mutate_bytes=_set_identifier))
     assert "GGIR" in message
+
+
+# Where the schema has vectors of structs: from the program to the table that holds one, and the
+# field's place in that table.
+_STRUCTS: dict[str, Callable[[Any], tuple[Any, int]]] = {
+    "expression 0": lambda p: (p.Exprs(0), 0),
+    "sizes of tensor": lambda p: (p.Tensors(0), 1),
+    "bindings": lambda p: (p, 7),
+}
+
+
+@pytest.mark.parametrize("what", _STRUCTS)
+def test_structs_at_an_odd_address_are_an_error_that_names_them(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Found by fuzzing: FlatBuffers' verifier lets them pass, and they were read as if aligned."""
+
+    def misalign(data: bytes) -> bytes:
+        holder, field = _STRUCTS[what](ir.generated.Program.GetRootAs(data))
+        table = holder._tab
+        place = table.Pos + table.Offset(4 + 2 * field)
+        old = place + int.from_bytes(data[place : place + 4], "little")
+        count = int.from_bytes(data[old : old + 4], "little")
+        assert count > 0
+        # Structs of 8-byte alignment start 4 bytes behind the count, which goes to a multiple of 8.
+        moved = data + bytes(-len(data) % 8)
+        offset = (len(moved) - place).to_bytes(4, "little")
+        copy = data[old : old + 4 + 32 * count]
+        return moved[:place] + offset + moved[place + 4 :] + copy + bytes(64 * count)
+
+    message = _fails(_lower(monkeypatch, mutate_bytes=misalign, dynamic=True))
+    assert what in message
+    assert "misaligned" in message
+
+
+def test_a_run_on_no_rows_gives_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by fuzzing: where all activations are empty, ggml allocated a tensor twice."""
+
+    def chain(program: Any) -> None:
+        sizes = program.tensors[program.inputs[0]].dims
+        kinds = (ir.UnaryKind.Neg, ir.UnaryKind.Exp, ir.UnaryKind.Abs, ir.UnaryKind.Neg)
+        ops = [ir.Unary(kind=kind) for kind in kinds]
+        _replace(program, [[3, 16]] * 3 + [[3, 4]], [*ops[:3], ir.Slice(start=ir.Dim(value=0))])
+        program.nodes[3].op.dim = 1
+        program.nodes[3].op.start.expr = -1
+        program.symbols[0].min = 0
+        for tensor in program.tensors:
+            tensor.dims = [sizes[0], *tensor.dims[1:]]
+
+    program = NativeProgram(_lower(monkeypatch, mutate=chain, dynamic=True))
+    for rows in (0, 5, 0):
+        x = torch.randn(rows, 16)
+        result = program.run("forward", [x])[0]
+        torch.testing.assert_close(result, (-x).exp()[:, :4])
+
+
+def test_a_program_of_empty_tensors_asks_for_empty_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def empty(program: Any) -> None:
+        _replace(program, [[0, 16], [0, 4]], [ir.Unary(), ir.Reshape()])
+        program.tensors[0].dims[0].value = 0
+
+    assert "expected 0" in _fails(_lower(monkeypatch, mutate=empty))
+
+
+@pytest.mark.parametrize("kind", [ir.ResizeKind.Nearest, ir.ResizeKind.Bilinear])
+def test_steps_far_beyond_an_image_give_its_last_element(
+    monkeypatch: pytest.MonkeyPatch, kind: int
+) -> None:
+    """Found by fuzzing: the place was converted to an integer that cannot hold it."""
+
+    def resize(program: Any) -> None:
+        op = ir.Resize2d(kind=kind, stepH=1e38, stepW=1e38)
+        shapes = [[1, 1, 3, 16], [1, 1, 3, 4], [3, 4]]
+        _replace(program, shapes, [ir.Reshape(), op, ir.Reshape()])
+
+    x = torch.randn(3, 16)
+    result = NativeProgram(_lower(monkeypatch, mutate=resize)).run("forward", [x])[0]
+    assert torch.as_tensor(result)[2, 3] == x[2, 15]
 
 
 @pytest.mark.parametrize("keep", [0, 1, 7, 15, 16, 40, 100, 200, -8, -1])

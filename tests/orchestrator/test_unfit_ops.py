@@ -46,6 +46,24 @@ CASES: dict[str, tuple[Callable[..., Any], torch.Tensor, tuple[str, ...], str]] 
         ("ggml", "xnnpack"),
         "xnnpack",
     ),
+    "prelu of a number by itself": (
+        lambda x: torch.prelu(x, x),
+        _noise(1),
+        ("xnnpack",),
+        "xnnpack",
+    ),
+    "addmm of three times the same": (
+        lambda x: torch.addmm(x, x, x),
+        _noise(4, 4),
+        ("ggml", "xnnpack"),
+        "xnnpack",
+    ),
+    "convolution of an image with itself": (
+        lambda x: torch.nn.functional.conv2d(x, x),
+        _noise(3, 3, 3, 3),
+        ("ggml", "xnnpack"),
+        "xnnpack",
+    ),
     "hardtanh with one bound": (
         lambda x: torch.ops.aten.hardtanh.default(x, -0.5),
         _noise(3, 4),

@@ -12,9 +12,13 @@ namespace {
 using simd::kLanes;
 using simd::Vec;
 
+// Of a place beyond the source's last element, that element's; so is the conversion defined.
+int64_t whole_place(float place, int64_t in) {
+  return place < static_cast<float>(in) ? std::min(static_cast<int64_t>(place), in - 1) : in - 1;
+}
+
 int64_t nearest(const ResizeAxis& axis, int64_t i) {
-  const auto place = static_cast<int64_t>(std::floor(static_cast<float>(i) * axis.step));
-  return std::min(place, axis.in - 1);
+  return whole_place(std::floor(static_cast<float>(i) * axis.step), axis.in);
 }
 
 // Two neighbours in the source and the second one's weight.
@@ -31,7 +35,7 @@ Between between(const ResizeAxis& axis, int64_t i, bool align_corners) {
   } else {
     place = std::max(axis.step * (static_cast<float>(i) + 0.5F) - 0.5F, 0.0F);
   }
-  const int64_t first = std::min(static_cast<int64_t>(place), axis.in - 1);
+  const int64_t first = whole_place(place, axis.in);
   const float weight = std::clamp(place - static_cast<float>(first), 0.0F, 1.0F);
   return {first, std::min(first + 1, axis.in - 1), weight};
 }

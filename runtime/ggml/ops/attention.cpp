@@ -38,7 +38,7 @@ Result<Operand> factor(GraphBuilder& builder, size_t index) {
   StridedView view = strided(builder, value);
   if (view.sizes[kRank - 1] != 1 && view.strides[kRank - 1] != 1) {
     GGD_ASSIGN(value, builder.contiguous(value));
-    view = strided(builder, value);
+    view = as_stored(value);
   }
   return operand(view);
 }

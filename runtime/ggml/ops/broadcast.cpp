@@ -4,16 +4,16 @@
 
 namespace ggml_delegate {
 
-Sizes broadcast_sizes(const Sizes& a, const Sizes& b) {
+bool broadcast_sizes(const Sizes& a, const Sizes& b, Sizes* sizes) {
   const size_t rank = std::max(a.size(), b.size());
-  Sizes sizes;
+  sizes->clear();
   for (size_t i = 0; i < rank; ++i) {
     const int64_t from_a = i + a.size() < rank ? 1 : a[i + a.size() - rank];
     const int64_t from_b = i + b.size() < rank ? 1 : b[i + b.size() - rank];
-    if (from_a != from_b && from_a != 1 && from_b != 1) return {};
-    sizes.push_back(from_a == 1 ? from_b : from_a);
+    if (from_a != from_b && from_a != 1 && from_b != 1) return false;
+    sizes->push_back(from_a == 1 ? from_b : from_a);
   }
-  return sizes;
+  return true;
 }
 
 StridedView with_rank(const StridedView& view, size_t rank) {

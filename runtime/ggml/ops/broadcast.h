@@ -5,8 +5,8 @@
 
 namespace ggml_delegate {
 
-// Torch's broadcasting of both sizes; an empty result when they do not fit together.
-Sizes broadcast_sizes(const Sizes& a, const Sizes& b);
+// Torch's broadcasting of both sizes; false when they do not fit together.
+bool broadcast_sizes(const Sizes& a, const Sizes& b, Sizes* sizes);
 
 // The view with dimensions prepended up to `rank`; dimensions of size 1 have stride 0.
 StridedView with_rank(const StridedView& view, size_t rank);

@@ -60,10 +60,9 @@ ElementsParams merge(const Sizes& sizes, const Order& order,
 Error lower_elements(GraphBuilder& builder, ggml_custom_op_t kernel, ggml_type type) {
   Sizes sizes;
   for (size_t i = 0; i < builder.input_count(); ++i) {
-    const Sizes joined = broadcast_sizes(sizes, builder.input(i).sizes);
-    GGD_CHECK(joined.size() >= builder.input(i).rank(),
-              "node %s: its inputs' sizes do not broadcast to the result's", builder.name());
-    sizes = joined;
+    const Sizes before = sizes;
+    GGD_CHECK(broadcast_sizes(before, builder.input(i).sizes, &sizes),
+              "node %s: its inputs' sizes do not broadcast", builder.name());
   }
   GGD_CHECK(sizes == builder.out_sizes(),
             "node %s: its inputs' sizes do not broadcast to the result's", builder.name());

@@ -95,8 +95,9 @@ Error lower(GraphBuilder& builder, const ir::Binary& op) {
   GGD_CHECK(kernel != nullptr, "node %s is an unknown binary op, %d", builder.name(),
             static_cast<int>(op.kind()));
   for (size_t i = 0; i < 2; ++i) GGD_TRY(require_float(builder, builder.input(i)));
-  const Sizes sizes = broadcast_sizes(builder.input(0).sizes, builder.input(1).sizes);
-  GGD_CHECK(sizes == builder.out_sizes(),
+  Sizes sizes;
+  GGD_CHECK(broadcast_sizes(builder.input(0).sizes, builder.input(1).sizes, &sizes) &&
+                sizes == builder.out_sizes(),
             "node %s: its inputs' sizes do not broadcast to the result's", builder.name());
   StridedView a = with_rank(strided(builder, builder.input(0)), sizes.size());
   StridedView b = with_rank(strided(builder, builder.input(1)), sizes.size());

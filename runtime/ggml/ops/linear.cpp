@@ -105,7 +105,7 @@ Result<StridedView> matrix_view(GraphBuilder& builder, const Value& value, bool 
   const bool other = view.sizes[rank - 2] == 1 || view.strides[rank - 2] == 1;
   if (last || (other && !rows)) return view;
   GGD_ASSIGN(const Value whole, builder.contiguous(value));
-  return strided(builder, whole);
+  return as_stored(whole);
 }
 
 // Leading dimensions that both operands step through alike become rows of a when b stays.

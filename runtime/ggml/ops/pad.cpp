@@ -31,8 +31,9 @@ Error lower(GraphBuilder& builder, const ir::Pad& op) {
   GGD_CHECK(type == GGML_TYPE_F32 || type == GGML_TYPE_I32, "node %s pads a tensor of type %s",
             builder.name(), ggml_type_name(type));
   GGD_CHECK(op.before() != nullptr && op.after() != nullptr && op.before()->size() == rank &&
-                op.after()->size() == rank,
-            "node %s does not pad the %zu dimensions of its input", builder.name(), rank);
+                op.after()->size() == rank && builder.out_sizes().size() == rank,
+            "node %s does not pad the %zu dimensions of its input to as many", builder.name(),
+            rank);
   GGD_CHECK(type == GGML_TYPE_F32 || std::abs(op.value()) < 2147483648.0F,
             "node %s pads integers with %g", builder.name(), static_cast<double>(op.value()));
   PadParams params;

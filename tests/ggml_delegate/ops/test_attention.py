@@ -124,6 +124,18 @@ def test_within_a_transformer(batch: int, fused: bool) -> None:
     check_op(_Block(24, 3, fused=fused), [_input(batch, 19, 24) * 3])
 
 
+@pytest.mark.parametrize("repeated", [0, 1, 2])
+def test_an_operand_with_repeated_elements(repeated: int) -> None:
+    """Found by fuzzing a product: repeated elements were read as neighbours."""
+    operands = _qkv(2, 3, queries=4, keys=6, depth=8)
+    operands[repeated] = operands[repeated][..., :1].contiguous()
+
+    def attend(*operands: Tensor) -> Tensor:
+        return attention(*(x.expand(*x.shape[:-1], 8) for x in operands))
+
+    check_op(attend, tuple(operands))
+
+
 def test_dynamic_sizes() -> None:
     n, t = Dim("n", min=1, max=4), Dim("t", min=2, max=300)
     check_op(

@@ -133,6 +133,14 @@ def test_heads_are_multiplied_where_they_lie() -> None:
     check_op(scores, (tensor(2, 6, 24), tensor(2, 6, 24, seed=6)))
 
 
+@pytest.mark.parametrize("repeated", [(4, 1), (1, 9), (1, 1)])
+def test_a_product_of_repeated_rows_or_columns_equals_eager(repeated: tuple[int, int]) -> None:
+    """Found by fuzzing: elements repeated along the summed dimension were read as neighbours."""
+    check_op(lambda a, b: a.expand(4, 9) @ b, (tensor(*repeated), tensor(9, 5, seed=6)))
+    check_op(lambda a, b: a @ b.expand(4, 9).T, (tensor(3, 9), tensor(*repeated, seed=6)))
+    check_op(lambda a, b: a @ b.expand(4, 9), (tensor(3, 4), tensor(*repeated, seed=6)))
+
+
 @pytest.mark.parametrize("sizes", [(3, 9), (2, 3, 9), (2, 2, 3, 9)])
 def test_a_product_with_a_constant_equals_eager(sizes: tuple[int, ...]) -> None:
     check_op(ConstantProduct(9, 14), (tensor(*sizes),))
