@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
 from torch.export import ExportedProgram
 
+from orchestrator.backends import Backend
 from orchestrator.edge import edge_compile_config
-from orchestrator.partitioner import OrchestratorPartitioner, UndecomposedOpError
+from orchestrator.options import PlanOptions
+from orchestrator.partitioner import (
+    OrchestratorPartitioner,
+    PartitionedMethod,
+    UndecomposedOpError,
+)
+from orchestrator.planning import Choice
 
 P = TypeVar("P", bound=OrchestratorPartitioner)
 
@@ -54,3 +61,38 @@ def to_edge_with(
             decompose.update(error.ops)
         else:
             return edge, partitioners
+
+
+class _Done(Exception):  # noqa: N818  # ends ExecuTorch's flow, no error
+    pass
+
+
+class _PlanningPartitioner(OrchestratorPartitioner):
+    """Stops ExecuTorch's flow once there is a plan, before anything is lowered."""
+
+    def partition(self, exported_program: ExportedProgram) -> NoReturn:
+        super().partition(exported_program)
+        raise _Done
+
+
+def plan_only(
+    program: ExportedProgram,
+    backends: tuple[Backend, ...],
+    options: PlanOptions,
+    choice: Choice | None = None,
+) -> PartitionedMethod:
+    """Plan one program as `to_edge_with` would lower it, in a fraction of the time.
+
+    choice: what was decided beforehand.
+    """
+    made: list[OrchestratorPartitioner] = []
+
+    def partitioner(_: str, decompose: Set[torch._ops.OpOverload]) -> OrchestratorPartitioner:
+        made.append(_PlanningPartitioner(backends, options, decompose=decompose, choice=choice))
+        return made[-1]
+
+    try:
+        to_edge_with({"forward": program}, partitioner)
+    except _Done:
+        return made[-1].results[-1]
+    raise AssertionError("the flow ended without a plan")

@@ -70,13 +70,15 @@ def verify(
     model: Any,
     inputs: Iterable[Any] | None = None,
     *,
+    method: str = "forward",
     tolerance: float = DEFAULT_TOLERANCE,
     num_threads: int = 0,
 ) -> Verification:
-    """Compare a program's method "forward" with its model, call by call.
+    """Compare a method of a program with its model, call by call.
 
-    file: a .pte made by `lower`. model: what it was made from, a module or an exported program.
-    inputs: for the model, of the shapes that it was exported with; an exported program brings its
+    file: a .pte made by `lower`. model: what it was made from: a module, an exported program, or a
+        mapping of method names to exported programs.
+    inputs: for the module, of the shapes that it was exported with; exported programs bring their
         own.
 
     Raises:
@@ -85,27 +87,29 @@ def verify(
     """
     path = Path(file)
     report = read_report(path)
-    method = next((each for each in report.methods if each.name == "forward"), None)
-    if method is None:
-        raise VerifyError(f"{path} has no method 'forward'")
-    program = as_programs(model, inputs)["forward"]
+    described = {each.name: each for each in report.methods}
+    programs = as_programs(model, inputs)
+    for what, names in ((str(path), described.keys()), ("the model", programs.keys())):
+        if method not in names:
+            raise VerifyError(f"{what} has no method {method!r}; it has {', '.join(names)}")
+    program = programs[method]
     arguments = program.example_inputs if inputs is None else (tuple(inputs), {})
     if arguments is None:
         raise VerifyError("the exported program holds no example inputs; pass some")
-    edge = _edge_program_of(method, program, report.backends)
+    edge = _edge_program_of(described[method], program, report.backends)
     native = NativeProgram(path, num_threads=num_threads, values=True)
     leaves = pytree.tree_leaves(arguments)
     with torch.no_grad():
-        outputs = native.run("forward", leaves, relayout=True)
+        outputs = native.run(method, leaves, relayout=True)
         recorded = _by_instruction(native.values())
-        checks = list(_call_checks(method, edge, recorded, tolerance))
+        checks = list(_call_checks(described[method], edge, recorded, tolerance))
         expected = pytree.tree_leaves(program.module()(*arguments[0], **arguments[1]))
     checks += [
         _check(f"result {index}", actual, wanted, tolerance)
         for index, (actual, wanted) in enumerate(zip(outputs, expected, strict=True))
         if isinstance(wanted, Tensor)
     ]
-    return Verification(method, tuple(checks))
+    return Verification(described[method], tuple(checks))
 
 
 def _edge_program_of(

@@ -96,14 +96,13 @@ def _eager(options: argparse.Namespace) -> Callable[[], int]:
 
 def _interleaved(runners: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[int]]:
     times: dict[str, list[int]] = {name: [] for name in runners}
-    progress = Progress()
-    for number in range(rounds + 1):  # the first one warms up
-        progress(f"round {number} of {rounds}")
-        for name, once in runners.items():
-            elapsed = once()
-            if number:
-                times[name].append(elapsed)
-    progress.clear()
+    with Progress() as progress:
+        for number in range(rounds + 1):  # the first one warms up
+            progress(f"round {number} of {rounds}")
+            for name, once in runners.items():
+                elapsed = once()
+                if number:
+                    times[name].append(elapsed)
     return times
 
 

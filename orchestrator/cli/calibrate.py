@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from orchestrator.cli.models import MODEL_HELP, load_model
 from orchestrator.cli.options import add_backends, backend_names
+from orchestrator.cli.output import Progress, add_json, print_json
 from orchestrator.cli.parsers import Commands
 from orchestrator.quiet import quiet_imports
 
@@ -30,6 +32,7 @@ def add_to(commands: Commands) -> None:
         "--threads", type=int, default=1, help="of the device, roughly (default: %(default)s)"
     )
     add_backends(export)
+    add_json(export)
     export.set_defaults(command=_export)
 
     read = steps.add_parser("import", help="read the times that were taken on a device")
@@ -37,10 +40,12 @@ def add_to(commands: Commands) -> None:
     read.add_argument("results", type=Path, metavar="RESULTS", help="that orchestrator-run wrote")
     read.add_argument("--target", required=True, metavar="NAME", help="what to call the device")
     _add_table(read)
+    add_json(read)
     read.set_defaults(command=_import)
 
     shown = steps.add_parser("list", help="list the devices whose costs are known")
     _add_table(shown)
+    add_json(shown)
     shown.set_defaults(command=_list)
 
 
@@ -65,14 +70,17 @@ def _export(options: argparse.Namespace) -> None:
             tasks += collect_tasks(as_programs(model, *inputs), backends, options.threads)
     unique = list({(task.backend_name, task.key): task for task in tasks}.values())
 
-    def tell(done: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{done} of {len(unique)} ops", end="", file=sys.stderr, flush=True)
-
-    with quiet_imports():
-        exported = export_tasks(unique, options.output, tell)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+    with Progress() as progress, quiet_imports():
+        exported = export_tasks(
+            unique, options.output, lambda done: progress(f"{done} of {len(unique)} ops")
+        )
+    if options.json:
+        failures = [
+            {"op": label, "backend": backend, "reason": reason}
+            for (label, backend), reason in exported.failures.items()
+        ]
+        print_json({"ops": exported.methods, "programs": exported.programs, "failures": failures})
+        return
     print(f"wrote {exported.methods} ops as {exported.programs} programs to {options.output}")
     for (label, backend), reason in exported.failures.items():
         line = reason.splitlines()[0] if reason else ""
@@ -87,6 +95,17 @@ def _import(options: argparse.Namespace) -> None:
     table = CostTable(options.cost_table)
     imported = import_results(options.folder, options.results, options.target, table)
     where = imported.environment
+    if options.json:
+        print_json(
+            {
+                "target": where.target,
+                "cpu": where.cpu,
+                "threads": where.threads,
+                "stored": imported.measured,
+                "failed": imported.failed,
+            }
+        )
+        return
     print(
         f"stored the times of {imported.measured} ops for target {where.target!r} ({where.cpu}, "
         f"{where.threads} threads); {imported.failed} could not run there"
@@ -97,5 +116,9 @@ def _list(options: argparse.Namespace) -> None:
     from orchestrator.cost.device import measured_targets
     from orchestrator.cost.table import CostTable
 
-    for line in measured_targets(CostTable(options.cost_table).environments()):
+    environments = CostTable(options.cost_table).environments()
+    if options.json:
+        print_json({"environments": [asdict(each) for each in environments]})
+        return
+    for line in measured_targets(environments):
         print(line)

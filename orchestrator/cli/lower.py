@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from orchestrator.cli.models import MODEL_HELP, load_model
-from orchestrator.cli.options import (
-    add_backends,
-    add_planning,
-    backend_names,
-    planning_options,
-)
-from orchestrator.cli.output import Progress, add_color, wants_color
+from orchestrator.cli.models import MODEL_HELP
+from orchestrator.cli.options import add_backends, add_planning
+from orchestrator.cli.output import add_color, wants_color
 from orchestrator.cli.parsers import Commands
-from orchestrator.quiet import quiet_imports
-
-if TYPE_CHECKING:
-    from orchestrator.options import TuneEvent
+from orchestrator.cli.planned import lowered
 
 _DESCRIPTION = """Make a .pte from a model: export it, ask every backend what it can run, choose the
 cheapest split and lower each part. The plan and what was rejected travel inside the file."""
@@ -58,33 +47,11 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Lower the model, save the program."""
-    arguments = planning_options(options)
-    with quiet_imports():
-        from orchestrator.lowering import LoweringWarning, lower
-        from orchestrator.report.text import render_text
-    model, *inputs = load_model(options.model)
-    progress = Progress()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", LoweringWarning)
-        program = lower(
-            model,
-            *inputs,
-            backends=backend_names(options),
-            etrecord=options.etrecord,
-            progress=lambda event: progress(_event_text(event)),
-            **arguments,
-        )
-    progress.clear()
-    for warning in caught:
-        print(f"orchestrator: warning: {warning.message}", file=sys.stderr)
+    program = lowered(options.model, options, options.etrecord)
     program.save(options.output)
     if options.json:
         print(program.report.to_json())
     elif options.report:
+        from orchestrator.report.text import render_text
+
         print(render_text(program.report, color=wants_color(options)), end="")
-
-
-def _event_text(event: TuneEvent) -> str:
-    left = "" if event.remaining_s is None else f", {event.remaining_s:.0f} s left"
-    return f"{event.stage}: {event.done} of {event.total}{left}"

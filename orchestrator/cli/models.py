@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from orchestrator.cli.errors import CommandError
 from orchestrator.quiet import quiet_imports
 
 MODEL_HELP = "a .pt2 file from torch.export.save, or PACKAGE.MODULE:FUNCTION, where the function \
-returns (model, example_inputs)"
+returns (model, example_inputs), or a dict of exported programs by method name"
+
+
+def is_model(name: str) -> bool:
+    """Whether an argument names a MODEL, not a .pte."""
+    path = Path(name)
+    return path.suffix == ".pt2" or (":" in name and not path.exists())
 
 
 def load_model(name: str) -> tuple[Any, ...]:
@@ -35,8 +42,13 @@ def load_model(name: str) -> tuple[Any, ...]:
     if not callable(made):
         raise CommandError(f"module {module_name!r} has no function {function_name!r}")
     result = made()
+    if isinstance(result, Mapping):
+        return (result,)
     if not isinstance(result, tuple) or len(result) != 2:
-        raise CommandError(f"{name} returned {type(result).__name__}, not (model, example_inputs)")
+        raise CommandError(
+            f"{name} returned {type(result).__name__}, not (model, example_inputs) or a dict of "
+            "exported programs"
+        )
     return result
 
 

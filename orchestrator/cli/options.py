@@ -25,12 +25,14 @@ def backend_names(options: argparse.Namespace) -> list[str]:
     return [name.strip() for name in options.backends.split(",") if name.strip()]
 
 
-def add_planning(parser: argparse.ArgumentParser, *, measure: bool) -> None:
+def add_planning(
+    parser: argparse.ArgumentParser, *, measure: bool, title: str = "how to plan"
+) -> None:
     """Add the options of `PlanOptions`; `planning_options` reads them.
 
-    measure: whether plans can be timed.
+    measure: whether plans can be timed. title: of the group.
     """
-    group = parser.add_argument_group("how to plan")
+    group = parser.add_argument_group(title)
     group.add_argument(
         "--strategy",
         choices=("cost", "greedy"),
@@ -76,6 +78,15 @@ def add_planning(parser: argparse.ArgumentParser, *, measure: bool) -> None:
         group.add_argument(
             "--budget", type=float, metavar="SECONDS", help="for --tune measure: how long"
         )
+
+
+def planning_is_asked_for(options: argparse.Namespace) -> bool:
+    """Whether any option of `add_backends` or `add_planning` differs from its default."""
+    parser = argparse.ArgumentParser()
+    add_backends(parser)
+    add_planning(parser, measure=False)
+    defaults = vars(parser.parse_args([]))
+    return any(getattr(options, name) != value for name, value in defaults.items())
 
 
 def planning_options(options: argparse.Namespace) -> dict[str, Any]:

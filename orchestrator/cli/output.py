@@ -48,10 +48,21 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int =
 
 
 class Progress:
-    """One line on a terminal that says what is going on; nothing elsewhere."""
+    """One line on a terminal that says what is going on; nothing elsewhere.
+
+    As a context it takes the line away at the end, also before an error is told.
+    """
 
     def __init__(self) -> None:
         self._shown = 0
+
+    def __enter__(self) -> Progress:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the line away."""
+        self.clear()
 
     def __call__(self, text: str) -> None:
         """Replace the line."""
@@ -61,7 +72,6 @@ class Progress:
 
     def clear(self) -> None:
         """Take the line away."""
-        self("")
         if self._shown:
-            print("\r", end="", file=sys.stderr, flush=True)
+            print(f"\r{' ' * self._shown}\r", end="", file=sys.stderr, flush=True)
             self._shown = 0

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from orchestrator.cli.models import MODEL_HELP, load_model
-from orchestrator.cli.options import (
-    add_backends,
-    add_planning,
-    backend_names,
-    planning_options,
-)
+from orchestrator.cli.models import MODEL_HELP
+from orchestrator.cli.options import add_backends, add_planning
 from orchestrator.cli.parsers import Commands
+from orchestrator.cli.planned import planned_report
 from orchestrator.cli.report import add_renderings, show
-from orchestrator.quiet import quiet_imports
 
 _DESCRIPTION = """Say what `orchestrator lower` would run where, what that would cost, what the
 alternatives are and what is not taken; nothing is lowered."""
@@ -42,9 +37,4 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Plan and show the report."""
-    arguments = planning_options(options)
-    with quiet_imports():
-        from orchestrator.dry_run import plan
-    model, *inputs = load_model(options.model)
-    found = plan(model, *inputs, backends=backend_names(options), **arguments)
-    show(found.report, options, options.model)
+    show(planned_report(options.model, options), options, options.model)

@@ -1,27 +1,33 @@
-"""`orchestrator report`: show what a .pte runs where, why, and what it costs."""
+"""`orchestrator report`: show what a program runs where, why, and what it costs."""
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.errors import CommandError
 from orchestrator.cli.inputs import add_inputs, program_inputs
+from orchestrator.cli.models import MODEL_HELP, is_model
+from orchestrator.cli.options import add_backends, add_planning, planning_is_asked_for
 from orchestrator.cli.output import Progress, add_color, add_json, wants_color
 from orchestrator.cli.parsers import Commands
+from orchestrator.cli.planned import lowered_file, planned_report
 
 if TYPE_CHECKING:
     from orchestrator.report.data import Report
 
-_DESCRIPTION = """Show what a .pte runs where and why: the plan against its alternatives, every
-segment, what was not taken and what it would take, and what changes would gain. The report lies in
-the file itself, so nothing else is needed."""
+_DESCRIPTION = """Show what a program runs where and why: the plan against its alternatives, every
+segment, what was not taken and what it would take, and what changes would gain. In a .pte the
+report lies in the file itself, so nothing else is needed; a MODEL is planned first, as by
+`orchestrator plan`."""
 _EXAMPLES = """examples:
   orchestrator report model.pte
   orchestrator report model.pte --html report.html
   orchestrator report model.pte --measure --threads 1
+  orchestrator report package.module:function --pin 'encoder.*=xnnpack'
   orchestrator report model.pte --json | jq '.methods[0].plan.alternatives'"""
 
 
@@ -29,12 +35,16 @@ def add_to(commands: Commands) -> None:
     """Add the command's parser."""
     parser = commands.add_parser(
         "report",
-        help="show what a .pte runs where, why, and what it costs",
+        help="show what a program runs where, why, and what it costs",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, metavar="FILE.pte")
+    parser.add_argument(
+        "program",
+        metavar="FILE.pte|MODEL",
+        help=f"a .pte made by `orchestrator lower`; or a model: {MODEL_HELP}",
+    )
     add_renderings(parser)
     measured = parser.add_mutually_exclusive_group()
     measured.add_argument(
@@ -50,6 +60,8 @@ def add_to(commands: Commands) -> None:
         "--runs", type=int, default=10, metavar="N", help="for --measure (default: %(default)s)"
     )
     add_inputs(parser)
+    add_backends(parser)
+    add_planning(parser, measure=False, title="how to plan a MODEL")
     parser.set_defaults(command=run)
 
 
@@ -84,33 +96,49 @@ def show(report: Report, options: argparse.Namespace, title: str) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Show the report inside the file, perhaps with times."""
+    """Show the report of a model or inside a file, perhaps with times."""
+    if options.runs < 1:
+        raise CommandError(f"--runs is {options.runs}; expected 1 or more")
+    if not is_model(options.program):
+        if planning_is_asked_for(options):
+            raise CommandError(
+                f"{options.program} is planned already; options on how to plan are for a MODEL"
+            )
+        file = Path(options.program)
+        show(_of_file(file, options), options, file.name)
+        return
+    if options.etdump is not None:
+        raise CommandError("a profile is of one .pte; pass that file instead of the model")
+    if not options.measure:
+        show(planned_report(options.program, options), options, options.program)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = lowered_file(options.program, options, Path(folder))
+        show(_of_file(file, options), options, options.program)
+
+
+def _of_file(file: Path, options: argparse.Namespace) -> Report:
     from orchestrator.report.embed import read_report
     from orchestrator.report.measured import with_profile
 
-    report = read_report(options.file)
+    report = read_report(file)
     profile: Callable[[], bytes] | None = None
     if options.etdump is not None:
         profile = options.etdump.read_bytes
     elif options.measure:
-        profile = lambda: _profile(options)  # noqa: E731
-    if profile is not None:
-        report = with_profile(report, profile(), options.method)
-    show(report, options, options.file.name)
+        profile = lambda: _profile(file, options)  # noqa: E731
+    return report if profile is None else with_profile(report, profile(), options.method)
 
 
-def _profile(options: argparse.Namespace) -> bytes:
+def _profile(file: Path, options: argparse.Namespace) -> bytes:
     from ggml_delegate.native import NativeProgram
 
-    if options.runs < 1:
-        raise CommandError(f"--runs is {options.runs}; expected 1 or more")
-    program = NativeProgram(options.file, num_threads=options.threads, etdump=True)
+    program = NativeProgram(file, num_threads=options.threads, etdump=True)
     inputs = program_inputs(program, options)
-    progress = Progress()
     program.run(options.method, inputs)
     program.etdump()  # of the first run, which is slower
-    for number in range(options.runs):
-        progress(f"run {number + 1} of {options.runs}")
-        program.run(options.method, inputs)
-    progress.clear()
+    with Progress() as progress:
+        for number in range(options.runs):
+            progress(f"run {number + 1} of {options.runs}")
+            program.run(options.method, inputs)
     return program.etdump()

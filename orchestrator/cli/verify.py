@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.models import MODEL_HELP, load_model
-from orchestrator.cli.output import add_json, print_json, print_table
+from orchestrator.cli.output import Progress, add_json, print_json, print_table
 from orchestrator.cli.parsers import Commands
 from orchestrator.quiet import quiet_imports
-from orchestrator.report.words import modules_text, ops_text, wrapped
+from orchestrator.report.words import modules_text, ops_text, plural, wrapped
 
 if TYPE_CHECKING:
     from orchestrator.verify import Check, Verification
 
 _DESCRIPTION = """Run a .pte and compare what every delegate call gives with what its ops give in
-eager PyTorch for the same inputs; then the results of the method with those of the model. Names the
-first call that is off. Exit code 3 if one is."""
+eager PyTorch for the same inputs; then the results of the method with those of the model; so for
+every method. Names the first call that is off. Exit code 3 if one is."""
 _EXAMPLES = """example:
   orchestrator verify model.pte package.module:function --tolerance 1e-5"""
 _CHECK_FAILED = 3
@@ -41,6 +41,7 @@ def add_to(commands: Commands) -> None:
         metavar="X",
         help="largest difference as a part of the largest expected value (default: %(default)s)",
     )
+    parser.add_argument("--method", metavar="NAME", help="the method (default: each one, in turn)")
     add_json(parser)
     parser.set_defaults(command=run)
 
@@ -48,23 +49,42 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print one row per tensor; return whether all are right."""
     with quiet_imports():
+        from orchestrator.report.embed import read_report
         from orchestrator.verify import verify
-    model, *inputs = load_model(options.model)
-    found = verify(options.file, model, *inputs, tolerance=options.tolerance)
+    names = [options.method or each.name for each in read_report(options.file).methods]
+    found = []
+    with Progress() as progress:
+        model, *inputs = load_model(options.model)
+        for name in dict.fromkeys(names):
+            progress(f"comparing method {name}")
+            found.append(
+                verify(options.file, model, *inputs, method=name, tolerance=options.tolerance)
+            )
+    passed = all(each.first_off is None for each in found)
     if options.json:
-        print_json({"passed": found.first_off is None, "checks": list(map(vars, found.checks))})
+        print_json({"passed": passed, "methods": list(map(_as_data, found))})
     else:
-        _print(found, options.tolerance)
-    return _CHECK_FAILED if found.first_off is not None else 0
+        for each in found:
+            _print(each, options.tolerance)
+    return 0 if passed else _CHECK_FAILED
+
+
+def _as_data(found: Verification) -> dict[str, Any]:
+    return {
+        "method": found.method.name,
+        "passed": found.first_off is None,
+        "checks": list(map(vars, found.checks)),
+    }
 
 
 def _print(found: Verification, tolerance: float) -> None:
     rows = [_row(check) for check in found.checks]
+    print(f"method {found.method.name}")
     print_table(("segment", "runs on", "tensor", "off by", ""), rows, left=3)
     print()
     first = found.first_off
     if first is None:
-        print(f"all {len(rows)} tensors are within {tolerance:g}")
+        print(f"{found.method.name}: {plural(len(rows), 'tensor')} within {tolerance:g}")
     elif first.segment is None:
         print(f"every delegate call is right, but {first.what} is off: ops on kernels, or rewrites")
     else:

@@ -9,6 +9,10 @@ from orchestrator.planner import CostGraph, Plan, PlannerError, SegmentCost, gre
 from orchestrator.report.data import AlternativeReport, PlanReport, SegmentReport
 from orchestrator.report.words import plural
 
+NO_DELEGATE = "no delegate"
+# Only planning anew tells what a graph made for fewer backends would cost.
+HINT = " (see `plan`)"
+
 
 def describe_plan(plan: Plan, graph: CostGraph) -> PlanReport:
     """Describe a plan and the plans that it was chosen over."""
@@ -37,14 +41,19 @@ def with_cost(segment: SegmentReport, cost: SegmentCost) -> SegmentReport:
     )
 
 
+def alone(backend: str) -> str:
+    """Name the plan on one backend, with kernels for what it does not take."""
+    return f"{backend} alone"
+
+
 def _alternatives(graph: CostGraph) -> Iterable[AlternativeReport]:
     names = [backend.name for backend in graph.backends]
     delegates = [backend.name for backend in graph.backends if backend.is_delegate]
     kernels = [name for name in names if name not in delegates]
     for name in delegates:
-        yield _alternative(graph, f"{name} alone", "single", [name, *kernels])
+        yield _alternative(graph, alone(name), "single", [name, *kernels])
     if kernels:
-        yield _alternative(graph, "no delegate", "single", kernels)
+        yield _alternative(graph, NO_DELEGATE, "single", kernels)
     for first in delegates if len(delegates) > 1 else ():
         order = [first, *(name for name in delegates if name != first)]
         yield _alternative(graph, f"greedy: {', '.join(order)}", "greedy", [*order, *kernels])
@@ -58,9 +67,8 @@ def _alternative(graph: CostGraph, name: str, kind: str, backends: list[str]) ->
     }
     impossible = sum(not options for options in allowed.values())
     if impossible:
-        return AlternativeReport(
-            name, kind, problem=f"{plural(impossible, 'op')} would have no kernel here"
-        )
+        problem = f"no kernel here for {plural(impossible, 'op')} of this graph{HINT}"
+        return AlternativeReport(name, kind, problem=problem)
     others = [backend.name for backend in graph.backends if backend.name not in backends]
     try:
         plan = greedy(graph, [*backends, *others], allowed=allowed)

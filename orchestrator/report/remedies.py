@@ -11,6 +11,11 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"left to other backends", ""),  # on purpose, others are faster
         (r"accepts the node, but not the nodes around it", ""),
         (r"has rank \d+, at most (\d+)", "reshape to rank {1} or less around it"),
+        (r"only supports averaging 4D tensors", "reshape to rank 4 around it"),
+        (
+            r"unsqueeze_copy only supported on the trailing",
+            "unsqueeze the last dimension, or reshape",
+        ),
         (r"pooling of rank", "add a batch dimension (unsqueeze) before it"),
         (r"convolution over 3 dimensions", "write it as 2d convolutions over slices"),
         (r"dtype (?:int|uint|bool)|are (?:bool|int)", "compute it in float32: x.float() before it"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -38,6 +39,9 @@ _DETAILED_SEGMENTS = 8
 _LISTED_SEGMENTS = 16
 _ADVICE_LINES = 8
 _SOURCE_LINES = 6
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+# Stands for the op in a reason.
+_OP = "\0"
 
 
 def render_text(report: Report, *, color: bool = False, details: bool | None = None) -> str:
@@ -172,7 +176,7 @@ def _segment_table(method: MethodReport, style: Style) -> Iterator[str]:
         weights = sum(each.weight_bytes for each in members)
         row += f"{bytes_text(weights) if weights else '-':>9}  "
         where = f"{len(members)} x " if len(members) > 1 else ""
-        where += modules_text(members[0].modules)
+        where += modules_text(_common_modules(members))
         room = WIDTH - len(row) + style.hidden(members[0].backend)
         yield (row + shortened(where, room)).rstrip()
 
@@ -193,6 +197,13 @@ def _folds(
     return list(folds.values())
 
 
+def _common_modules(members: Sequence[SegmentReport]) -> Sequence[str]:
+    """The modules of a segment; of several, with "*" for the numbers in which they differ."""
+    if len(members) == 1:
+        return members[0].modules
+    return tuple(dict.fromkeys(_NUMBER.sub("*", path) for each in members for path in each.modules))
+
+
 def _total(method: MethodReport, field: str) -> float:
     return sum(getattr(segment, field) or 0.0 for segment in method.segments)
 
@@ -206,7 +217,7 @@ def _segment(number: int, segment: SegmentReport, style: Style) -> Iterator[str]
     yield from wrapped(_tensors(segment.inputs), "  in      ")
     yield from wrapped(_tensors(segment.outputs), "  out     ")
     if segment.conversions:
-        yield from wrapped(listed(segment.conversions), "  layouts ")
+        yield from wrapped(f"layout of {listed(segment.conversions)}", "  changes ")
     if segment.predicted_ns is not None and segment.overhead_ns is not None:
         parts = [
             f"{time_text(segment.atoms_ns)} ops",
@@ -236,15 +247,19 @@ def _tensors(tensors: Iterable[TensorReport]) -> str:
 def _rejections(backend: str, rejections: Sequence[RejectionReport], style: Style) -> Iterator[str]:
     nodes = {rejection.node for rejection in rejections}
     yield f"{style.bold('not taken by')} {style.backend(backend)}: {plural(len(nodes), 'node')}"
+    # Reasons that differ in the op's name only are one.
     by_reason: dict[tuple[str, str], Counter[str]] = {}
     for rejection in rejections:
-        key = (rejection.reason, rejection.remedy)
+        key = (rejection.reason.replace(rejection.op, _OP), rejection.remedy)
         by_reason.setdefault(key, Counter())[rejection.op] += 1
     ranked = sorted(by_reason.items(), key=lambda item: (-item[1].total(), item[0]))
     for (reason, remedy), ops in ranked:
         count = f"{ops.total()}x"
-        yield from wrapped(reason, f"  {count:>5} ")
-        if not (len(ops) == 1 and next(iter(ops)) in reason):
+        named = _OP in reason and len(ops) == 1
+        yield from wrapped(
+            reason.replace(_OP, next(iter(ops)) if named else "these ops"), f"  {count:>5} "
+        )
+        if not named:
             yield from wrapped(ops_text(ops), " " * 10)
         if remedy:
             yield from wrapped(remedy, "       -> ")

@@ -101,9 +101,27 @@ def modules_text(modules: Iterable[str]) -> str:
             runs[-1].append(path)
         else:
             runs.append([path])
-    return ", ".join(
+    names = [
         _NAMES.get(run[0], run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs
-    )
+    ]
+    return ", ".join(_siblings(names))
+
+
+def _siblings(names: Iterable[str]) -> list[str]:
+    """Put neighbours in one module together: "a.b.{c, d}"."""
+    groups: list[tuple[str, list[str]]] = []
+    for name in names:
+        parent, dot, last = name.rpartition(".")
+        mergeable = bool(dot) and " " not in name
+        if mergeable and groups and groups[-1][0] == parent:
+            groups[-1][1].append(last)
+        else:
+            groups.append((parent if mergeable else "", [last if mergeable else name]))
+    return [
+        ("" if not parent else f"{parent}.")
+        + (last[0] if len(last) == 1 else "{" + ", ".join(last) + "}")
+        for parent, last in groups
+    ]
 
 
 def _follows(before: str, after: str) -> bool:

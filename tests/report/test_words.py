@@ -80,7 +80,11 @@ class TestModules:
     def test_numbered_neighbours_are_a_range(self) -> None:
         assert modules_text(("f.0", "f.1", "f.2", "head")) == "f.0 to f.2, head"
         assert modules_text(("f.0", "g.1")) == "f.0, g.1"
-        assert modules_text(("f.9", "f.11")) == "f.9, f.11"
+        assert modules_text(("f.9", "f.11")) == "f.{9, 11}"
+
+    def test_neighbours_in_one_module_share_its_path(self) -> None:
+        paths = ("blocks.0.attention.query", "blocks.0.attention.key", "blocks.0.norm", "head")
+        assert modules_text(paths) == "blocks.0.attention.{query, key}, blocks.0.norm, head"
 
 
 def node(*frames: tuple[str, int]) -> Node:
@@ -122,6 +126,7 @@ class TestRemedies:
             ("alpha is only known at run time", "a number in the model's code"),
             ("dtype not supported (tensors are int64)", "x.float()"),
             ("attention with dropout", "model.eval()"),
+            ("mean.dim only supports averaging 4D tensors, got tensor of rank 3", "rank 4"),
             ("the number of channels is dynamic", "fixed"),
         ],
     )
