@@ -38,7 +38,8 @@ def _refused(node: Node, name: str) -> str | None:
     """Say what the kernel of an op cannot do that the node asks for, or None.
 
     Kernels that change the rank of a tensor take its memory to be contiguous: most refuse
-    another dim order when they run, `unsqueeze_copy` gives wrong numbers.
+    another dim order when they run, `unsqueeze_copy` gives wrong numbers. `constant_pad_nd` gives
+    wrong ones as well.
     """
     sources = [source.meta.get("val") for source in node.all_input_nodes]
     tensors = [value for value in sources if isinstance(value, torch.Tensor)]
@@ -47,7 +48,9 @@ def _refused(node: Node, name: str) -> str | None:
     result = node.meta.get("val")
     for value in tensors:
         contiguous = list(dim_order_from_stride(value.stride())) == list(range(value.dim()))
-        if not contiguous and isinstance(result, torch.Tensor) and result.dim() != value.dim():
+        if contiguous or not isinstance(result, torch.Tensor):
+            continue
+        if result.dim() != value.dim() or name == "aten::constant_pad_nd":
             return "for a tensor in channels-last"
     return None
 

@@ -106,3 +106,12 @@ def test_results_are_eagers(case: tuple[Any, torch.Tensor, tuple[str, ...], str]
     program = orchestrator.lower(_Model(function), (x,), backends=backends, tune="off")
     torch.testing.assert_close(program(x), function(x))
     assert unfit not in program.plan["forward"].assignment.values()
+
+
+def test_a_kernel_that_pads_images_in_channels_last_wrong_is_said_to_be_missing() -> None:
+    model = _Model(lambda x: torch.nn.functional.pad(x, (1, 1, 2, 0)))
+    x = _noise(2, 3, 4, 5)
+    program = orchestrator.lower(model, (x,), backends=[])
+    torch.testing.assert_close(program(x), model(x))
+    with pytest.warns(orchestrator.LoweringWarning, match="constant_pad_nd"):
+        orchestrator.lower(model, (x.to(**_LAST),), backends=[])
