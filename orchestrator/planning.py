@@ -48,7 +48,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan with the priced graph that it solves, and the constraints on it.
+    """A plan with the priced graph that it solves, and the user's constraints on it.
 
     interrupted: the user stopped the measuring that was to come before it. composites: the ops
         that were kept whole, or would have been, each with the delegates that want it so.
@@ -88,14 +88,15 @@ def make_plan(
     names = [backend.name for backend in backends]
     found = find_costs(ep, candidates, backends, options, choice.only)
     graph = cost_graph(ep, candidates, names, found.model)
-    constraints = plan_constraints(candidates, options, names)
+    asked = plan_constraints(candidates, options, names)
+    constraints = asked
     if choice.only is not None:
-        constraints = _restricted(graph, constraints, choice.only)
+        constraints = _restricted(graph, asked, choice.only)
     plan = _plan(graph, constraints, options, choice)
     threads = options.thread_count
     regrets = find_regrets(ep, candidates, graph, constraints, plan, threads)
     plan = plan.noting(*found.notes(), *map(str, regrets))
-    return Planned(plan, graph, constraints, found.interrupted)
+    return Planned(plan, graph, asked, found.interrupted)
 
 
 def _plan(graph: CostGraph, constraints: Constraints, options: PlanOptions, choice: Choice) -> Plan:

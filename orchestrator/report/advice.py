@@ -71,11 +71,17 @@ def advise(
     base = constraints or Constraints()
     if not plan.cost.is_complete or not plan.segments:
         return ()
-    answers = [
-        *_supports(graph, plan, questions.rejected, base),
+    answers = list(_supports(graph, plan, questions.rejected, base))
+    # Several pins, or limits, may lead to the same plan; the first stands for all.
+    seen = set()
+    for answer, other in (
         *_pins(graph, plan, questions.modules, base),
         *_fewer_partitions(graph, plan, base),
-    ]
+    ):
+        assignment = tuple(sorted(other.assignment.items()))
+        if assignment not in seen:
+            answers.append(answer)
+        seen.add(assignment)
     return tuple(sorted(answers, key=lambda answer: -answer.gain_ns))
 
 
@@ -89,14 +95,15 @@ def _supports(
         changed = graph.with_costs(
             {atom: {group.backend: ns} for atom, ns in group.supposed_ns.items()}
         )
-        gain = _gain(changed, plan, base)
-        if gain is None or gain < _LEAST_GAIN * plan.total_ns:
+        other = _best(changed, base)
+        gain = 0.0 if other is None else plan.total_ns - other.total_ns
+        if gain < _LEAST_GAIN * plan.total_ns:
             continue
         count = len(group.supposed_ns)
         times = f" ({count} times)" if count > 1 else ""
         yield AdviceReport(
             "support",
-            f"if {group.backend} took {group.op}{times}: {group.reason}",
+            f"if {group.backend} took {group.op}{times}: {group.reason.replace(group.op, 'it')}",
             gain,
             group.backend,
             tuple(group.supposed_ns),
@@ -121,7 +128,7 @@ def _stake(graph: CostGraph, plan: Plan, group: Rejected) -> float:
 
 def _pins(
     graph: CostGraph, plan: Plan, modules: Iterable[Module], base: Constraints
-) -> Iterator[AdviceReport]:
+) -> Iterator[tuple[AdviceReport, Plan]]:
     """If a whole module, or what a small segment holds, had to run on one other delegate."""
     delegates = [backend.name for backend in graph.backends if backend.is_delegate]
     questions: dict[tuple[str, tuple[str, ...]], str] = {}
@@ -131,9 +138,10 @@ def _pins(
                 questions.setdefault((name, module.atoms), module.path)
     ranked = sorted(questions.items(), key=lambda item: len(item[0][1]))
     for (name, atoms), path in ranked[:_MOST_QUESTIONS]:
-        gain = _gain(graph, plan, replace(base, pins=(*base.pins, Pin(path, atoms, name))))
-        if gain is not None:
-            yield AdviceReport("pin", f"pinning {path} to {name}", gain, name, atoms)
+        other = _best(graph, replace(base, pins=(*base.pins, Pin(path, atoms, name))))
+        if other is not None:
+            gain = plan.total_ns - other.total_ns
+            yield AdviceReport("pin", f"pinning {path} to {name}", gain, name, atoms), other
 
 
 def _moves(graph: CostGraph, plan: Plan, atoms: Sequence[str], backend: str) -> bool:
@@ -141,20 +149,23 @@ def _moves(graph: CostGraph, plan: Plan, atoms: Sequence[str], backend: str) -> 
     return able and any(plan.assignment[atom] != backend for atom in atoms)
 
 
-def _fewer_partitions(graph: CostGraph, plan: Plan, base: Constraints) -> Iterator[AdviceReport]:
+def _fewer_partitions(
+    graph: CostGraph, plan: Plan, base: Constraints
+) -> Iterator[tuple[AdviceReport, Plan]]:
     count = len(plan.partitions)
     for most in dict.fromkeys((count - 1, 1)):
         if not 0 < most < count:
             continue
-        gain = _gain(graph, plan, replace(base, max_partitions=most))
-        if gain is not None:
+        other = _best(graph, replace(base, max_partitions=most))
+        if other is not None:
             calls = "delegate call" if most == 1 else "delegate calls"
-            yield AdviceReport("partitions", f"at most {most} {calls} instead of {count}", gain)
+            text = f"at most {most} {calls} instead of {count}"
+            yield AdviceReport("partitions", text, plan.total_ns - other.total_ns), other
 
 
-def _gain(graph: CostGraph, plan: Plan, constraints: Constraints) -> float | None:
+def _best(graph: CostGraph, constraints: Constraints) -> Plan | None:
     try:
-        other = solve(graph, constraints, room=_ROOM)
+        found = solve(graph, constraints, room=_ROOM)
     except PlannerError:
         return None  # the question has no answer: nothing satisfies it
-    return plan.total_ns - other.total_ns if other.cost.is_complete else None
+    return found if found.cost.is_complete else None

@@ -20,7 +20,12 @@ def source_line(node: Node) -> str:
     The innermost frame outside of torch counts. Folders of this machine are left out, so that a
     program may be given away with its report.
     """
-    frames = _FRAME.findall(str(node.meta.get("stack_trace") or ""))
+    return source_of_trace(str(node.meta.get("stack_trace") or ""))
+
+
+def source_of_trace(trace: str) -> str:
+    """Return the line of the user's code that a stack trace leads to, as `source_line` does."""
+    frames = _FRAME.findall(trace)
     if not frames:
         return ""
     own = [frame for frame in frames if not any(name in frame[0] for name in _LIBRARIES)]

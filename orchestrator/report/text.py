@@ -39,6 +39,7 @@ _DETAILED_SEGMENTS = 8
 _LISTED_SEGMENTS = 16
 _ADVICE_LINES = 8
 _SOURCE_LINES = 6
+_TENSORS = 6
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 # Stands for the op in a reason.
 _OP = "\0"
@@ -108,7 +109,8 @@ def _plan(plan: PlanReport, method: MethodReport, style: Style) -> Iterator[str]
         off = ""
         if plan.predicted_ns is not None:
             off = f", {against(plan.measured_ns, plan.predicted_ns)} against predicted"
-        yield from wrapped(f"{time_text(plan.measured_ns)}{off}; {method.profile}", "measured  ")
+        how = f"; {method.profile}" if method.profile else ""
+        yield from wrapped(f"{time_text(plan.measured_ns)}{off}{how}", "measured  ")
     for note in plan.notes:
         yield from wrapped(note, "note: ")
     known = plan.predicted_ns is not None or plan.measured_ns is not None
@@ -241,6 +243,9 @@ def _tensors(tensors: Iterable[TensorReport]) -> str:
     for tensor in tensors:
         layout = " channels-last" if tensor.layout == "channels_last" else ""
         described.append(f"{tensor.name} {type_text(tensor)}{layout} {bytes_text(tensor.bytes)}")
+    more = len(described) - _TENSORS
+    if more > 1:
+        described[_TENSORS:] = [f"{more} more: see --json"]
     return listed(described) or "nothing"
 
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
+from orchestrator.backends import resolve_backends
+from orchestrator.flow import plan_only
+from orchestrator.options import PlanOptions
 from orchestrator.planner import (
     UNKNOWN,
     Atom,
@@ -18,6 +23,7 @@ from orchestrator.planner import (
     Transfer,
     solve,
 )
+from orchestrator.planning import Choice
 from orchestrator.report.advice import Module, Questions, Rejected, advise
 from orchestrator.report.pricing import atom_prices, conversions, describe_plan
 
@@ -79,6 +85,12 @@ def test_a_pin_costs_the_difference(graph: CostGraph) -> None:
     assert found == {"pinning tail to fast": -10.0}
 
 
+def test_what_leads_to_the_same_plan_is_told_once(graph: CostGraph) -> None:
+    modules = (Module("tail", ("c",)), Module("outer", ("a", "c")))
+    found = answer(graph, solve(graph), "pin", modules=modules)
+    assert found == {"pinning tail to fast": -10.0, "pinning outer to slow": -40.0}
+
+
 def test_a_module_that_a_backend_cannot_take_whole_is_no_question(graph: CostGraph) -> None:
     plan = solve(graph)
     assert not answer(graph, plan, "pin", modules=(Module("all", ("b", "c")),))
@@ -96,6 +108,23 @@ def test_answers_are_ranked_by_gain(graph: CostGraph) -> None:
     gains = [item.gain_ns for item in advise(graph, plan, asked)]
     assert len(gains) == 3
     assert gains == sorted(gains, reverse=True)
+
+
+def test_a_plan_on_one_backend_is_asked_about_the_others() -> None:
+    """Tuning may take a backend alone; advice is not bound by that."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x + 1).relu() * x
+
+    found = plan_only(
+        torch.export.export(Net().eval(), (torch.ones(8, 64),)),
+        resolve_backends(["ggml", "xnnpack"]),
+        PlanOptions(tune="off", threads=1),
+        Choice("xnnpack alone", only=("xnnpack",), order=("xnnpack",)),
+    )
+    assert not found.planned.constraints.excludes
+    assert "ggml" not in found.plan.assignment.values()
 
 
 def test_plans_without_prices_get_no_advice() -> None:

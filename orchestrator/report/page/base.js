@@ -51,7 +51,7 @@ function percentText(part, whole) {
   return part === null || !whole ? "-" : `${((100 * part) / whole).toFixed(1)} %`;
 }
 
-const shortOp = (op) => op.replace(/^aten\./, "").replace(/\.(default|Tensor)$/, "");
+const shortOp = (op) => op.replace(/^(aten\.|dim_order_ops\._)/, "").replace(/\.(default|Tensor)$/, "");
 const opsOf = (atom) => atom.ops.map(shortOp).join(" + ");
 
 function colorVariable(backend) {

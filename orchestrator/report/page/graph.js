@@ -43,8 +43,17 @@ function draw() {
   drawNodes(window_);
 }
 
-function drawEdges(area) {
-  const all = current();
+// Every edge is computed once, not in every frame: its path, the box around it, whether it crosses
+// from one segment to another.
+const geometries = new Map();
+function geometry() {
+  if (!geometries.has(state.method)) geometries.set(state.method, makeGeometry());
+  return geometries.get(state.method);
+}
+
+function makeGeometry() {
+  const all = current(), { places } = layout(), rightmost = rangeMaximum(rightEdges());
+  const edges = [];
   for (const edge of method().edges) {
     if (!all.atoms.has(edge.producer)) continue;
     const from = place(edge.producer);
@@ -52,52 +61,84 @@ function drawEdges(area) {
     for (const consumer of edge.consumers) {
       const to = place(consumer);
       const end = { x: to.x + NODE.width / 2, y: to.y };
-      if (end.y < area.top || start.y > area.bottom) continue;
-      if (Math.max(start.x, end.x) < area.left || Math.min(start.x, end.x) > area.right) continue;
+      const path = new Path2D();
+      const aside = trace(path, start, end, places[edge.producer][0], places[consumer][0], rightmost);
       const crosses = all.atoms.get(edge.producer).segment !== all.atoms.get(consumer).segment;
-      const near = state.atom === edge.producer || state.atom === consumer;
-      context.strokeStyle = near ? colors["--accent"] : crosses ? colors["--text"] : colors["--edge"];
-      context.lineWidth = (near || crosses ? 2 : 1.2) / Math.max(view.scale, 0.5);
-      context.setLineDash(crosses ? [6, 4] : []);
-      context.beginPath();
-      trace(start, end, layout().places[edge.producer][0], layout().places[consumer][0]);
-      context.stroke();
+      edges.push({ path, crosses, producer: edge.producer, consumer,
+        left: Math.min(start.x, end.x), right: Math.max(start.x, end.x, aside),
+        top: Math.min(start.y, end.y), bottom: Math.max(start.y, end.y) });
+    }
+  }
+  return { edges };
+}
+
+// The maximum over any range of a list in two look-ups (a sparse table).
+function rangeMaximum(values) {
+  const levels = [values];
+  for (let width = 1; 2 * width <= values.length; width *= 2) {
+    const below = levels.at(-1);
+    levels.push(below.slice(0, below.length - width).map((value, i) => Math.max(value, below[i + width])));
+  }
+  return (from, to) => {
+    if (to <= from) return -Infinity;
+    const level = 31 - Math.clz32(to - from);
+    return Math.max(levels[level][from], levels[level][to - 2 ** level]);
+  };
+}
+
+// Below this scale a node is a few pixels; and a dash of a line costs as much as a line, so lines
+// over many layers, as residuals may be, have none.
+const DETAIL = 0.2, DASHED = 4 * (NODE.height + NODE.gapY);
+
+function drawEdges(area) {
+  const { edges } = geometry();
+  const detailed = view.scale > DETAIL;
+  const shown = edges.filter((edge) => edge.top <= area.bottom && edge.bottom >= area.top
+    && edge.left <= area.right && edge.right >= area.left);
+  for (const crosses of [false, true]) {
+    context.strokeStyle = colors[crosses ? "--text" : "--edge"];
+    context.lineWidth = (crosses ? 2 : 1.2) / Math.max(view.scale, 0.5);
+    for (const edge of shown) {
+      if (edge.crosses !== crosses) continue;
+      context.setLineDash(crosses && detailed && edge.bottom - edge.top < DASHED ? [6, 4] : []);
+      context.stroke(edge.path);
     }
   }
   context.setLineDash([]);
+  context.strokeStyle = colors["--accent"];
+  for (const edge of shown) {
+    if (edge.producer === state.atom || edge.consumer === state.atom) context.stroke(edge.path);
+  }
 }
 
 // By layer, where its rightmost node ends.
-const edgesByMethod = new Map();
 function rightEdges() {
-  if (!edgesByMethod.has(state.method)) {
-    const edges = new Array(layout().layers).fill(-Infinity);
-    for (const [layer, column] of Object.values(layout().places)) {
-      edges[layer] = Math.max(edges[layer], column * (NODE.width + NODE.gapX) + NODE.width);
-    }
-    edgesByMethod.set(state.method, edges);
+  const edges = new Array(layout().layers).fill(-Infinity);
+  for (const [layer, column] of Object.values(layout().places)) {
+    edges[layer] = Math.max(edges[layer], column * (NODE.width + NODE.gapX) + NODE.width);
   }
-  return edgesByMethod.get(state.method);
+  return edges;
 }
 
 // Between layers that are neighbours an edge goes straight down; a longer one would run behind the
-// nodes between, so it goes around them on the right.
-function trace(start, end, above, below) {
+// nodes between, so it goes around them on the right. Returns how far to the right.
+function trace(path, start, end, above, below, rightmost) {
   if (below - above > 1) {
     const side = NODE.width / 2;
-    const right = Math.max(start.x + side, end.x + side, ...rightEdges().slice(above + 1, below));
+    const right = Math.max(start.x + side, end.x + side, rightmost(above + 1, below));
     const aside = right + Math.min(14 + 4 * (below - above), 40);
     const from = { x: start.x + side, y: start.y - NODE.height / 2 };
     const to = { x: end.x + side, y: end.y + NODE.height / 2 };
-    context.moveTo(from.x, from.y);
-    context.bezierCurveTo(aside, from.y, aside, from.y, aside, Math.min(from.y + 30, to.y));
-    context.lineTo(aside, Math.max(to.y - 30, from.y + 30));
-    context.bezierCurveTo(aside, to.y, aside, to.y, to.x, to.y);
-    return;
+    path.moveTo(from.x, from.y);
+    path.bezierCurveTo(aside, from.y, aside, from.y, aside, Math.min(from.y + 30, to.y));
+    path.lineTo(aside, Math.max(to.y - 30, from.y + 30));
+    path.bezierCurveTo(aside, to.y, aside, to.y, to.x, to.y);
+    return aside;
   }
   const bend = Math.max(14, (end.y - start.y) / 2);
-  context.moveTo(start.x, start.y);
-  context.bezierCurveTo(start.x, start.y + bend, end.x, end.y - bend, end.x, end.y);
+  path.moveTo(start.x, start.y);
+  path.bezierCurveTo(start.x, start.y + bend, end.x, end.y - bend, end.x, end.y);
+  return -Infinity;
 }
 
 function drawNodes(area) {
@@ -180,10 +221,10 @@ function fit() {
   redraw();
 }
 
-// The start of the graph, as large as its width allows.
+// The start of the graph, as large as its width allows, and legible.
 function showStart() {
   const size = graphSize();
-  view.scale = Math.min(1, Math.max(0.4, (canvas.clientWidth - 32) / size.width));
+  view.scale = Math.min(1, Math.max(0.75, (canvas.clientWidth - 32) / size.width));
   const { x } = method().atoms.length ? place(method().atoms[0].id) : { x: 0 };
   const fits = size.width * view.scale <= canvas.clientWidth;
   view.x = fits ? (canvas.clientWidth - size.width * view.scale) / 2

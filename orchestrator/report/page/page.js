@@ -85,10 +85,22 @@ function pickSegment(index) {
   if (first) centerOn(first.id);
 }
 
-const modulesText = (modules) => {
-  const names = modules.map((name) => ({ "": "the whole model", ".": "top level" })[name] ?? name);
-  return names.length > 4 ? `${names.slice(0, 3).join(", ")} … ${names.at(-1)} (${names.length})` : names.join(", ");
-};
+// Neighbours in one module share its path: "blocks.0.attention.{query, key}".
+function modulesText(modules) {
+  const groups = [];
+  for (const name of modules.map((each) => ({ "": "the whole model", ".": "top level" })[each] ?? each)) {
+    const at = name.lastIndexOf(".");
+    const [parent, last] = at < 0 ? ["", name] : [name.slice(0, at + 1), name.slice(at + 1)];
+    if (parent && groups.at(-1)?.parent === parent) groups.at(-1).last.push(last);
+    else groups.push({ parent, last: [last] });
+  }
+  const names = groups.map(({ parent, last }) => parent
+    + (last.length === 1 ? last[0] : `{${shortList(last)}}`));
+  return shortList(names);
+}
+
+const shortList = (names) => names.length > 4
+  ? `${names.slice(0, 2).join(", ")} … ${names.at(-1)} (${names.length})` : names.join(", ");
 
 let setOps = () => {};
 

@@ -1,5 +1,8 @@
 // Tables that sort by their column heads.
 
+// Rows are made so many per frame: a thousand at once would hold up the page.
+const ROWS_PER_FRAME = 100;
+
 // columns: {title, value(row) to sort by, cell(row) text or element, number, hidden}
 function makeTable(table, columns, options = {}) {
   const shown = columns.filter((column) => !column.hidden);
@@ -9,7 +12,7 @@ function makeTable(table, columns, options = {}) {
     const button = element("button", { type: "button", onclick: () => sortBy(index) }, column.title);
     return element("th", { scope: "col", class: column.number ? "number" : null }, button);
   });
-  let rows = [];
+  let rows = [], fills = 0;
 
   function sortBy(index) {
     const again = sort.column === index;
@@ -34,8 +37,16 @@ function makeTable(table, columns, options = {}) {
       const direction = sort.descending ? "descending" : "ascending";
       head.setAttribute("aria-sort", index === sort.column ? direction : "none");
     });
-    body.replaceChildren(...ordered().map(makeRow));
-    options.filled?.(body);
+    const waiting = ordered();
+    const turn = ++fills;
+    body.replaceChildren();
+    function more() {
+      if (turn !== fills) return; // filled anew meanwhile
+      body.append(...waiting.splice(0, ROWS_PER_FRAME).map(makeRow));
+      options.filled?.(body);
+      if (waiting.length) requestAnimationFrame(more);
+    }
+    more();
   }
 
   function makeRow(row) {
