@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Container, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from executorch.backends.xnnpack.partition.config.xnnpack_config import XNNPartitionerConfig
@@ -152,7 +153,16 @@ def _unfit_arguments(nodes: Sequence[Node]) -> str | None:
             return "XNNPACK's pools take images, of rank 4"
         if op_name(node) == "aten.hardtanh.default" and len(node.args) == 2:
             return "XNNPACK wants both bounds of hardtanh"
+        if op_name(node) == "aten.convolution.default" and _pads_by_a_stride(*node.args):
+            return "XNNPACK wants an output padding below the stride"
     return None
+
+
+def _pads_by_a_stride(*arguments: Any) -> bool:
+    """Whether a convolution's output padding, which transposed ones have, reaches its stride."""
+    stride, output_padding = arguments[3], arguments[7]
+    strides = [*stride] * len(output_padding) if len(stride) == 1 else stride
+    return any(pad >= step for pad, step in zip(output_padding, strides, strict=False))
 
 
 def _unfit(
