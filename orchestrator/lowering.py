@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from ggml_delegate.torch_speed import composite_ops_looked_up_once
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.export import Model, as_programs
-from orchestrator.flow import to_edge_with
+from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.graph import mutated_buffers
 from orchestrator.options import HOST, PlanOptions, Strategy, Tune, TuneEvent
 from orchestrator.partitioner import OrchestratorPartitioner
@@ -26,6 +26,7 @@ from orchestrator.report.build import as_lowered
 from orchestrator.report.data import Report
 from orchestrator.report.embed import embed_report
 from orchestrator.tuning import Made, Measured, make_tuned
+from orchestrator.whole import Whole
 
 DEFAULT_BACKENDS = ("ggml", "xnnpack")
 
@@ -133,7 +134,12 @@ class _Lowering:
     backend_config: ExecutorchBackendConfig | None
     generate_etrecord: bool
 
-    def make(self, choices: Mapping[str, Choice], measured: Measured) -> Made:
+    def make(
+        self,
+        choices: Mapping[str, Choice],
+        measured: Measured,
+        shown: Mapping[str, Whole] | None = None,
+    ) -> Made:
         """Lower once, with what was decided about the methods' plans."""
         edge, partitioners = self._to_edge(choices)
         results = {name: partitioner.results[-1] for name, partitioner in partitioners.items()}
@@ -141,7 +147,13 @@ class _Lowering:
         for name, result in results.items():
             # Programs that are made to be timed need no advice.
             final = name in measured or self.options.tune != "measure"
-            described = result.with_advice() if final else result.report
+            described = result.report
+            if final:
+                whole, choice = (shown or {}).get(name), choices.get(name)
+                unbound = None
+                if whole is not None and choice is not None and choice.only is not None:
+                    unbound = plan_only(self.programs[name], self.backends, self.options)
+                described = result.with_advice(whole, unbound)
             method = as_lowered(described, name, edge.exported_program(name))
             methods.append(measured[name].add_to(method) if name in measured else method)
         report = Report(

@@ -22,13 +22,15 @@ from orchestrator.channels_last import ChannelsLastPass
 from orchestrator.constraints import may_run_on
 from orchestrator.graph import compute_nodes, mutated_buffers, op_name
 from orchestrator.options import PlanOptions
-from orchestrator.planner import CostGraph, Plan, Segment, check_segments
+from orchestrator.planner import CostGraph, Plan, Segment, check_segments, price_plan
 from orchestrator.planning import Choice, Planned, composite_key, make_plan
 from orchestrator.report.advice import Questions, advise
 from orchestrator.report.build import describe_method
 from orchestrator.report.data import MethodReport
 from orchestrator.report.questions import questions
 from orchestrator.rewrites import rewrite
+from orchestrator.variants import corrected_graph
+from orchestrator.whole import Whole
 
 Solver = Callable[[CostGraph], Plan]
 
@@ -62,14 +64,32 @@ class PartitionedMethod:
     planned: Planned
     questions: Questions = field(default_factory=Questions)
 
-    def with_advice(self) -> MethodReport:
-        """Ask the questions, which takes as long as some plans, and add the answers."""
+    def with_advice(
+        self, whole: Whole | None = None, unbound: PartitionedMethod | None = None
+    ) -> MethodReport:
+        """Ask the questions, which takes as long as some plans, and add the answers.
+
+        whole: what timed programs have shown, which the answers then rest on. unbound: the method
+        planned without the choice that led to this plan; a choice of one backend changes the graph,
+        and whoever follows advice does not plan by it.
+        """
         described = self.report.plan
         if described is None:
             return self.report
-        planned = self.planned
-        advice = advise(planned.graph, planned.plan, self.questions, planned.constraints)
+        asked = unbound or self
+        _, chosen = _corrected(self.planned, whole)
+        graph, plan = _corrected(asked.planned, whole)
+        advice = advise(
+            graph, plan, asked.questions, self.planned.constraints, chosen_ns=chosen.total_ns
+        )
         return replace(self.report, plan=replace(described, advice=advice))
+
+
+def _corrected(planned: Planned, whole: Whole | None) -> tuple[CostGraph, Plan]:
+    if whole is None:
+        return planned.graph, planned.plan
+    graph = corrected_graph(planned.graph, whole)
+    return graph, price_plan(graph, planned.plan.segments, solver=planned.plan.solver)
 
 
 class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch is untyped

@@ -32,7 +32,8 @@ from orchestrator.planning import Choice, Planned
 from orchestrator.program import LoweredProgram
 from orchestrator.report.data import AlternativeReport
 from orchestrator.timed import Timed
-from orchestrator.variants import is_mostly_on, with_dearer_calls, with_factors
+from orchestrator.variants import corrected, with_dearer_calls
+from orchestrator.whole import Whole, fit
 
 Measured = Mapping[str, Timed]
 
@@ -63,8 +64,16 @@ class Made:
 class Maker(Protocol):
     """Lowers the same programs again and again."""
 
-    def make(self, choices: Mapping[str, Choice], measured: Measured) -> Made:
-        """Lower, given what was decided about each method, and the times for the report."""
+    def make(
+        self,
+        choices: Mapping[str, Choice],
+        measured: Measured,
+        shown: Mapping[str, Whole] | None = None,
+    ) -> Made:
+        """Lower, given what was decided about each method, and the times for the report.
+
+        shown: by method, what the timed programs have shown, for the report's advice.
+        """
 
     def plan(self, choices: Mapping[str, Choice]) -> Mapping[str, Planned]:
         """Plan only."""
@@ -208,24 +217,18 @@ class _Tuning:
         return budget is not None and time.monotonic() - self._start > budget
 
     def _corrected(self, planned: Mapping[str, Planned]) -> dict[str, Choice]:
-        """The best plans if every backend is as slow as its program alone was."""
+        """The best plans if ops and calls take in any program what they took in those timed."""
         choices = {}
         for name, each in planned.items():
-            choice = with_factors(each, self._factors(name))
+            choice = corrected(each, self._whole(name))
             if choice is not None:
                 choices[name] = choice
         return choices
 
-    def _factors(self, name: str) -> dict[str, float]:
-        """What each backend's program alone took over its prediction."""
-        factors = {}
-        for candidate in self._candidates[name]:
-            for backend in self._names:
-                alone = f"{backend}{ALONE}" in candidate.names and candidate.times_ns
-                if alone and is_mostly_on(candidate.plan, backend):
-                    median = candidate.measurement().median_ns
-                    factors[backend] = median / candidate.plan.total_ns
-        return factors
+    def _whole(self, name: str) -> Whole:
+        """What the timed programs took over their predictions."""
+        timed = [each for each in self._candidates[name] if each.times_ns]
+        return fit(((each.plan, each.measurement().median_ns) for each in timed), self._names)
 
     def _lower(self, choices: Mapping[str, Choice]) -> None:
         """Lower once more, unless the budget is used up or nothing new would come of it."""
@@ -299,19 +302,26 @@ class _Tuning:
                 remember_choice(table, environment, digest, best.choice, measured[name])
         self._lowered = self._to_lower
         self._tell()
-        made = self._maker.make(choices, measured)
+        made = self._maker.make(choices, measured, {name: self._whole(name) for name in measured})
         # Afterwards, so that no prediction in the report rests on the very times it stands beside.
         self._learn(table, environment)
         return made
 
     def _learn(self, table: CostTable, environment: Environment) -> None:
         """Remember what whole programs took over their predictions, for later predictions."""
-        known = read_calibration(table, environment, self._names).program_factor
+        known = read_calibration(table, environment, self._names)
         for name, program in self._programs.items():
             digest = program_digest(program, self._names, self._options)
-            for backend, factor in self._factors(name).items():
-                whole = factor * known.get(backend, 1.0)
-                put_program_factor(table, environment, backend, digest, whole)
+            found = self._whole(name)
+            for backend, factor in found.factors.items():
+                put_program_factor(
+                    table,
+                    environment,
+                    backend,
+                    digest,
+                    factor * known.program_factor.get(backend, 1.0),
+                    found.call_ns + known.program_call_ns.get(backend, 0.0),
+                )
 
     def _tell(self) -> None:
         progress = self._options.progress

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from orchestrator.planner import CostGraph, Plan, PlannerError, Price, solve
+from orchestrator.planner import CostGraph, PlannerError, Price, solve
 from orchestrator.planning import Choice, Planned
+from orchestrator.whole import Whole
 
-# A plan tells something about a backend that this part of its time is spent on.
-_MOSTLY = 0.8
 # The best plan if a call cost this part of the whole more has fewer calls.
 _CALL_PRICE = 0.01
 
 
-def is_mostly_on(plan: Plan, backend: str) -> bool:
-    """Whether a plan's time tells something about one backend."""
-    pairs = zip(plan.segments, plan.cost.segments, strict=True)
-    there = sum(cost.total_ns for segment, cost in pairs if segment.backend == backend)
-    return there > _MOSTLY * plan.total_ns
-
-
 def with_dearer_calls(planned: Planned) -> Choice | None:
     """Return the best plan if every delegate call cost more."""
-    graph = planned.graph
-    extra = _CALL_PRICE * planned.plan.total_ns
-    backends = [
-        replace(backend, call_overhead_ns=backend.call_overhead_ns + extra)
-        if backend.is_delegate
-        else backend
-        for backend in graph.backends
-    ]
-    dearer = CostGraph(backends, graph.atoms, graph.tensors, graph.constants)
+    dearer = _with_calls(planned.graph, _CALL_PRICE * planned.plan.total_ns)
     return _solved("fewer calls", dearer, planned)
 
 
-def with_factors(planned: Planned, factors: Mapping[str, float]) -> Choice | None:
-    """Return the best plan if the atoms of some backends cost so many times more."""
-    graph = planned.graph
+def corrected(planned: Planned, whole: Whole) -> Choice | None:
+    """Return the best plan if ops and calls take what whole programs have shown."""
+    return _solved("corrected", corrected_graph(planned.graph, whole), planned)
+
+
+def corrected_graph(graph: CostGraph, whole: Whole) -> CostGraph:
+    """Return the graph in which ops and calls take what whole programs have shown."""
+    graph = _with_calls(graph, whole.call_ns)
     changes = {}
     for index, atom in enumerate(graph.atoms):
         costs = {}
-        for name, factor in factors.items():
+        for name, factor in whole.factors.items():
             number = graph.backend_index[name]
             by_flow = {
                 option.flow: Price(factor * option.price.ns, factor * option.price.spread_ns)
@@ -51,7 +39,17 @@ def with_factors(planned: Planned, factors: Mapping[str, float]) -> Choice | Non
             if by_flow:
                 costs[name] = by_flow
         changes[atom.id] = costs
-    return _solved("corrected", graph.with_costs(changes), planned)
+    return graph.with_costs(changes)
+
+
+def _with_calls(graph: CostGraph, extra_ns: float) -> CostGraph:
+    backends = [
+        replace(backend, call_overhead_ns=backend.call_overhead_ns + extra_ns)
+        if backend.is_delegate
+        else backend
+        for backend in graph.backends
+    ]
+    return CostGraph(backends, graph.atoms, graph.tensors, graph.constants)
 
 
 def _solved(name: str, graph: CostGraph, planned: Planned) -> Choice | None:

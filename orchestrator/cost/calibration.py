@@ -34,6 +34,7 @@ _CALLS = "calibration/chain, a call each"
 _DEPTHWISE = {layout: f"calibration/depthwise, {layout.value}" for layout in Layout}
 # Keys of what whole programs took over their predictions, see `put_program_factor`.
 _PROGRAM = "calibration/program "
+_IN_CALLS = "calibration/calls in "
 # A factor, times this, is stored as a time.
 _ONE_NS = 1e6
 KEYS = (_ONE_OP, _CHAIN, _CALLS, *_DEPTHWISE.values())
@@ -45,14 +46,15 @@ class Calibration:
 
     method_ns: running a method in which nothing happens. call_ns: calling a delegate.
     convert_ns_per_byte: changing the layout of a tensor inside a delegate. program_factor: what
-    ops take in a whole program over what they take alone; the median over the programs that were
-    tuned.
+    ops take in a whole program over what they take alone; program_call_ns: what a call takes more
+    there. Both are medians over the programs that were tuned.
     """
 
     method_ns: float = 0.0
     call_ns: Mapping[str, float] = field(default_factory=dict)
     convert_ns_per_byte: Mapping[str, float] = field(default_factory=dict)
     program_factor: Mapping[str, float] = field(default_factory=dict)
+    program_call_ns: Mapping[str, float] = field(default_factory=dict)
 
 
 class _Additions(nn.Module):
@@ -125,24 +127,34 @@ def read_calibration(
         if plain is not None and last is not None:
             convert[name] = max(plain - last, 0.0) / (2 * _IMAGE_BYTES)
     factors: dict[str, float] = {}
+    more_ns: dict[str, float] = {}
     for name in backends:
-        programs = table.get_prefixed(environment, name, _PROGRAM).values()
-        if programs:
-            factors[name] = statistics.median(each.median_ns for each in programs) / _ONE_NS
+        for prefix, scale, found_in in ((_PROGRAM, _ONE_NS, factors), (_IN_CALLS, 1.0, more_ns)):
+            programs = table.get_prefixed(environment, name, prefix).values()
+            if programs:
+                found_in[name] = statistics.median(each.median_ns for each in programs) / scale
     kernels = _known(table.get(environment, "portable", KEYS))
     method_ns = 0.0
     if _ONE_OP in kernels and _CHAIN in kernels:
         kernel = (kernels[_CHAIN] - kernels[_ONE_OP]) / (_CHAIN_LENGTH - 1)
         method_ns = max(kernels[_ONE_OP] - kernel, 0.0)
-    return Calibration(method_ns, call_ns, convert, factors)
+    return Calibration(method_ns, call_ns, convert, factors, more_ns)
 
 
 def put_program_factor(
-    table: CostTable, environment: Environment, backend: str, digest: str, factor: float
+    table: CostTable,
+    environment: Environment,
+    backend: str,
+    digest: str,
+    factor: float,
+    call_ns: float,
 ) -> None:
-    """Store what a program that runs on one backend took over the sum of its ops alone."""
+    """Store what a program took on a backend over the sum of its ops alone, and its calls more."""
     measured = Measurement(factor * _ONE_NS, 0.0, 1, "a whole program over its ops")
-    table.put(environment, backend, {f"{_PROGRAM}{digest}": measured})
+    calls = Measurement(call_ns, 0.0, 1, "a call in a whole program over one alone")
+    table.put(
+        environment, backend, {f"{_PROGRAM}{digest}": measured, f"{_IN_CALLS}{digest}": calls}
+    )
 
 
 def _known(measurements: Mapping[str, Measurement]) -> dict[str, float]:

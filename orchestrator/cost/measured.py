@@ -53,7 +53,11 @@ class MeasuredCosts:
         self._scales = self._find_scales()
 
     def call_overhead_ns(self, backend: str) -> float:
-        """Return the overhead that was calibrated, or a typical one."""
+        """Return the overhead in whole programs, or else that was calibrated, or a typical one."""
+        return self._call_ns(backend) + self._calibration.program_call_ns.get(backend, 0.0)
+
+    def _call_ns(self, backend: str) -> float:
+        """What a call takes that is made again and again, as where ops are measured."""
         measured = self._calibration.call_ns.get(backend)
         return self._analytic.call_overhead_ns(backend) if measured is None else measured
 
@@ -82,7 +86,7 @@ class MeasuredCosts:
         if found is None or found.failed:
             return UNKNOWN
         around = self._calibration.method_ns + (
-            0.0 if backend == KERNELS else self.call_overhead_ns(backend)
+            0.0 if backend == KERNELS else self._call_ns(backend)
         )
         factor = self._calibration.program_factor.get(backend, 1.0)
         return Price(factor * max(found.median_ns - around, _LEAST_NS), factor * found.spread_ns)

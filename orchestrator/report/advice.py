@@ -62,11 +62,14 @@ def advise(
     plan: Plan,
     questions: Questions,
     constraints: Constraints | None = None,
+    chosen_ns: float | None = None,
 ) -> tuple[AdviceReport, ...]:
     """Ask what other ops, pins and partition limits would gain; the best answers come first.
 
-    constraints: those of the plan, which the others respect as well. Nothing is asked about a plan
-    that has unknown costs.
+    constraints: those of the plan, which the others respect as well.
+    chosen_ns: what gains count from, where the plan that was chosen is of another graph than this.
+
+    Nothing is asked about a plan that has unknown costs.
     """
     base = constraints or Constraints()
     if not plan.cost.is_complete or not plan.segments:
@@ -82,6 +85,8 @@ def advise(
         if assignment not in seen:
             answers.append(answer)
         seen.add(assignment)
+    shift = 0.0 if chosen_ns is None else chosen_ns - plan.total_ns
+    answers = [replace(answer, gain_ns=answer.gain_ns + shift) for answer in answers]
     return tuple(sorted(answers, key=lambda answer: -answer.gain_ns))
 
 
