@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,6 +56,30 @@ def events() -> list[TuneEvent]:
 @pytest.fixture(scope="module")
 def tuned(net: nn.Module, table: Path, events: list[TuneEvent]) -> LoweredProgram:
     return lower(net, (X,), tune="measure", threads=1, cost_table=table, progress=events.append)
+
+
+def _tune_and_run(path: Path) -> None:
+    torch.manual_seed(0)
+    net = Net().eval()
+    program = lower(net, (X,), tune="measure", threads=1, cost_table=path)
+    assert_close_to_eager(program, net, (X,), other_inputs=(X.cos(),), tolerance=1e-5)
+
+
+def test_two_processes_calibrate_and_lower_on_one_table(net: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "costs.sqlite"
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_tune_and_run, args=(path,)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    # What both have stored is enough to lower without measuring again.
+    seen: list[TuneEvent] = []
+    lower(net, (X,), tune="measure", threads=1, cost_table=path, progress=seen.append)
+    assert not [event for event in seen if event.total > 0]
 
 
 def _assignment(program: LoweredProgram) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from executorch.exir._serialize._program import deserialize_pte_binary, serialize_pte_binary
 from torch import Tensor, nn
 
 import orchestrator
@@ -193,6 +194,19 @@ def test_wrong_inputs_are_errors_and_the_next_run_works(
     expected = _run(_pte(dynamic), *_inputs())
     outputs = program.run("forward", _inputs())
     assert all(map(torch.equal, map(torch.as_tensor, outputs), expected))
+
+
+def test_an_output_in_the_memory_of_an_input_is_an_error() -> None:
+    pte = make_pte(lambda x: torch.exp(-x), (torch.randn(3, 8),), ggml=True, planned=True)
+    file = deserialize_pte_binary(pte)
+    plan = file.program.execution_plan[0]
+    read, written = (plan.values[index].val for index in (plan.inputs[0], plan.outputs[0]))
+    written.allocation_info = read.allocation_info
+    overlapping = bytes(serialize_pte_binary(file))
+    with pytest.raises(ExecuTorchError, match="output 0 and input 0 overlap in memory"):
+        _run(overlapping, torch.randn(3, 8))
+    x = torch.randn(3, 8)
+    torch.testing.assert_close(_run(pte, x)[0], torch.exp(-x))
 
 
 def test_other_layouts_are_copied_on_request_only() -> None:

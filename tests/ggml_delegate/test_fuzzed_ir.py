@@ -1,0 +1,108 @@
+"""Thousands of malformed programs end in errors or results. `make fuzz` tries millions."""
+
+from __future__ import annotations
+
+import functools
+import random
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ggml_delegate import ir
+from ggml_delegate.native import NativeProgram
+from tests.harness.ir_mutations import mutated
+from tests.harness.ops import lower_ggml
+
+PROGRAMS_PER_TEST = 300
+
+
+class _Images(nn.Module):
+    """Convolutions of every kind, pools, norms and changes of size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.depthwise = nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8)
+        self.norm = nn.GroupNorm(2, 8)
+        self.up = nn.ConvTranspose2d(8, 4, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.depthwise(torch.relu(self.conv(x))))
+        z = nn.functional.interpolate(nn.functional.max_pool2d(y, 2), scale_factor=2.0)
+        y = nn.functional.pad(torch.cat([y, z], 1), (1, 1, 0, 0))
+        return self.up(y[:, 4:12, :, 1:-1]).mean(3)
+
+
+class _Rows(nn.Module):
+    """Products, attention, norms, reductions and activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+        self.norm = nn.LayerNorm(16)
+        self.embedding = nn.Embedding(10, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.linear(self.norm(x)).view(2, 5, 2, 8).transpose(1, 2)
+        y = nn.functional.scaled_dot_product_attention(q, q, q).transpose(1, 2).reshape(2, 5, 16)
+        places = (torch.softmax(y, -1) * 5).long()
+        y = y + nn.functional.gelu(self.embedding(places.amax(-1)))
+        y = torch.where(y > 0, y * 2 + 1, torch.cumsum(y, 1))
+        return torch.bmm(y, y.transpose(1, 2)).sum(-1) + torch.gather(y, 2, places).amax(2)
+
+
+# By name: the model and its input's sizes.
+_MODELS: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
+    "images": (_Images, (2, 3, 8, 8)),
+    "rows": (_Rows, (2, 5, 16)),
+}
+
+
+@functools.cache
+def _lowered(name: str, dynamic: bool) -> tuple[bytes, int, int]:
+    """A file with one delegate; where its IR starts, and how much room there is for it."""
+    made: list[bytes] = []
+    serialize = ir.serialize
+
+    def with_room(program: Any) -> bytes:
+        data = serialize(program)
+        made.append(data + bytes(2 * len(data)))
+        return made[-1]
+
+    torch.manual_seed(0)
+    model, sizes = _MODELS[name]
+    shapes = ({0: torch.export.Dim("n", min=1, max=4)},) if dynamic else None
+    with mock.patch("ggml_delegate.preprocess.ir.serialize", with_room):
+        manager, _, _ = lower_ggml(model().eval(), (torch.randn(sizes),), shapes)
+    file = bytes(manager.buffer)
+    largest = max(made, key=len)
+    return file, file.index(largest), len(largest)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    ("name", "dynamic"), [("images", False), ("images", True), ("rows", False)]
+)
+def test_changed_programs_never_crash(name: str, dynamic: bool, seed: int) -> None:
+    file, start, room = _lowered(name, dynamic)
+    program = ir.deserialize(file[start : start + room])
+    rng = random.Random(seed)
+    x = torch.randn(_MODELS[name][1])
+    ended = {"error": 0, "result": 0}
+    while sum(ended.values()) < PROGRAMS_PER_TEST:
+        data = mutated(program, rng)
+        if data is None or len(data) > room:
+            continue
+        changed = file[:start] + data + bytes(room - len(data)) + file[start + room :]
+        try:
+            NativeProgram(changed).run("forward", [x])
+        except RuntimeError as error:
+            assert "GGML_ASSERT" not in str(error), f"an assertion of ggml was reached: {error}"
+            ended["error"] += 1
+        else:
+            ended["result"] += 1
+    # Changes that are all refused at once, or mean nothing, would test little.
+    assert min(ended.values()) > PROGRAMS_PER_TEST // 50, ended
