@@ -26,6 +26,10 @@ void happens_before(void* /*address*/) {}
 void happens_after(void* /*address*/) {}
 #endif
 
+// Not in parallel()'s frame: a worker has to acquire before it reads that.
+char given = 0;
+char done = 0;
+
 }  // namespace
 
 using executorch::extension::threadpool::get_threadpool;
@@ -42,8 +46,6 @@ void parallel(int parts, executorch::runtime::FunctionRef<void(int)> part) {
     for (int i = 0; i < parts; ++i) part(i);
     return;
   }
-  char given = 0;
-  char done = 0;
   happens_before(&given);
   pool->run(
       [&](size_t i) {
