@@ -14,6 +14,7 @@ from typing import Any
 from ggml_delegate.native import NativeProgram
 
 Timed = Callable[[], float]
+SETTLING_S = 0.15
 
 
 def timed(run: Callable[[], Any]) -> Timed:
@@ -57,14 +58,18 @@ def batched(run: Timed, at_least_ms: float) -> Timed:
 
 
 def settled(run: Timed) -> Timed:
-    """Waits before each run, and runs once for nothing: threads of what ran before may still spin,
-    and have used the caches.
+    """Runs untimed for a while before each run that counts.
+
+    Threads of what ran before may still spin, and have used the caches; and after a pause the
+    threads of a pool may share one core for a tenth of a second before they are spread.
     """
 
     def once() -> float:
-        time.sleep(0.01)
-        run()
-        return run()
+        until = time.perf_counter() + SETTLING_S
+        while True:
+            run()
+            if time.perf_counter() >= until:
+                return run()
 
     return once
 

@@ -100,7 +100,13 @@ class TestProgress:
 class TestExitCodes:
     def test_interrupted(self, folder: Path) -> None:
         command = [*COMMAND, "lower", "terminal_models:endless", "-o", "out.pte"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Jobs in the background are started with SIGINT ignored, and so would be this process.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:
             while not (folder / "started").exists():
                 assert process.poll() is None
                 time.sleep(0.05)
