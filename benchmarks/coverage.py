@@ -1,11 +1,13 @@
 """Every example model through this project: what runs where, how exact, how large, how fast.
 
     python benchmarks/coverage.py [MODEL ...] [--batch 1 4] [--threads 2 1] [--dynamic] [--small]
-                                  [--no-time] [--quick] [--json FILE] [--check]
+                                  [--no-time] [--keep FOLDER] [--quick] [--json FILE] [--check]
 
 Each model is lowered for ggml and XNNPACK together and for XNNPACK alone, compared with eager
 PyTorch on two inputs, and timed: ours, XNNPACK alone and eager in turn in one process; ratios are
-medians over rounds. --check exits with 1 when a model fails or misses a target:
+medians over rounds. With --keep, programs are left in a folder and found there by the next run, so
+that models can be lowered with --no-time on a busy machine, a few at a time, and timed together on
+a quiet one. --check exits with 1 when a model fails or misses a target:
 
     error over output scale  within the model's tolerance (1e-4 for CNNs, else 1e-3)
     .pte                     at most 1.02 times the weights plus 1 MB
@@ -32,8 +34,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.interleave import interleave, ratio
+from benchmarks.running import native, timed
 from examples.models import MODELS, ModelSpec
-from ggml_delegate.native import NativeProgram
 from orchestrator import LoweredProgram, lower
 from tests.harness.compare import SENSITIVITY_FACTOR, compare
 
@@ -71,26 +73,14 @@ def placement(program: LoweredProgram) -> dict[str, Any]:
     }
 
 
-def timed(run: Callable[[], Any]) -> float:
-    """Milliseconds that a call takes."""
-    start = time.perf_counter_ns()
-    run()
-    return (time.perf_counter_ns() - start) / 1e6
-
-
 def latency(
-    model: nn.Module, programs: dict[str, LoweredProgram], inputs: Any, threads: int, quick: bool
+    model: nn.Module, programs: dict[str, bytes], inputs: Any, threads: int, quick: bool
 ) -> dict[str, Any]:
     """Ours, XNNPACK alone and eager with one number of threads."""
-
-    def native(program: LoweredProgram) -> Callable[[], float]:
-        loaded = NativeProgram(program.buffer, num_threads=threads)
-        return lambda: loaded.time("forward", inputs, runs=1, warmup=0)[0] / 1e6
-
     torch.set_num_threads(threads)
-    alternatives = {name: native(program) for name, program in programs.items()}
+    alternatives = {name: native(buffer, inputs, threads) for name, buffer in programs.items()}
     with torch.no_grad():
-        alternatives["eager"] = lambda: timed(lambda: model(*inputs))
+        alternatives["eager"] = timed(lambda: model(*inputs))
         slowest = max(max(run() for _ in range(2)) for run in alternatives.values())
         seconds = SECONDS_QUICK if quick else SECONDS_PER_ALTERNATIVE
         rounds = min(max(int(seconds * 1e3 / slowest), MIN_ROUNDS), MAX_ROUNDS)
@@ -103,9 +93,11 @@ def latency(
     return result
 
 
-def measure(spec: ModelSpec, batch: int, options: argparse.Namespace) -> dict[str, Any]:
-    """One row."""
-    model, inputs = spec.build(), spec.inputs(batch, 0)
+def lowered(
+    spec: ModelSpec, model: nn.Module, batch: int, options: argparse.Namespace
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What is known of a model's programs without timing them, and the programs by name."""
+    inputs = spec.inputs(batch, 0)
     # Exported with another batch than the one that runs, so that the sizes really vary.
     examples = spec.inputs(batch + 1, 0) if options.dynamic else inputs
     shapes = spec.dynamic_shapes if options.dynamic else None
@@ -116,15 +108,47 @@ def measure(spec: ModelSpec, batch: int, options: argparse.Namespace) -> dict[st
     comparison = compare(program, model, inputs, spec.inputs(batch, 1))
     row |= {"error": comparison.error, "tolerance": spec.tolerance}
     row["sensitivity"] = comparison.sensitivity
-    if options.time:
-        programs = {"ours": program}
+    programs = {"ours": program.buffer}
+    if options.time or options.keep:
         try:
             alone = lower(model, examples, backends=["xnnpack"], dynamic_shapes=shapes)
             row["xnnpack_alone"] = placement(alone)
             alone(*inputs)
-            programs["xnnpack"] = alone
+            programs["xnnpack"] = alone.buffer
         except Exception as error:  # not every model runs on XNNPACK and kernels alone
             row["xnnpack_failure"] = str(error).splitlines()[0]
+    return row, programs
+
+
+def kept(
+    folder: Path, name: str, make: Callable[[], tuple[dict[str, Any], dict[str, bytes]]]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What an earlier run left in a folder under a name, or else is made and left there now."""
+    file = folder / f"{name}.json"
+    if file.exists():
+        row = json.loads(file.read_text())
+        return row, {each: (folder / f"{name}.{each}.pte").read_bytes() for each in row["programs"]}
+    row, programs = make()
+    folder.mkdir(parents=True, exist_ok=True)
+    for each, buffer in programs.items():
+        (folder / f"{name}.{each}.pte").write_bytes(buffer)
+    row["programs"] = list(programs)
+    file.write_text(json.dumps(row, indent=1))
+    return row, programs
+
+
+def measure(spec: ModelSpec, batch: int, options: argparse.Namespace) -> dict[str, Any]:
+    """One row."""
+    model = spec.build()
+
+    def make() -> tuple[dict[str, Any], dict[str, bytes]]:
+        return lowered(spec, model, batch, options)
+
+    kinds = [kind for kind in ("small", "dynamic") if getattr(options, kind)]
+    name = ".".join([spec.name, str(batch), *kinds])
+    row, programs = make() if options.keep is None else kept(options.keep, name, make)
+    if options.time:
+        inputs = spec.inputs(batch, 0)
         row["latency"] = {
             threads: latency(model, programs, inputs, threads, options.quick)
             for threads in options.threads
@@ -193,6 +217,7 @@ def main() -> int:
     parser.add_argument("--dynamic", action="store_true", help="sizes open; models that have any")
     parser.add_argument("--small", action="store_true", help="the models' small variants")
     parser.add_argument("--no-time", dest="time", action="store_false", help="no latencies")
+    parser.add_argument("--keep", type=Path, help="a folder for programs, made once")
     parser.add_argument("--quick", action="store_true", help="few rounds")
     parser.add_argument("--json", type=Path, help="write the rows to a file")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
