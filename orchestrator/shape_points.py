@@ -150,7 +150,7 @@ def _scaled(
                 here = estimate_ns(nodes[atom.id], name, threads)
                 with sizes_expected_at(point):
                     factor = estimate_ns(nodes[atom.id], name, threads) / here if here else 1.0
-                price = Price(factor * option.price.ns, factor * option.price.spread_ns)
+                price = option.price.times(factor)
                 costs.setdefault(name, {})[option.flow] = price
         atoms.append(Atom(atom.id, costs, atom.trivial))
     values = {node.name: node for node in ep.graph.nodes}

@@ -32,7 +32,7 @@ from orchestrator.planning import Choice, Planned
 from orchestrator.program import LoweredProgram
 from orchestrator.report.data import AlternativeReport
 from orchestrator.timed import Timed
-from orchestrator.variants import corrected, with_dearer_calls
+from orchestrator.variants import corrected, with_dearer_calls, without_ties
 from orchestrator.whole import Whole, fit
 
 Measured = Mapping[str, Timed]
@@ -187,8 +187,9 @@ class _Tuning:
                 order = (name, *(other for other in self._names if other != name))
                 greedy = Choice(f"greedy: {', '.join(order)}", order=order)
                 yield dict.fromkeys(self._programs, greedy)
-        fewer = {name: with_dearer_calls(each) for name, each in planned.items()}
-        yield {name: choice for name, choice in fewer.items() if choice is not None}
+        for variant in (with_dearer_calls, without_ties):
+            choices = {name: variant(each) for name, each in planned.items()}
+            yield {name: choice for name, choice in choices.items() if choice is not None}
 
     def _decomposed(self, planned: Mapping[str, Planned]) -> dict[str, Choice]:
         """The best plans with composite ops decomposed where that is predicted to pay.

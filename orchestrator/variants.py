@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.planner import CostGraph, PlannerError, Price, solve
+from orchestrator.planner import (
+    UNKNOWN,
+    AtomCost,
+    Cost,
+    CostGraph,
+    Flow,
+    PlannerError,
+    Price,
+    solve,
+)
 from orchestrator.planning import Choice, Planned
 from orchestrator.whole import Whole
 
@@ -16,6 +25,11 @@ def with_dearer_calls(planned: Planned) -> Choice | None:
     """Return the best plan if every delegate call cost more."""
     dearer = _with_calls(planned.graph, _CALL_PRICE * planned.plan.total_ns)
     return _solved("fewer calls", dearer, planned)
+
+
+def without_ties(planned: Planned) -> Choice | None:
+    """Return the cheapest plan, also where the difference is within the spread of the costs."""
+    return _solved("without ties", _with_exact_costs(planned.graph), planned)
 
 
 def corrected(planned: Planned, whole: Whole) -> Choice | None:
@@ -32,13 +46,25 @@ def corrected_graph(graph: CostGraph, whole: Whole) -> CostGraph:
         for name, factor in whole.factors.items():
             number = graph.backend_index[name]
             by_flow = {
-                option.flow: Price(factor * option.price.ns, factor * option.price.spread_ns)
+                option.flow: option.price.times(factor)
                 for option in graph.options[index]
                 if option.backend == number and option.price is not None
             }
             if by_flow:
                 costs[name] = by_flow
         changes[atom.id] = costs
+    return graph.with_costs(changes)
+
+
+def _with_exact_costs(graph: CostGraph) -> CostGraph:
+    """The graph with no spread on any price."""
+    changes: dict[str, dict[str, AtomCost]] = {}
+    for index, atom in enumerate(graph.atoms):
+        by_flow: dict[str, dict[Flow, Cost]] = {}
+        for option in graph.options[index]:
+            cost = UNKNOWN if option.price is None else Price(option.price.ns)
+            by_flow.setdefault(graph.backends[option.backend].name, {})[option.flow] = cost
+        changes[atom.id] = dict(by_flow)
     return graph.with_costs(changes)
 
 

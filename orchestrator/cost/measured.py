@@ -12,7 +12,7 @@ from orchestrator.cost.analytic import estimate_ns, family
 from orchestrator.cost.calibration import Calibration
 from orchestrator.cost.environment import Environment
 from orchestrator.cost.keys import AtomKeys
-from orchestrator.cost.model import ESTIMATE_SPREAD, AnalyticCosts
+from orchestrator.cost.model import AnalyticCosts
 from orchestrator.cost.table import CostTable, Measurement
 from orchestrator.graph import is_view
 from orchestrator.planner import UNKNOWN, AtomCost, Layout, NoPrice, Price, Transfer
@@ -82,25 +82,25 @@ class MeasuredCosts:
         return Transfer(convert_ns=nbytes * rate)
 
     def _price(self, atom: Atom, backend: str, layout: Layout) -> Price | NoPrice:
-        found = self._times[backend].get(self._keys.key(atom, layout))
+        key = self._keys.key(atom, layout)
+        found = self._times[backend].get(key)
         if found is None or found.failed:
             return UNKNOWN
         around = self._calibration.method_ns + (
             0.0 if backend == KERNELS else self._call_ns(backend)
         )
         factor = self._calibration.program_factor.get(backend, 1.0)
-        return Price(factor * max(found.median_ns - around, _LEAST_NS), factor * found.spread_ns)
+        alone = Price(max(found.median_ns - around, _LEAST_NS), found.spread_ns, f"{backend} {key}")
+        return alone.times(factor)
 
     def _estimate(self, atom: Atom, backend: str, layouts: tuple[Layout, ...]) -> AtomCost:
         scale = self._scale(backend, family(atom.nodes[0]))
         cost = self._analytic.atom(atom, backend, layouts)
         if isinstance(cost, Price):
-            return Price(scale * cost.ns, ESTIMATE_SPREAD * scale * cost.ns)
+            return cost.times(scale)
         assert not isinstance(cost, (float, NoPrice))
         return {
-            layout: Price(scale * price.ns, ESTIMATE_SPREAD * scale * price.ns)
-            if isinstance(price, Price)
-            else price
+            layout: price.times(scale) if isinstance(price, Price) else price
             for layout, price in cost.items()
             if isinstance(layout, Layout)
         }

@@ -11,12 +11,11 @@ from orchestrator.cost.analytic import (
     CONVERT_NS_PER_BYTE,
     DEFAULT_CALL_OVERHEAD_NS,
     estimate_ns,
+    family,
+    relative_spread,
 )
 from orchestrator.layouts import wants_channels_last
 from orchestrator.planner import UNKNOWN, AtomCost, Cost, Layout, Price, Transfer
-
-# How far an estimate from shapes alone is off: plans that differ by less are the same to it.
-ESTIMATE_SPREAD = 0.25
 
 
 class CostModel(Protocol):
@@ -71,7 +70,8 @@ class AnalyticCosts:
     def atom(self, atom: Atom, backend: str, layouts: tuple[Layout, ...]) -> AtomCost:
         """Return the roofline's time; image ops of delegates compute in channels-last only."""
         ns = estimate_ns(atom.nodes, backend, self.threads)
-        price = Price(ns, ESTIMATE_SPREAD * ns)
+        kind = family(atom.nodes[0])
+        price = Price(ns, relative_spread(backend, kind) * ns, f"estimate of {backend}, {kind}")
         if Layout.CHANNELS_LAST not in layouts or backend == self.kernels:
             return price
         if any(map(wants_channels_last, atom.nodes)):

@@ -27,10 +27,19 @@ UNKNOWN = NoPrice.UNKNOWN
 
 @dataclass(frozen=True)
 class Price:
-    """A time: the median and the spread (half the width) of repeated measurements."""
+    """A time: the median and the spread (half the width) of repeated measurements.
+
+    source: what the time was found by. Prices of one source err alike, those without one and those
+        of different sources independently.
+    """
 
     ns: float
     spread_ns: float = 0.0
+    source: str = ""
+
+    def times(self, factor: float) -> Price:
+        """Scale the time and its spread."""
+        return Price(factor * self.ns, factor * self.spread_ns, self.source)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from .elements import Flow, Layout
+from .spreads import merge_spreads
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,22 @@ class Segment:
 
 @dataclass(frozen=True)
 class SegmentCost:
-    """What one segment costs, in ns. The atoms' spreads are added up as independent errors."""
+    """What one segment costs, in ns.
+
+    spreads: of the atoms' prices, added up by source (see `ties`).
+    """
 
     atoms_ns: float = 0.0
     overhead_ns: float = 0.0
     read_ns: float = 0.0
     write_ns: float = 0.0
     convert_ns: float = 0.0
-    spread_ns: float = 0.0
+    spreads: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def spread_ns(self) -> float:
+        """Spread of the atoms' time."""
+        return math.hypot(*self.spreads.values())
 
     @property
     def boundary_ns(self) -> float:
@@ -75,8 +84,8 @@ class CostBreakdown:
 
     @property
     def spread_ns(self) -> float:
-        """Spread of the total, the atoms' spreads taken as independent."""
-        return math.hypot(*(segment.spread_ns for segment in self.segments))
+        """Spread of the total."""
+        return math.hypot(*merge_spreads(each.spreads for each in self.segments).values())
 
     @property
     def is_complete(self) -> bool:

@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .cost_graph import CostGraph, Option
-from .elements import Flow, Layout, Transfer
+from .elements import Flow, Layout, Price, Transfer
 from .errors import InfeasibleAtomError
 from .plan import CostBreakdown, Plan, Segment, SegmentCost
+from .spreads import add_spreads
 
 
 @dataclass
 class _Tally:
     atoms: list[float] = field(default_factory=list)
-    spreads: list[float] = field(default_factory=list)
+    prices: list[Price] = field(default_factory=list)
     overhead: float = 0.0
     read: list[float] = field(default_factory=list)
     write: list[float] = field(default_factory=list)
@@ -32,7 +33,7 @@ class _Tally:
             read_ns=math.fsum(self.read),
             write_ns=math.fsum(self.write),
             convert_ns=math.fsum(self.convert),
-            spread_ns=math.hypot(*self.spreads),
+            spreads=add_spreads(self.prices),
         )
 
 
@@ -70,7 +71,7 @@ def price_plan(
                 unknown.append(atom)
                 continue
             tallies[number].atoms.append(price.ns)
-            tallies[number].spreads.append(price.spread_ns)
+            tallies[number].prices.append(price)
     layouts = {}
     for tensor in range(len(graph.tensors)):
         layout = _price_tensor(graph, tensor, where, options, tallies)

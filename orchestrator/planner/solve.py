@@ -9,7 +9,7 @@ from typing import Literal
 
 from .bounds import lower_bound
 from .constraints import Constraints, LimitLedger, allowed_options, duplicated_bytes
-from .cost_graph import CostGraph, Option
+from .cost_graph import CostGraph
 from .errors import ConstraintError
 from .exact import Found, find_plan
 from .floating import NearOrder, near_order
@@ -17,6 +17,7 @@ from .greedy import greedy
 from .plan import Plan
 from .pricing import price_plan
 from .problem import Problem
+from .ties import is_tie, levelled
 
 Method = Literal["auto", "exact", "beam", "greedy"]
 
@@ -28,8 +29,10 @@ _LARGE = 400
 _WIDTH = 16
 # In larger graphs, atoms that can run at almost any time are tried next to their users only.
 _MOST_ATOMS_UNRESTRICTED = 64
-# Steps in which a price per delegate call is tried, as parts of the largest one that may matter.
-_CALL_PRICES = (1.0, 0.3)
+# The parts of the costs' spreads within which they are taken as equal, one after the other.
+_TIES = (1.0, 0.3)
+# The states that may be looked at for each; a beam finds plans with few calls as well.
+_ROOM_FOR_TIES = 4_000
 _BISECTIONS = 8
 # Minimum cuts of larger graphs take seconds.
 _MOST_ATOMS_TO_CUT = 2_000
@@ -176,22 +179,17 @@ class Solver:
 
     def _fewest_calls(self, best: Plan) -> Plan:
         """Of the plans that cannot be told from the best one, one with the fewest partitions."""
-        reach = math.sqrt(2) * best.cost.spread_ns
-        if reach == 0 or len(best.partitions) < 2:
+        if best.cost.spread_ns == 0 or len(best.partitions) < 2:
             return best
-        chosen = best
-        for part in _CALL_PRICES:
-            plan = self.with_call_price(part * reach)
-            fewer = len(plan.partitions) < len(chosen.partitions)
-            if fewer and self.within_limits(plan) and _is_tie(self.graph, best, plan):
-                chosen = plan
-        if chosen is best:
-            return best
-        tie = chosen.total_ns - best.total_ns
-        return replace(chosen, lower_bound_ns=best.lower_bound_ns, notes=best.notes).noting(
-            f"{len(chosen.partitions)} partitions instead of {len(best.partitions)}: the "
-            f"difference of {tie:.0f} ns is within the spread of the costs."
-        )
+        room = None if self._room is None else min(self._room, _ROOM_FOR_TIES)
+        for part in _TIES:
+            problem = Problem(self.graph, levelled(self.allowed, part), near=self._near)
+            plan = self.plan(find_plan(problem, room, _WIDTH))
+            if len(plan.partitions) >= len(best.partitions):
+                break
+            if self.within_limits(plan) and is_tie(self.graph, best, plan):
+                return _instead(plan, best)
+        return best
 
     def _check_limits(self, plan: Plan) -> None:
         if not self.within_limits(plan):
@@ -260,6 +258,15 @@ def _by_cost(plan: Plan) -> tuple[float, int]:
     return (plan.total_ns, len(plan.partitions))
 
 
+def _instead(plan: Plan, best: Plan) -> Plan:
+    more = plan.total_ns - best.total_ns
+    found = replace(plan, solver=best.solver, lower_bound_ns=best.lower_bound_ns, notes=best.notes)
+    return found.noting(
+        f"{len(plan.partitions)} partitions instead of {len(best.partitions)}: the difference of "
+        f"{more:.0f} ns is within the spread of the costs."
+    )
+
+
 def _proved(plan: Plan) -> Plan:
     return replace(plan, lower_bound_ns=plan.total_ns)
 
@@ -272,20 +279,3 @@ def _unknown_notes(problem: Problem) -> list[str]:
         f"{len(problem.skipped_unknown)} choices were left out because their cost is unknown, the "
         f"first being atom {atom!r} on {backend!r}."
     ]
-
-
-def _is_tie(graph: CostGraph, best: Plan, other: Plan) -> bool:
-    """Whether two plans differ by no more than the spread of what they do differently."""
-    spreads = []
-    for index, atom in enumerate(graph.atoms):
-        choices = [(plan.assignment[atom.id], plan.flows[atom.id]) for plan in (best, other)]
-        if choices[0] != choices[1]:
-            spreads += [_spread(graph, graph.options[index], choice) for choice in choices]
-    return other.total_ns - best.total_ns <= math.hypot(*spreads)
-
-
-def _spread(graph: CostGraph, options: Sequence[Option], choice: object) -> float:
-    for option in options:
-        if (graph.backends[option.backend].name, option.flow) == choice and option.price:
-            return option.price.spread_ns
-    return 0.0
