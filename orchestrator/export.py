@@ -109,16 +109,7 @@ def _checked(name: str, program: ExportedProgram) -> ExportedProgram:
         )
     if not any(isinstance(spec.arg, TensorArgument) for spec in outputs):
         raise ModelError(f"{where} returns no tensor; there is nothing to compute")
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    for spec in (*program.graph_signature.input_specs, *outputs):
-        value = values.get(getattr(spec.arg, "name", ""))
-        if isinstance(value, torch.Tensor) and value.is_complex():
-            dtype = str(value.dtype).removeprefix("torch.")
-            raise ModelError(
-                f"{where}: {spec.arg.name} is {dtype}, which cannot cross a method's boundary; "
-                "pass real and imaginary parts (torch.view_as_real) and join them in the model "
-                "(torch.view_as_complex)"
-            )
+    _refuse_complex(where, program)
     try:
         for tree in (program.call_spec.in_spec, program.call_spec.out_spec):
             pytree.treespec_dumps(tree)
@@ -128,6 +119,27 @@ def _checked(name: str, program: ExportedProgram) -> ExportedProgram:
             "use tuples, lists and dicts"
         ) from error
     return program
+
+
+def _refuse_complex(where: str, program: ExportedProgram) -> None:
+    """Refuse what ExecuTorch cannot store: complex tensors at the boundary, and complex numbers."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    for spec in (*program.graph_signature.input_specs, *program.graph_signature.output_specs):
+        value = values.get(getattr(spec.arg, "name", ""))
+        if isinstance(value, torch.Tensor) and value.is_complex():
+            dtype = str(value.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"{where}: {spec.arg.name} is {dtype}, which cannot cross a method's boundary; "
+                "take real and imaginary parts as tensors of their own, and return "
+                "torch.view_as_real(...)"
+            )
+    for node in program.graph.nodes:
+        for number in pytree.tree_leaves((node.args, node.kwargs)):
+            if isinstance(number, complex):
+                raise ModelError(
+                    f"{where}: {node.name} has the complex number {number}, which ExecuTorch "
+                    "cannot store; compute with real and imaginary parts as tensors of their own"
+                )
 
 
 def _distinct(inputs: Any) -> Any:

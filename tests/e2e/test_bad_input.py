@@ -45,6 +45,11 @@ REFUSED: dict[str, tuple[Callable[..., Any], tuple[Any, ...], str]] = {
         (_x().to(torch.complex64),),
         "complex64",
     ),
+    "a complex number": (
+        lambda linear, x: (linear(x) * (2 + 1j)).abs(),
+        (_x(),),
+        r"mul has the complex number \(2\+1j\)",
+    ),
     "a complex output": (lambda linear, x: torch.fft.rfft(x), (_x(),), "complex64"),
     "writes to its input": (lambda linear, x: x.add_(1) * 2, (_x(),), "writes to its input"),
     "a container that is no tuple": (
