@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,11 +32,8 @@ def native(buffer: bytes, inputs: Sequence[Any], threads: int) -> Timed:
 
     The program is mapped from a file, as where it is deployed: weights are aligned there.
     """
-    with tempfile.NamedTemporaryFile(suffix=".pte") as file:
-        file.write(buffer)
-        file.flush()
-        program = NativeProgram(file.name, num_threads=threads)
-        program.method("forward")
+    program = NativeProgram.mapped(buffer, num_threads=threads)
+    program.method("forward")
     return lambda: program.time("forward", inputs, runs=1, warmup=0)[0] / 1e6
 
 

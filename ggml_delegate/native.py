@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -130,6 +131,18 @@ class NativeProgram:
             source, num_threads=num_threads, etdump=etdump, values=values
         )
         self._infos: dict[str, MethodInfo] = {}
+
+    @classmethod
+    def mapped(cls, buffer: bytes, *, num_threads: int = 0) -> NativeProgram:
+        """Loads bytes through a temporary file, mapped as where a program is deployed.
+
+        Weights are aligned there as in the file; bytes in place lie anywhere, and are slower to
+        read: what is timed should be loaded like this.
+        """
+        with tempfile.NamedTemporaryFile(suffix=".pte") as file:
+            file.write(buffer)
+            file.flush()
+            return cls(file.name, num_threads=num_threads)
 
     def __repr__(self) -> str:
         """Names the source and the methods."""

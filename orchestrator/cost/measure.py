@@ -172,7 +172,7 @@ def _measure_batch(
     programs, failures = compile_what_can_be({name: each[1] for name, each in batch.items()})
     methods: dict[str, NativeProgram] = {}
     for buffer, names in programs:
-        program = NativeProgram(buffer, num_threads=environment.threads)
+        program = NativeProgram.mapped(buffer, num_threads=environment.threads)
         methods |= dict.fromkeys(names, program)
     results: dict[str, dict[str, Measurement]] = {}
 
