@@ -8,6 +8,7 @@ single backend, as far as this machine can tell.
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
@@ -411,7 +412,7 @@ def _is_as_fast(times_ns: Sequence[int], best_ns: Sequence[int]) -> bool:
         return False
     ratios = [ns / best for ns, best in zip(times_ns, best_ns, strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4)
-    error = 1.2533 * (high - low) / 1.349 / len(ratios) ** 0.5
+    error = 1.2533 * (high - low) / 1.349 / math.sqrt(len(ratios))
     return median <= 1 + min(max(_TIE, _STANDARD_ERRORS * error), _MOST_TIE)
 
 

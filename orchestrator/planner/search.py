@@ -175,33 +175,52 @@ class BlockSearch:
         if len(states) == 1:
             return dict(states)
         kept: dict[State, Step] = {}
-        rivals: list[tuple[State, int]] = []
+        count = 0
+        rivals: dict[int, list[tuple[State, int]]] = {CLOSED: []}  # by open backend
         for state, step in sorted(states.items(), key=lambda item: (item[1][0], item[0])):
-            for rival, cost in rivals:
-                if self._dominates(rival, cost, state, step[0]):
-                    break
-            else:
-                kept[state] = step
-                if len(rivals) < _RIVALS:
-                    rivals.append((state, step[0]))
-                    if state[0] != CLOSED:
-                        more, tensors = self._close(state[0], state[1])
-                        rivals.append(((CLOSED, tensors, 0, state[3]), step[0] + more))
+            backend, cost = state[0], step[0]
+            alike = rivals.setdefault(backend, [])
+            if self._is_dominated(state, cost, alike, None) or (
+                backend != CLOSED and self._is_dominated(state, cost, rivals[CLOSED], backend)
+            ):
+                continue
+            kept[state] = step
+            if count < _RIVALS:
+                count += 1
+                alike.append((state, cost))
+                if backend != CLOSED:
+                    count += 1
+                    more, tensors = self._close(backend, state[1])
+                    rivals[CLOSED].append(((CLOSED, tensors, 0, state[3]), cost + more))
         return kept
 
-    def _dominates(self, rival: State, cost: int, state: State, other: int) -> bool:
-        """Whether going on from a state is never better than from a rival at the same ideal."""
-        backend = state[0]
-        room = other - cost
-        used = rival[3]
-        if rival[0] != backend:
-            if rival[0] != CLOSED:
-                return False
-            room -= self._overhead[backend]
-            if self._ledger is not None:
-                used = self._ledger.opened(used, backend)
-        if room < 0 or rival[2] > state[2]:
-            return False
+    def _is_dominated(
+        self,
+        state: State,
+        cost: int,
+        rivals: Sequence[tuple[State, int]],
+        opened: int | None,
+    ) -> bool:
+        """Whether going on from a state is never better than from a rival at the same ideal.
+
+        opened: the backend on which rivals, in which nothing is open, open a segment first.
+        """
+        left = cost if opened is None else cost - self._overhead[opened]
+        ready = state[2]
+        for rival, rival_cost in rivals:
+            if (
+                rival_cost <= left
+                and rival[2] <= ready
+                and self._covers(rival, state, left - rival_cost, opened)
+            ):
+                return True
+        return False
+
+    def _covers(self, rival: State, state: State, room: int, opened: int | None) -> bool:
+        """Whether what a rival lacks of a state's tensors costs no more than the room."""
+        backend, used = state[0], rival[3]
+        if opened is not None and self._ledger is not None:
+            used = self._ledger.opened(used, opened)
         if used != state[3] and (self._ledger is None or not self._ledger.covers(used, state[3])):
             return False
         differing = rival[1] ^ state[1]

@@ -24,7 +24,7 @@ Method = Literal["auto", "exact", "beam", "greedy"]
 # "auto" is exact for as many states as this (seconds for a model; less for large graphs, which
 # rather need a beam soon), and then a beam of the width.
 _ROOM = 20_000
-_ROOM_OF_LARGE = 12_000
+_ROOM_OF_LARGE = 8_000
 _LARGE = 400
 _WIDTH = 16
 # In larger graphs, atoms that can run at almost any time are tried next to their users only.
