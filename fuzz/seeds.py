@@ -15,7 +15,7 @@ from unittest import mock
 import networkx as nx
 
 from ggml_delegate import ir
-from ggml_delegate.torch_speed import composite_ops_looked_up_once
+from ggml_delegate.torch_speed import repeated_work_spared
 from orchestrator.planner import CostGraph, Plan, Segment, price_plan, split_into_segments
 from tests.differential.generate import random_graph, targets
 from tests.differential.graphs import Graph
@@ -89,7 +89,7 @@ def main() -> None:
     rng = random.Random(0)
     for kind in ("ir", "pte"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    with composite_ops_looked_up_once():
+    with repeated_work_spared():
         names = list(dict.fromkeys(targets()))
         unseeded: list[str] = []
         count = 0

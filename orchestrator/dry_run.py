@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from ggml_delegate.torch_speed import composite_ops_looked_up_once
+from ggml_delegate.torch_speed import repeated_work_spared
 from orchestrator.alternatives import with_decomposed_alternatives
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.export import Model, as_programs
@@ -94,7 +94,7 @@ def edge_program(
 
 @contextmanager
 def _as_in_lowering() -> Iterator[None]:
-    with torch.no_grad(), warnings.catch_warnings(), composite_ops_looked_up_once():
+    with torch.no_grad(), warnings.catch_warnings(), repeated_work_spared():
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         warnings.filterwarnings("ignore", message="Mutation on a buffer")
         yield

@@ -13,7 +13,7 @@ import torch
 from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig
 from torch.export import ExportedProgram
 
-from ggml_delegate.torch_speed import composite_ops_looked_up_once
+from ggml_delegate.torch_speed import repeated_work_spared
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.export import Model, as_programs
 from orchestrator.flow import plan_only, to_edge_with
@@ -109,7 +109,7 @@ def lower(
     resolved = resolve_backends(backends)
     programs = as_programs(model, example_inputs, example_kwargs, dynamic_shapes)
     # ExecuTorch re-runs the graph's in-place updates of buffers, which autograd would refuse.
-    with torch.no_grad(), warnings.catch_warnings(), composite_ops_looked_up_once():
+    with torch.no_grad(), warnings.catch_warnings(), repeated_work_spared():
         # Raised inside torch when executorch copies a program.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         warnings.filterwarnings("ignore", message="Mutation on a buffer")  # seen to below

@@ -23,7 +23,7 @@ from orchestrator.constraints import may_run_on
 from orchestrator.graph import compute_nodes, mutated_buffers, op_name
 from orchestrator.options import PlanOptions
 from orchestrator.planner import CostGraph, Plan, Segment, check_segments, price_plan
-from orchestrator.planning import Choice, Planned, composite_key, make_plan
+from orchestrator.planning import Choice, Planned, Solver, composite_key, make_plan
 from orchestrator.report.advice import Questions, advise
 from orchestrator.report.build import describe_method
 from orchestrator.report.data import MethodReport
@@ -31,8 +31,6 @@ from orchestrator.report.questions import questions
 from orchestrator.rewrites import rewrite
 from orchestrator.variants import corrected_graph
 from orchestrator.whole import Whole
-
-Solver = Callable[[CostGraph], Plan]
 
 
 class UndecomposedOpError(RuntimeError):
@@ -197,10 +195,8 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         """
         candidates = collect_candidates(exported_program, self.backends)
         planned = make_plan(
-            exported_program, candidates, self.backends, self._options, self._choice
+            exported_program, candidates, self.backends, self._options, self._choice, self._solve
         )
-        if self._solve is not None:
-            planned = replace(planned, plan=self._solve(planned.graph))
         planned = replace(planned, composites=dict(self._composites))
         plan = planned.plan
         check_segments(planned.graph, plan.segments)

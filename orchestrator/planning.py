@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -28,6 +28,8 @@ from orchestrator.planner import (
 )
 from orchestrator.problem import cost_graph
 from orchestrator.shape_points import find_regrets
+
+Solver = Callable[[CostGraph], Plan]
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,11 @@ def make_plan(
     backends: Sequence[Backend],
     options: PlanOptions,
     choice: Choice,
+    solver: Solver | None = None,
 ) -> Planned:
     """Plan one edge-dialect program.
+
+    solver: makes the plan instead; neither the cheapest one nor its regrets are then looked for.
 
     Raises:
         ConstraintError, OptionError: constraints that contradict each other or match nothing.
@@ -92,6 +97,8 @@ def make_plan(
     constraints = asked
     if choice.only is not None:
         constraints = _restricted(graph, asked, choice.only)
+    if solver is not None:
+        return Planned(solver(graph).noting(*found.notes()), graph, asked, found.interrupted)
     plan = _plan(graph, constraints, options, choice)
     threads = options.thread_count
     regrets = find_regrets(ep, candidates, graph, constraints, plan, threads)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ggml_delegate.torch_speed import composite_ops_looked_up_once
+from ggml_delegate.torch_speed import repeated_work_spared
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,5 +20,5 @@ def _no_costs_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="session", autouse=True)
 def _faster_export() -> Iterator[None]:
     """Lowering is most of the tests' time."""
-    with composite_ops_looked_up_once():
+    with repeated_work_spared():
         yield

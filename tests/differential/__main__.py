@@ -11,7 +11,10 @@ import sys
 import time
 
 from tests.differential.check import Tally
-from tests.differential.many import PER_PROGRAM, check_program
+from tests.differential.many import PER_PROGRAM, check_program, set_up_worker
+
+# Torch and ExecuTorch keep some of what they made.
+_PROGRAMS_PER_PROCESS = 100
 
 
 def main() -> int:
@@ -23,7 +26,8 @@ def main() -> int:
     options = parser.parse_args()
     programs = -(-options.graphs // PER_PROGRAM)
     total, start = Tally(), time.monotonic()
-    with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=20) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(options.jobs, set_up_worker, maxtasksperchild=_PROGRAMS_PER_PROCESS) as pool:
         seeds = range(options.seed, options.seed + programs)
         for number, tally in enumerate(pool.imap_unordered(check_program, seeds), 1):
             total.add(tally)
@@ -36,8 +40,8 @@ def main() -> int:
 
 def _summary(total: Tally) -> str:
     return (
-        f"{total.graphs} graphs under {total.plans} plans of programs, {total.elements:,} elements "
-        f"compared, {len(total.failures)} mismatches"
+        f"{total.graphs:,} graphs, lowered {total.plans:,} times ({total.whole:,} by lower()), "
+        f"{total.elements:,} elements compared, {len(total.failures)} mismatches"
     )
 
 

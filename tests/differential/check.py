@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 import orchestrator
 from ggml_delegate.native import NativeProgram
-from orchestrator.partitioner import Solver
+from orchestrator.planning import Solver
 from tests.differential.graphs import Graph
 from tests.differential.plans import export_graphs, lower_plans
 from tests.differential.pool import MAX_BATCH
@@ -32,10 +32,15 @@ class Failure:
 
 @dataclass
 class Tally:
-    """What was compared."""
+    """What was compared.
+
+    plans: how many lowered graphs there were, those of one graph under several plans counted each.
+    whole: how many of them `orchestrator.lower` made.
+    """
 
     graphs: int = 0
     plans: int = 0
+    whole: int = 0
     elements: int = 0
     failures: list[Failure] = field(default_factory=list)
 
@@ -43,85 +48,107 @@ class Tally:
         """Adds another tally to this one."""
         self.graphs += other.graphs
         self.plans += other.plans
+        self.whole += other.whole
         self.elements += other.elements
         self.failures += other.failures
 
 
-def check_graphs(
-    graphs: Sequence[Graph],
-    solvers: Mapping[str, Solver],
-    *,
-    whole: Sequence[Sequence[str]] = (),
-) -> Tally:
-    """Checks graphs together; where that raises, in halves, down to the graph that does it.
+def check_graphs(graphs: Sequence[Graph], solvers: Mapping[str, Solver]) -> Tally:
+    """Checks graphs side by side under each plan, by name.
 
-    Args:
-        graphs: Each has to be comparable.
-        solvers: Plans to make, by name.
-        whole: Lists of backends for which the graphs also go through lower().
+    Where lowering or running raises, it is done in parts, down to the graph and plan that do it.
+    The tally leaves the number of graphs to the caller.
     """
     try:
-        return _check_together(graphs, solvers, whole)
-    except Exception:  # whatever lowering or running raises is a finding
-        if len(graphs) > 1:
-            tally, middle = Tally(), len(graphs) // 2
-            for half in (graphs[:middle], graphs[middle:]):
-                tally.add(check_graphs(half, solvers, whole=whole))
-            return tally
-        return Tally(graphs=1, failures=[Failure(graphs[0], _first(solvers), _last_lines())])
-
-
-def reduce_failure(failure: Failure, solvers: Mapping[str, Solver]) -> Failure:
-    """The failure with a smaller graph, if one is found."""
-
-    def fails(graph: Graph) -> bool:
-        return bool(check_graphs([graph], solvers).failures)
-
-    graph = reduced(failure.graph, fails)
-    if graph is failure.graph:
-        return failure
-    return next(iter(check_graphs([graph], solvers).failures), failure)
-
-
-def _check_together(
-    graphs: Sequence[Graph], solvers: Mapping[str, Solver], whole: Sequence[Sequence[str]]
-) -> Tally:
-    tally = Tally(graphs=len(graphs))
-    if solvers:
         native = NativeProgram(lower_plans(export_graphs(graphs), solvers))
-        for name in solvers:
+    except Exception:  # whatever lowering or loading raises is a finding
+        return _check_apart(graphs, solvers)
+    tally = Tally()
+    for name, solver in solvers.items():
+        try:
             tally.add(_compare(graphs, native, name, name))
-    for backends in whole:
-        lowered = orchestrator.lower(export_graphs(graphs), backends=backends)
-        label = f"lower(backends={list(backends)})"
-        tally.add(_compare(graphs, NativeProgram(lowered.buffer), "forward", label))
+        except Exception:  # the same for running
+            tally.add(_check_apart(graphs, {name: solver}))
     return tally
 
 
+def check_whole(graphs: Sequence[Graph], backends: Sequence[str]) -> Tally:
+    """Checks graphs side by side through `orchestrator.lower`, with the plan that it finds itself.
+
+    A graph that it warns will not load, because no backend and no kernel has one of its ops, is not
+    counted. The tally leaves the number of graphs to the caller.
+    """
+    label = f"lower(backends={list(backends)})"
+    try:
+        program = orchestrator.lower(export_graphs(graphs), backends=backends, tune="off")
+        if not any(method.missing_kernels for method in program.report.methods):
+            tally = _compare(graphs, NativeProgram(program.buffer), "forward", label)
+            tally.whole = tally.plans
+            return tally
+        failures = []
+    except Exception:  # a finding, as above
+        failures = [Failure(graphs[0], label, _last_lines())]
+    if len(graphs) == 1:
+        return Tally(failures=failures)
+    tally = Tally()
+    for half in _halves(graphs):
+        tally.add(check_whole(half, backends))
+    return tally
+
+
+def reduce_failure(failure: Failure, check: Callable[[Graph], Tally]) -> Failure:
+    """The failure with a smaller graph, if one is found."""
+    graph = reduced(failure.graph, lambda graph: bool(check(graph).failures))
+    if graph is failure.graph:
+        return failure
+    return next(iter(check(graph).failures), failure)
+
+
+def _check_apart(graphs: Sequence[Graph], solvers: Mapping[str, Solver]) -> Tally:
+    """Checks each half of the graphs; of one graph, each plan."""
+    tally = Tally()
+    if len(graphs) > 1:
+        for half in _halves(graphs):
+            tally.add(check_graphs(half, solvers))
+        return tally
+    for name, solver in solvers.items():
+        try:
+            native = NativeProgram(lower_plans(export_graphs(graphs), {name: solver}))
+            tally.add(_compare(graphs, native, name, name))
+        except Exception:
+            tally.failures.append(Failure(graphs[0], name, _last_lines()))
+    return tally
+
+
+def _halves(graphs: Sequence[Graph]) -> tuple[Sequence[Graph], Sequence[Graph]]:
+    return graphs[: len(graphs) // 2], graphs[len(graphs) // 2 :]
+
+
 def _compare(graphs: Sequence[Graph], native: NativeProgram, method: str, label: str) -> Tally:
-    tally = Tally(plans=1)
+    tally = Tally(plans=len(graphs))
     for seed, batch in _runs(graphs):
         inputs = [graph.make_inputs(seed, batch) for graph in graphs]
         flat = [value for part in inputs for value in part]
         results = iter(native.run(method, flat, relayout=True))
         for graph, values in zip(graphs, inputs, strict=True):
             wanted = outputs_of(graph, values)
-            allowed = tolerances(graph, values)
-            for i, (want, most) in enumerate(zip(wanted, allowed, strict=True)):
-                got = next(results)
-                assert isinstance(got, Tensor)
-                tally.elements += want.numel()
-                what = difference(got, want, most)
-                if what is not None:
-                    text = f"output {i} with seed {seed}: {what}"
-                    tally.failures.append(Failure(graph, label, text))
-                    break
-            else:
-                continue
-            # Skip what is left of this graph's outputs.
-            for _ in range(len(wanted) - i - 1):
-                next(results)
+            got = [next(results) for _ in wanted]
+            tally.elements += sum(want.numel() for want in wanted)
+            what = _first_difference(got, wanted, tolerances(graph, values))
+            if what is not None:
+                tally.failures.append(Failure(graph, label, f"seed {seed}: {what}"))
     return tally
+
+
+def _first_difference(
+    got: Sequence[object], wanted: Sequence[Tensor], allowed: Sequence[float]
+) -> str | None:
+    for i, (value, want, most) in enumerate(zip(got, wanted, allowed, strict=True)):
+        assert isinstance(value, Tensor)
+        what = difference(value, want, most)
+        if what is not None:
+            return f"output {i}: {what}"
+    return None
 
 
 def _runs(graphs: Sequence[Graph]) -> Iterator[tuple[int, int | None]]:
@@ -131,10 +158,6 @@ def _runs(graphs: Sequence[Graph]) -> Iterator[tuple[int, int | None]]:
     if any(graph.dynamic for graph in graphs):
         yield 3, 1
         yield 4, MAX_BATCH
-
-
-def _first(solvers: Mapping[str, Solver]) -> str:
-    return ", ".join(solvers)
 
 
 def _last_lines() -> str:

@@ -16,12 +16,15 @@ from orchestrator.backends import resolve_backends
 from orchestrator.capability import split_by_capability
 from orchestrator.channels_last import ChannelsLastPass
 from orchestrator.edge import edge_compile_config
-from orchestrator.partitioner import OrchestratorPartitioner, Solver, UndecomposedOpError
+from orchestrator.options import PlanOptions
+from orchestrator.partitioner import OrchestratorPartitioner, UndecomposedOpError
 from orchestrator.planner import CostGraph, Plan, price_plan, split_into_segments
+from orchestrator.planning import Solver
 from tests.differential.graphs import Graph, UnionModule
 from tests.differential.pool import MAX_BATCH
 
 BACKENDS = ("ggml", "xnnpack")
+_OPTIONS = PlanOptions(tune="off")  # the plans must not depend on what this machine has measured
 # The plans under which images stay in channels-last between delegates, as `lower` has it.
 _CHANNELS_LAST_PLANS = {"both", "random_1"}
 
@@ -125,7 +128,7 @@ def lower_plans(program: ExportedProgram, solvers: Mapping[str, Solver]) -> byte
     with torch.no_grad():
         edge = _to_edge(program)
         partitioners = {
-            name: OrchestratorPartitioner(BACKENDS, solver=solver)
+            name: OrchestratorPartitioner(BACKENDS, _OPTIONS, solver=solver)
             for name, solver in solvers.items()
         }
         programs = {name: copy.deepcopy(edge) for name in solvers}
@@ -142,7 +145,9 @@ def _to_edge(program: ExportedProgram) -> ExportedProgram:
         try:
             manager = to_edge_transform_and_lower(
                 program,
-                partitioner=[_KeepsOps(BACKENDS, decompose=decompose)],
+                partitioner=[
+                    _KeepsOps(BACKENDS, _OPTIONS, decompose=decompose, solver=split_by_capability)
+                ],
                 compile_config=edge_compile_config(),
             )
         except UndecomposedOpError as error:

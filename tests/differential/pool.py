@@ -148,6 +148,8 @@ class Pool:
     def _is_fit_result(self, first: Tensor, second: Tensor, *others: Tensor) -> bool:
         if first.numel() == 0 or first.numel() > self.max_elements or first.dim() > 8:
             return False
+        if any(value.dim() != first.dim() for value in others):
+            return False  # eager squeezes a batch of one, an exported program no dynamic size
         if not first.is_floating_point():
             return first.dtype in (torch.int32, torch.int64, torch.bool)
         if first.dtype != torch.float32:

@@ -14,7 +14,7 @@ from typing import Any
 import executorch.backends.test.suite.flow as suite_flow
 import pytest
 
-from ggml_delegate.torch_speed import composite_ops_looked_up_once
+from ggml_delegate.torch_speed import repeated_work_spared
 from tests.suite.flows import FLOWS
 
 suite_flow.all_flows = lambda: dict(FLOWS)
@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _faster_export() -> Iterator[None]:
     """Lowering is most of the suite's time."""
-    with composite_ops_looked_up_once():
+    with repeated_work_spared():
         yield
 
 
