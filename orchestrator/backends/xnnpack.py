@@ -26,6 +26,7 @@ _POOLS = {
     "aten.max_pool2d.default",
     "aten.max_pool2d_with_indices.default",
 }
+_COPIES = {"aten.clone.default", "dim_order_ops._clone_dim_order.default"}
 _FUSED_ACTIVATIONS = {"aten.relu.default", "aten.hardtanh.default"}
 
 
@@ -153,6 +154,9 @@ def _unfit_arguments(nodes: Sequence[Node]) -> str | None:
             return "XNNPACK's pools take images, of rank 4"
         if op_name(node) == "aten.hardtanh.default" and len(node.args) == 2:
             return "XNNPACK wants both bounds of hardtanh"
+        if op_name(node) in _COPIES and len(node.all_input_nodes[0].users) > 1:
+            name = node.all_input_nodes[0].name
+            return f"XNNPACK drops a copy of {name}, and could not return it and {name} as well"
         if op_name(node) == "aten.convolution.default" and _pads_by_a_stride(*node.args):
             return "XNNPACK wants an output padding below the stride"
     return None

@@ -91,6 +91,24 @@ CASES: dict[str, tuple[Callable[..., Any], torch.Tensor, tuple[str, ...], str]] 
         ("xnnpack",),
         "xnnpack",
     ),
+    "channels-last order of an image with one channel": (
+        lambda x: x.clone(**_LAST).sin(),
+        _noise(3, 1, 7, 7),
+        ("ggml", "xnnpack"),
+        "portable",
+    ),
+    "channels-last order of an image of one column": (
+        lambda x: x.clone(**_LAST).sin(),
+        _noise(3, 1, 7, 1),
+        ("ggml", "xnnpack"),
+        "portable",
+    ),
+    "copy that need not block": (
+        lambda x: torch.ops.aten.copy.default(x, _ROW, True).sin(),
+        _noise(3, 5),
+        ("ggml", "xnnpack"),
+        "portable",
+    ),
     "unsqueeze of an image in channels-last": (
         lambda x: x.unsqueeze(1),
         _noise(2, 3, 4, 5).to(**_LAST),
@@ -121,6 +139,19 @@ def test_results_are_eagers(
     torch.testing.assert_close(program(x), function(x))
     if strategy == "cost":  # greedy plans give even a comparison beside the op to a delegate
         assert unfit not in program.plan["forward"].assignment.values()
+
+
+def test_a_copy_and_what_it_copies_can_both_leave_xnnpack() -> None:
+    def function(x: torch.Tensor) -> list[torch.Tensor]:
+        y = torch.nn.functional.gelu(x)
+        return [y.clone(), *y.split(3, -1)]
+
+    x = _noise(2, 5)
+    program = orchestrator.lower(
+        _Model(function), (x,), backends=["xnnpack"], strategy="greedy", tune="off"
+    )
+    torch.testing.assert_close(program(x), function(x))
+    assert "xnnpack" in program.plan["forward"].assignment.values()
 
 
 def test_a_kernel_that_pads_images_in_channels_last_wrong_is_said_to_be_missing() -> None:
