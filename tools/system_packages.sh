@@ -56,7 +56,8 @@ if ((${#missing[@]})); then
   fi
   echo "Installing system packages: ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
-  "${as_root[@]}" apt-get update -qq
-  "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  wait=(-o DPkg::Lock::Timeout=300) # for another apt to finish
+  "${as_root[@]}" apt-get "${wait[@]}" update -qq
+  "${as_root[@]}" apt-get "${wait[@]}" install -y -qq --no-install-recommends "${missing[@]}"
 fi
 check_version

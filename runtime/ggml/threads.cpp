@@ -46,14 +46,15 @@ void parallel(int parts, executorch::runtime::FunctionRef<void(int)> part) {
     for (int i = 0; i < parts; ++i) part(i);
     return;
   }
+  const auto numbered = [&](size_t i) {
+    happens_after(&given);
+    part(static_cast<int>(i));
+    happens_before(&done);
+  };
+  // Workers read both of these, so both have to be written before the work is given.
+  const executorch::runtime::FunctionRef<void(size_t)> work(numbered);
   happens_before(&given);
-  pool->run(
-      [&](size_t i) {
-        happens_after(&given);
-        part(static_cast<int>(i));
-        happens_before(&done);
-      },
-      static_cast<size_t>(parts));
+  pool->run(work, static_cast<size_t>(parts));
   happens_after(&done);
 }
 
