@@ -7,7 +7,7 @@ all others (heads of attention, say) are contiguous.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.graph import compute_nodes, op_name
-from orchestrator.planner import Layout
+from orchestrator.planner import Flow, Layout
 
 CHANNELS_LAST_ORDER = (0, 2, 3, 1)
 CONTIGUOUS_ONLY = (Layout.CONTIGUOUS,)
@@ -31,6 +31,7 @@ _IMAGE_OPS = {
     "upsample_nearest2d",
     "pixel_shuffle",
 }
+_CONVERSION = "dim_order_ops._to_dim_order_copy.default"
 _EITHER_LAYOUT = {
     *("add", "sub", "mul", "div", "neg", "abs", "exp", "sqrt", "rsqrt", "pow", "maximum"),
     *("minimum", "relu", "hardtanh", "clamp", "hardswish", "hardsigmoid", "sigmoid", "tanh"),
@@ -86,6 +87,20 @@ def _passes(node: Node) -> bool:
     return node.op == "call_function" and (
         _base_name(node) in _EITHER_LAYOUT or _base_name(node) == "getitem"
     )
+
+
+def conversion(nodes: Sequence[Node]) -> Flow | None:
+    """Return what nodes that only change the dim order of an image read and write, else None.
+
+    They do so whatever the layout of what is around them: in the other layout, there would be
+    nothing to do.
+    """
+    if len(nodes) != 1 or op_name(nodes[0]) != _CONVERSION:
+        return None
+    read, written = (
+        layout_in_memory(node.meta.get("val")) for node in (nodes[0].all_input_nodes[0], nodes[0])
+    )
+    return None if read is written else Flow(read, written)
 
 
 def layout_in_memory(value: object) -> Layout:

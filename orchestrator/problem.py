@@ -11,7 +11,13 @@ from orchestrator.backends import portable
 from orchestrator.candidates import Atom, Candidates
 from orchestrator.cost.model import CostModel, Unpriced
 from orchestrator.graph import has_default_dim_order, is_view, nbytes, op_name
-from orchestrator.layouts import BOTH_LAYOUTS, CONTIGUOUS_ONLY, image_nodes, layout_in_memory
+from orchestrator.layouts import (
+    BOTH_LAYOUTS,
+    CONTIGUOUS_ONLY,
+    conversion,
+    image_nodes,
+    layout_in_memory,
+)
 from orchestrator.planner import Atom as PricedAtom
 from orchestrator.planner import AtomCost, Backend, Constant, CostGraph, Layout, Tensor
 
@@ -47,7 +53,13 @@ def _has_kernel(node: Node) -> bool:
 
 
 def atom_layouts(atom: Atom, images: set[Node]) -> tuple[Layout, ...]:
-    """Return the layouts that an atom can compute in: both if it has to do with images."""
+    """Return the layouts that an atom can compute in: both if it has to do with images.
+
+    For one that changes the layout, it is the one that it reads.
+    """
+    changes = conversion(atom.nodes)
+    if changes is not None:
+        return (changes.reads,)
     around = {source for node in atom.nodes for source in (node, *node.all_input_nodes)}
     return CONTIGUOUS_ONLY if images.isdisjoint(around) else BOTH_LAYOUTS
 

@@ -61,8 +61,8 @@ class AtomKeys:
                 names.remove(KERNELS)
             for layout in self.layouts(atom):
                 for name in names:
-                    if name == KERNELS and layout is not Layout.CONTIGUOUS:
-                        continue
+                    if name == KERNELS and layout is not self.layouts(atom)[0]:
+                        continue  # they take tensors as they lie in memory
                     yield Task(
                         self.key(atom, layout),
                         label(atom.nodes),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -15,7 +14,8 @@ from orchestrator.cost.keys import AtomKeys
 from orchestrator.cost.model import AnalyticCosts
 from orchestrator.cost.table import CostTable, Measurement
 from orchestrator.graph import is_view
-from orchestrator.planner import UNKNOWN, AtomCost, Layout, NoPrice, Price, Transfer
+from orchestrator.layouts import conversion
+from orchestrator.planner import UNKNOWN, AtomCost, Cost, Layout, NoPrice, Price, Transfer
 from orchestrator.problem import runs_on
 
 # No atom takes less: below that, the clock and the call around it are what is seen.
@@ -27,6 +27,8 @@ class MeasuredCosts:
 
     What was not measured is estimated as in `AnalyticCosts`, times what measured atoms of the same
     backend and family in this program took over their estimates, so that the two can be compared.
+    On kernels, times what the same atom took on delegates over its estimates there: kernels are
+    left unmeasured where the estimates rule them out, and what was ruled out has to stay so.
 
     Attributes:
         known, wanted: how many of the prices asked for so far were measured, and how many in all.
@@ -71,7 +73,8 @@ class MeasuredCosts:
             self.known += 1
             if backend == KERNELS:  # its kernels take tensors as they lie in memory
                 return next(price for price in prices.values() if isinstance(price, Price))
-            return dict(prices)
+            changes = conversion(atom.nodes)
+            return dict(prices) if changes is None else {changes: prices[changes.reads]}
         return self._estimate(atom, backend, layouts)
 
     def transfer(self, backend: str, nbytes: int, layouts: tuple[Layout, ...]) -> Transfer:
@@ -89,37 +92,63 @@ class MeasuredCosts:
         around = self._calibration.method_ns + (
             0.0 if backend == KERNELS else self._call_ns(backend)
         )
-        factor = self._calibration.program_factor.get(backend, 1.0)
         alone = Price(max(found.median_ns - around, _LEAST_NS), found.spread_ns, f"{backend} {key}")
-        return alone.times(factor)
+        return alone.times(self._factor(backend))
+
+    def _factor(self, backend: str) -> float:
+        return self._calibration.program_factor.get(backend, 1.0)
 
     def _estimate(self, atom: Atom, backend: str, layouts: tuple[Layout, ...]) -> AtomCost:
-        scale = self._scale(backend, family(atom.nodes[0]))
+        scale = self._scale(atom, backend)
         cost = self._analytic.atom(atom, backend, layouts)
-        if isinstance(cost, Price):
-            return cost.times(scale)
-        assert not isinstance(cost, (float, NoPrice))
-        return {
-            layout: price.times(scale) if isinstance(price, Price) else price
-            for layout, price in cost.items()
-            if isinstance(layout, Layout)
-        }
+        if isinstance(cost, Mapping):
+            return {key: _scaled(price, scale) for key, price in cost.items()}  # type: ignore[return-value]
+        return _scaled(cost, scale)
 
-    def _find_scales(self) -> dict[tuple[str, str], float]:
-        ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
+    def _find_scales(self) -> dict[_Place, float]:
+        """What measured atoms took over their estimates.
+
+        By backend and family, over all families (""), over all backends (""), and by atom.
+        """
+        ratios: dict[_Place, list[tuple[float, float]]] = defaultdict(list)
         for atom in self._keys.atoms:
             for name in runs_on(atom):
                 prices = [self._price(atom, name, layout) for layout in self._keys.layouts(atom)]
-                known = [price.ns for price in prices if isinstance(price, Price)]
-                if known:
-                    ratio = min(known) / max(estimate_ns(atom.nodes, name, self._threads), 1.0)
-                    kind = family(atom.nodes[0])
-                    for place in ((name, kind), (name, ""), ("", kind), ("", "")):
-                        ratios[place].append(ratio)
-        return {place: statistics.median(values) for place, values in ratios.items()}
+                least = min((each.ns for each in prices if isinstance(each, Price)), default=0.0)
+                if least <= self._factor(name) * _LEAST_NS:
+                    continue  # too little to tell from the call around it
+                estimate = max(estimate_ns(atom.nodes, name, self._threads), 1.0)
+                kind = family(atom.nodes[0])
+                for place in ((name, kind), (name, ""), ("", kind), ("", ""), (atom.id,)):
+                    ratios[place].append((least / estimate, estimate))
+        return {place: _weighted_median(values) for place, values in ratios.items()}
 
-    def _scale(self, backend: str, kind: str) -> float:
-        for place in ((backend, kind), (backend, ""), ("", kind), ("", "")):
+    def _scale(self, atom: Atom, backend: str) -> float:
+        kind, own = family(atom.nodes[0]), (atom.id,)
+        first: list[_Place] = [(backend, kind), own]
+        if backend == KERNELS:
+            first.reverse()
+        for place in (*first, (backend, ""), ("", kind), ("", "")):
             if place in self._scales:
                 return self._scales[place]
         return 1.0
+
+
+# Whose ratios to look at: a backend and a family of ops, or an atom.
+_Place = tuple[str, str] | tuple[str]
+
+
+def _scaled(cost: Cost, scale: float) -> Cost:
+    return cost.times(scale) if isinstance(cost, Price) else cost
+
+
+def _weighted_median(values: Iterable[tuple[float, float]]) -> float:
+    """The value with half of the weight on either side; each comes with its weight."""
+    ordered = sorted(values)
+    half = sum(weight for _, weight in ordered) / 2
+    below = 0.0
+    for value, weight in ordered:
+        below += weight
+        if below >= half:
+            return value
+    raise ValueError("no values")

@@ -14,8 +14,8 @@ from orchestrator.cost.analytic import (
     family,
     relative_spread,
 )
-from orchestrator.layouts import wants_channels_last
-from orchestrator.planner import UNKNOWN, AtomCost, Cost, Layout, Price, Transfer
+from orchestrator.layouts import conversion, wants_channels_last
+from orchestrator.planner import UNKNOWN, AtomCost, Cost, Flow, Layout, Price, Transfer
 
 
 class CostModel(Protocol):
@@ -27,7 +27,8 @@ class CostModel(Protocol):
     def atom(self, atom: Atom, backend: str, layouts: tuple[Layout, ...]) -> AtomCost:
         """What an atom costs on a backend that takes it.
 
-        layouts: those that its tensors can have inside a segment.
+        layouts: those that its tensors can have inside a segment; for one that changes the
+            layout, the one that it reads.
         """
 
     def transfer(self, backend: str, nbytes: int, layouts: tuple[Layout, ...]) -> Transfer:
@@ -72,7 +73,13 @@ class AnalyticCosts:
         ns = estimate_ns(atom.nodes, backend, self.threads)
         kind = family(atom.nodes[0])
         price = Price(ns, relative_spread(backend, kind) * ns, f"estimate of {backend}, {kind}")
-        if Layout.CHANNELS_LAST not in layouts or backend == self.kernels:
+        if backend == self.kernels:
+            return price
+        changes = conversion(atom.nodes)
+        if changes is not None:
+            by_flow: dict[Flow, Cost] = {changes: price}
+            return by_flow
+        if Layout.CHANNELS_LAST not in layouts:
             return price
         if any(map(wants_channels_last, atom.nodes)):
             in_order: dict[Layout, Cost] = {Layout.CHANNELS_LAST: price}
