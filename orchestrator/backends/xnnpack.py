@@ -110,7 +110,7 @@ class XnnpackDelegate:
         target = format_target_name(getattr(node.target, "__name__", str(node.target)))
         config = self._partitioner.target_partitioner_configs.get(target)
         if config is None:
-            return f"no partitioner config for {op_name(node)}"
+            return f"no XNNPACK operator for {op_name(node)}"
         loggers = list(_why_loggers(config))
         for why in loggers:
             why.node = None

@@ -274,8 +274,6 @@ def _proved(plan: Plan) -> Plan:
 def _unknown_notes(problem: Problem) -> list[str]:
     if not problem.skipped_unknown:
         return []
-    atom, backend = problem.skipped_unknown[0]
-    return [
-        f"{len(problem.skipped_unknown)} choices were left out because their cost is unknown, the "
-        f"first being atom {atom!r} on {backend!r}."
-    ]
+    (atom, backend), *others = problem.skipped_unknown
+    more = f", and {len(others)} more" if others else ""
+    return [f"Left out because its cost is unknown: {atom!r} on {backend!r}{more}."]

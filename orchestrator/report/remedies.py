@@ -38,7 +38,7 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"without elements|has no elements", "leave the empty tensor out"),
         (r"may be below 0", "use an index counted from the start"),
         (r"is on (?!cpu)", "move the model to the CPU before exporting"),
-        (r"no partitioner config for", "write it with ops that XNNPACK has"),
+        (r"no XNNPACK operator for", "write it with ops that XNNPACK has"),
         (r"ggml has no rule for", "write it with ops that ggml has, or add a rule for it"),
     )
 )

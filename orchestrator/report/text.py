@@ -177,10 +177,9 @@ def _segment_table(method: MethodReport, style: Style) -> Iterator[str]:
         row += f"{bytes_text(sum(each.output_bytes for each in members)):>8}"
         weights = sum(each.weight_bytes for each in members)
         row += f"{bytes_text(weights) if weights else '-':>9}  "
-        where = f"{len(members)} x " if len(members) > 1 else ""
-        where += modules_text(_common_modules(members))
+        row += f"{len(members)} x " if len(members) > 1 else ""
         room = WIDTH - len(row) + style.hidden(members[0].backend)
-        yield (row + shortened(where, room)).rstrip()
+        yield (row + modules_text(_common_modules(members), room)).rstrip()
 
 
 def _folds(

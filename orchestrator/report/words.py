@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.report.data import TensorReport
 
@@ -93,8 +93,23 @@ def shortened(text: str, width: int) -> str:
     return f"{text[:left]}..{text[len(text) - (width - 2 - left) :]}"
 
 
-def modules_text(modules: Iterable[str]) -> str:
-    """Return module paths as one text; neighbours that differ in a last number are a range."""
+def fitted(names: Sequence[str], width: int) -> str:
+    """Join as many names as fit, and say how many do not: "features.0, head, +3"."""
+    for count in range(len(names), 0, -1):
+        more = f", +{len(names) - count}" if count < len(names) else ""
+        text = ", ".join(names[:count]) + more
+        if len(text) <= width:
+            return text
+        if count == 1:
+            return shortened(names[0], width - len(more)) + more
+    return ""
+
+
+def modules_text(modules: Iterable[str], width: int | None = None) -> str:
+    """Return module paths as one text; neighbours that differ in a last number are a range.
+
+    width: that it is to fit in; None: all are named.
+    """
     runs: list[list[str]] = []
     for path in modules:
         if runs and _follows(runs[-1][-1], path):
@@ -104,7 +119,8 @@ def modules_text(modules: Iterable[str]) -> str:
     names = [
         _NAMES.get(run[0], run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs
     ]
-    return ", ".join(_siblings(names))
+    together = _siblings(names)
+    return ", ".join(together) if width is None else fitted(together, width)
 
 
 def _siblings(names: Iterable[str]) -> list[str]:

@@ -89,7 +89,7 @@ class TestXnnpackReasons:
                 return torch.cumsum(x, 0)
 
         assert self._reasons(Model(), torch.ones(3)) == {
-            "aten.cumsum.default": "no partitioner config for aten.cumsum.default"
+            "aten.cumsum.default": "no XNNPACK operator for aten.cumsum.default"
         }
 
     def test_a_constraint_that_is_not_met(self) -> None:

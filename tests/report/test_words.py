@@ -64,6 +64,20 @@ def test_long_texts_keep_both_ends() -> None:
     assert shortened("short", 12) == "short"
 
 
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (39, "blocks.*.attention, encoder.norm, head"),
+        (37, "blocks.*.attention, encoder.norm, +1"),
+        (35, "blocks.*.attention, +2"),
+        (20, "blocks...tention, +2"),
+    ],
+)
+def test_names_that_do_not_fit_are_counted(width: int, expected: str) -> None:
+    names = ("blocks.*.attention", "encoder.norm", "head")
+    assert modules_text(names, width) == expected
+
+
 class TestModules:
     def test_a_module_that_is_inside_as_a_whole_stands_for_its_parts(self) -> None:
         inside = ["a.0", "a.1", "b.0"]

@@ -51,6 +51,11 @@ function percentText(part, whole) {
   return part === null || !whole ? "-" : `${((100 * part) / whole).toFixed(1)} %`;
 }
 
+// Text whose lines break between words; in one that is too long, after a dot or an underscore.
+const breakable = (text) => element("span", {},
+  ...text.split(" ").flatMap((word) => [element("span", { class: "word" },
+    ...word.split(/(?<=[._])/).flatMap((part) => [part, element("wbr")])), " "]));
+
 const shortOp = (op) => op.replace(/^(aten\.|dim_order_ops\._)/, "").replace(/\.(default|Tensor)$/, "");
 const opsOf = (atom) => atom.ops.map(shortOp).join(" + ");
 

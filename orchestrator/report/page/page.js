@@ -111,7 +111,7 @@ function fillTables() {
   makeTable(byId("segments"), [
     { title: "#", value: (row) => segments.indexOf(row), number: true },
     { title: "Runs on", value: (row) => row.backend, cell: (row) => backendLabel(row.backend) },
-    { title: "Modules", value: (row) => row.modules.join(" "), cell: (row) => modulesText(row.modules) },
+    { title: "Modules", value: (row) => row.modules.join(" "), cell: (row) => breakable(modulesText(row.modules)) },
     { title: "Nodes", value: (row) => row.nodes.length, number: true },
     { title: "Predicted", value: (row) => row.predicted_ns, cell: (row) => timeText(row.predicted_ns), number: true, hidden: !has("predicted_ns") },
     { title: "Measured", value: (row) => row.measured_ns, cell: (row) => timeText(row.measured_ns), number: true, hidden: !has("measured_ns") },
@@ -141,8 +141,8 @@ function fillTables() {
   makeTable(byId("rejections"), [
     { title: "Nodes", value: (row) => row.nodes.length, number: true },
     { title: "Backend", value: (row) => row.backend, cell: (row) => backendLabel(row.backend) },
-    { title: "Op", value: (row) => row.op },
-    { title: "Reason", value: (row) => row.reason },
+    { title: "Op", value: (row) => row.op, cell: (row) => breakable(row.op) },
+    { title: "Reason", value: (row) => row.reason, cell: (row) => breakable(row.reason.replace(row.op, "it")) },
     { title: "What it would take", value: (row) => row.remedy },
   ], { sort: 0, descending: true, id: (row) => row.nodes[0], pick: (row) => pickNode(row.nodes[0]) })(rejectionGroups());
 }
