@@ -18,6 +18,11 @@ from orchestrator.cost.model import AnalyticCosts, CostModel
 from orchestrator.cost.table import CostTable, CostTableError, default_path
 from orchestrator.options import HOST, PlanOptions, TuneEvent
 
+_ESTIMATED = (
+    "Costs are estimated from shapes; nothing was measured. They compare plans; real times may be "
+    "a third or three times as long."
+)
+
 
 class TargetError(ValueError):
     """There are no costs of a device under the name and thread count asked for."""
@@ -37,7 +42,7 @@ class Costs:
     def notes(self) -> list[str]:
         """Return the remarks once the model has priced a graph."""
         if not isinstance(self.model, MeasuredCosts):
-            return [*self.remarks, "Costs are estimated from shapes; nothing was measured."]
+            return [*self.remarks, _ESTIMATED]
         known, wanted = self.model.known, self.model.wanted
         return [*self.remarks, f"{known} of {wanted} prices of ops were measured."]
 
