@@ -64,8 +64,7 @@ class ChannelsLastPass(ExportedProgramPassBase):  # type: ignore[misc]  # execut
     backends: the delegates that will be asked. Those count that compute images in channels-last and
         take conversions themselves, which they say by an attribute `converts_dim_orders`; with
         fewer than two, nothing crosses from one to another and the pass does nothing.
-    options: whose pins and excludes say which of them may get a node. With a limit on partitions
-        the pass does nothing: nodes that exceed it go to kernels, which want contiguous tensors.
+    options: whose pins and excludes say which of them may get a node.
     """
 
     def __init__(self, backends: Sequence[Backend], options: PlanOptions | None = None) -> None:
@@ -76,10 +75,8 @@ class ChannelsLastPass(ExportedProgramPassBase):  # type: ignore[misc]  # execut
 
     def call(self, exported_program: ExportedProgram) -> ExportedProgramPassResult:
         """Insert conversions in place; outputs keep their dim order."""
-        modified = (
-            len(self._backends) > 1
-            and self._options.max_partitions is None
-            and convert(exported_program, self._backends, self._options)
+        modified = len(self._backends) > 1 and convert(
+            exported_program, self._backends, self._options
         )
         return ExportedProgramPassResult(exported_program, modified)
 

@@ -17,6 +17,7 @@ from orchestrator.partitioner import (
     PartitionedMethod,
     UndecomposedOpError,
 )
+from orchestrator.planner import PlannerError
 from orchestrator.planning import Choice
 
 P = TypeVar("P", bound=OrchestratorPartitioner)
@@ -34,6 +35,7 @@ def to_edge_with(
     Whatever plans, compares or measures goes this way too, and so sees the nodes that get lowered.
 
     Ops that were kept whole, and that nothing takes after all, are decomposed in another round.
+    Where images in channels-last leave no plan within a limit on partitions, they stay contiguous.
 
     Args:
         programs: by method name.
@@ -44,8 +46,12 @@ def to_edge_with(
         The edge programs, and the partitioners of the last round by method name.
     """
     decompose: set[torch._ops.OpOverload] = set()
+    leaves_dim_orders = False
     while True:
         partitioners = {name: make_partitioner(name, decompose) for name in programs}
+        if leaves_dim_orders:
+            for each in partitioners.values():
+                each.leave_dim_orders()
         try:
             edge = to_edge_transform_and_lower(
                 dict(programs),
@@ -59,6 +65,11 @@ def to_edge_with(
             if decompose.issuperset(error.ops):
                 raise
             decompose.update(error.ops)
+        except PlannerError:
+            limited = any(each.limits_partitions for each in partitioners.values())
+            if leaves_dim_orders or not limited:
+                raise
+            leaves_dim_orders = True
         else:
             return edge, partitioners
 

@@ -126,6 +126,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         self._choice = choice or Choice()
         self._solve = solver
         self._dry_run = dry_run
+        self._leaves_dim_orders = False
         self._kept: dict[str, torch._ops.OpOverload] = {}
         self._composites: dict[str, frozenset[str]] = {}
 
@@ -138,9 +139,20 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
 
         They keep images in channels-last between the delegates that the choice leaves.
         """
+        if self._leaves_dim_orders:
+            return []
         only = self._choice.only
         left = [each for each in self.backends if only is None or each.name in only]
         return [ChannelsLastPass(left, self._options)]
+
+    @property
+    def limits_partitions(self) -> bool:
+        """Whether nodes may have to go to kernels to keep a limit."""
+        return self._options.max_partitions is not None
+
+    def leave_dim_orders(self) -> None:
+        """Have no passes: images stay as they are, and kernels can take them."""
+        self._leaves_dim_orders = True
 
     def ops_to_not_decompose(
         self, ep: ExportedProgram

@@ -211,6 +211,15 @@ def test_constraints_are_met_and_programs_can_be_verified(
     assert all(check.passed for check in checks)
 
 
+def test_a_limit_on_partitions_leaves_images_in_channels_last_where_it_can() -> None:
+    model, x = _Chain(), _image(2, 3, 15, 13)
+    program = lower(model.eval(), (x,), tune="off", max_partitions=1)
+    assert "_to_dim_order_copy" in str(program.report)
+    assert len(program.plan["forward"].partitions) == 1
+    with torch.no_grad():
+        _assert_equal(outputs_of(program(x)), outputs_of(model(x)))
+
+
 def test_kernels_are_given_the_order_that_they_were() -> None:
     model, x = _Sorted(), _image(1, 3, 12, 10)
     lowered = _Lowered(model, (x,), seed=0)
