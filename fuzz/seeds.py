@@ -13,8 +13,12 @@ from typing import Any
 from unittest import mock
 
 import networkx as nx
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
 
 from ggml_delegate import ir
+from ggml_delegate.registry import rules
 from ggml_delegate.torch_speed import repeated_work_spared
 from orchestrator.planner import CostGraph, Plan, Segment, price_plan, split_into_segments
 from tests.differential.generate import random_graph, targets
@@ -23,6 +27,33 @@ from tests.differential.plans import export_graphs, lower_plans, only
 
 DYNAMIC = 12
 WHOLE_FILES = 12
+
+
+class MadeFromNothing(nn.Module):
+    """Ops that read no tensor, or only its sizes; those are dynamic, or the results were folded.
+
+    Random graphs have none: what they make says nothing about a backend's arithmetic.
+    """
+
+    targets = ("aten.full.default", "aten.full_like.default", "aten.arange.start_step")
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """x: of sizes [n, 5]."""
+        sizes = (x.shape[0], 5)
+        places = torch.arange(x.shape[0])
+        return [
+            torch.full(sizes, 2.5) * x,
+            torch.full(sizes, True) & (x > 0),
+            torch.ones(sizes, dtype=torch.int64) * 3,
+            torch.full_like(x, -1.5).maximum(x),
+            places * 2 + 1,
+            torch.arange(2 * x.shape[0] + 1, dtype=torch.float32),
+        ]
+
+
+def made_from_nothing() -> ExportedProgram:
+    """The model above with a dynamic batch size."""
+    return export(MadeFromNothing(), (torch.randn(4, 5),), dynamic_shapes=({0: Dim("n", max=9)},))
 
 
 def one_call_each(graph: CostGraph) -> Plan:
@@ -56,7 +87,7 @@ def write_ir(folder: Path, graphs: list[Graph], name: str) -> int:
     of the runtime.
     """
     try:
-        return _write_all(folder, graphs, name)
+        return write_program(folder, export_graphs(graphs), name)
     except Exception as error:
         if len(graphs) == 1:
             ops = ", ".join(step.op for step in graphs[0].steps)
@@ -67,7 +98,8 @@ def write_ir(folder: Path, graphs: list[Graph], name: str) -> int:
     return sum(write_ir(folder, half, f"{name}_{part}") for part, half in enumerate(halves))
 
 
-def _write_all(folder: Path, graphs: list[Graph], name: str) -> int:
+def write_program(folder: Path, program: ExportedProgram, name: str) -> int:
+    """Writes the IR of each delegate call of a program; returns how many there were."""
     made: list[bytes] = []
     serialize = ir.serialize
 
@@ -76,10 +108,16 @@ def _write_all(folder: Path, graphs: list[Graph], name: str) -> int:
         return made[-1]
 
     with mock.patch("ggml_delegate.preprocess.ir.serialize", noted):
-        lower_plans(export_graphs(graphs), {"parts": one_call_each})
+        lower_plans(program, {"parts": one_call_each})
     for number, data in enumerate(made):
         (folder / f"{name}_{number}").write_bytes(data)
     return len(made)
+
+
+def ops_with_random_graphs() -> list[str]:
+    """The targets to seed with random graphs: every rule's but those seeded above."""
+    others = {rules()[name] for name in MadeFromNothing.targets}
+    return [name for name in dict.fromkeys(targets()) if rules()[name] not in others]
 
 
 def main() -> None:
@@ -90,16 +128,10 @@ def main() -> None:
     for kind in ("ir", "pte"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     with repeated_work_spared():
-        names = list(dict.fromkeys(targets()))
-        unseeded: list[str] = []
-        count = 0
+        count = write_program(folder / "ir", made_from_nothing(), "nothing")
+        names = ops_with_random_graphs()
         for start in range(0, len(names), 32):
-            chosen = []
-            for name in names[start : start + 32]:
-                try:
-                    chosen.append(random_graph(rng, target=name))
-                except LookupError:  # an op that reads no tensor gives no graph worth comparing
-                    unseeded.append(name)
+            chosen = [random_graph(rng, target=name) for name in names[start : start + 32]]
             count += write_ir(folder / "ir", chosen, f"ops_{start}")
         dynamic = [random_graph(rng, dynamic=True) for _ in range(DYNAMIC)]
         count += write_ir(folder / "ir", dynamic, "dynamic")
@@ -108,8 +140,6 @@ def main() -> None:
             data = lower_plans(export_graphs(graphs), {"forward": only("ggml")})
             (folder / "pte" / f"{number}.pte").write_bytes(data)
     print(f"{count} seeds of IR, {WHOLE_FILES} of whole files in {folder}")
-    if unseeded:
-        print(f"no seed with {', '.join(unseeded)}")
 
 
 if __name__ == "__main__":

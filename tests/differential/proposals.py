@@ -405,6 +405,25 @@ def _index(pool: Pool) -> Step:
     return Step("aten.index.Tensor", (x, [None] * dim + [indices]))
 
 
+@_proposes("aten.gather.default")
+def _gather(pool: Pool) -> Step:
+    x = _of_rank(pool, 1)
+    shape, dim = pool.value(x).shape, _dim(pool, x)
+    sizes = list(shape)
+    sizes[dim] = pool.rng.choice([1, 2, 5])
+    return Step("aten.gather.default", (x, dim, _indices(pool, tuple(sizes), shape[dim])))
+
+
+@_proposes("aten.index_put.default")
+def _index_put(pool: Pool) -> Step:
+    x = _of_rank(pool, 1)
+    dim = _dim(pool, x) % pool.value(x).dim()
+    indices = _indices(pool, pool.rng.choice([(1,), (3,)]), pool.value(x).shape[dim])
+    # The same values for every index: which of two equal ones comes last is nobody's promise.
+    sizes = [1, *pool.value(x).shape[dim + 1 :]]
+    return Step("aten.index_put.default", (x, [None] * dim + [indices], _of_sizes(pool, (*sizes,))))
+
+
 @_proposes("aten._to_copy.default", "dim_order_ops._to_dim_order_copy.default")
 def _to_copy(pool: Pool) -> Step:
     if pool.rng.random() < 0.5:
@@ -430,6 +449,82 @@ def _indices(pool: Pool, sizes: tuple[int, ...], below: int) -> Ref:
     if known and pool.rng.random() < 0.5:
         return pool.rng.choice(known)
     return pool.new_input(sizes, below=below, dtype=torch.int64)
+
+
+# ---- masks --------------------------------------------------------------------------------------
+
+
+@_proposes("aten.where.self")
+def _where(pool: Pool) -> Step:
+    x = _of_rank(pool, 0)
+    return Step("aten.where.self", (_mask(pool, x), x, _of_sizes(pool, (*pool.value(x).shape,))))
+
+
+@_proposes("aten.masked_fill.Scalar")
+def _masked_fill(pool: Pool) -> Step:
+    x = _of_rank(pool, 0)
+    return Step("aten.masked_fill.Scalar", (x, _mask(pool, x), pool.rng.choice([0.0, -2.5, 1.0])))
+
+
+@_proposes("aten.masked_fill.Tensor")
+def _masked_fill_tensor(pool: Pool) -> Step:
+    x = _of_rank(pool, 0)
+    return Step("aten.masked_fill.Tensor", (x, _mask(pool, x), pool.weight()))
+
+
+def _of_masks(op: str) -> Proposal:
+    """Of conditions, and of integers now and then."""
+
+    def propose(pool: Pool) -> Step:
+        x = _of_rank(pool, 0)
+        if pool.rng.random() < 0.3:
+            sizes = tuple(pool.value(x).shape)
+            first, second = (pool.new_input(sizes, below=9, dtype=torch.int64) for _ in range(2))
+            choices: tuple[object, ...] = (3, 5)
+        else:
+            first, second, choices = _mask(pool, x), _mask(pool, x), (True, False)
+        if op.endswith(".Tensor"):
+            return Step(op, (first, second))
+        return Step(op, (first, pool.rng.choice(choices)) if op.endswith(".Scalar") else (first,))
+
+    return propose
+
+
+for _op in ("and", "or", "xor"):
+    for _form in ("Tensor", "Scalar"):
+        PROPOSALS[f"aten.bitwise_{_op}.{_form}"] = _of_masks(f"aten.bitwise_{_op}.{_form}")
+PROPOSALS["aten.bitwise_not.default"] = _of_masks("aten.bitwise_not.default")
+
+
+def _mask(pool: Pool, x: Ref) -> Ref:
+    """A condition of a tensor's sizes: an input, or one that compares the tensor."""
+    compared = Step("aten.gt.Scalar", (x, pool.rng.choice([0.0, 0.5, -0.3])))
+    if pool.rng.random() < 0.6 and pool.try_step(compared):
+        return pool.last()
+    return pool.new_input(tuple(pool.value(x).shape), below=2, dtype=torch.bool)
+
+
+# ---- resizing -----------------------------------------------------------------------------------
+
+
+@_proposes("aten.upsample_nearest2d.vec")
+def _upsample_nearest(pool: Pool) -> Step:
+    x = pool.pick(rank=4)
+    return Step("aten.upsample_nearest2d.vec", (x, *_new_sizes(pool, x)))
+
+
+@_proposes("aten.upsample_bilinear2d.vec")
+def _upsample_bilinear(pool: Pool) -> Step:
+    x = pool.pick(rank=4)
+    sizes, factors = _new_sizes(pool, x)
+    return Step("aten.upsample_bilinear2d.vec", (x, sizes, pool.rng.random() < 0.5, factors))
+
+
+def _new_sizes(pool: Pool, x: Ref) -> tuple[list[int] | None, list[float] | None]:
+    """Sizes, or factors."""
+    if pool.rng.random() < 0.5:
+        return None, [pool.rng.choice([1.0, 2.0, 3.0, 1.5]) for _ in range(2)]
+    return [pool.rng.choice([size, 2 * size, size + 1]) for size in pool.value(x).shape[2:]], None
 
 
 # ---- picking ------------------------------------------------------------------------------------

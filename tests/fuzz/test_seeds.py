@@ -1,0 +1,21 @@
+"""The fuzzer starts from a program for each op that has a rule."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from fuzz.seeds import MadeFromNothing, made_from_nothing, ops_with_random_graphs, write_program
+from tests.differential.generate import random_graph
+
+
+@pytest.mark.parametrize("name", ops_with_random_graphs())
+def test_an_op_that_reads_tensors_has_a_random_graph(name: str) -> None:
+    assert random_graph(random.Random(0), target=name).steps
+
+
+def test_ops_that_read_no_tensor_are_delegated(tmp_path: Path) -> None:
+    calls = write_program(tmp_path, made_from_nothing(), "nothing")
+    assert calls == len(list(tmp_path.iterdir())) >= len(MadeFromNothing.targets)
