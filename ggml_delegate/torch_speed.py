@@ -5,7 +5,8 @@ handlers for most of them; ExecuTorch calls it three times per program. For smal
 nine tenths of the time to lower them. Nothing it looks up changes while a program is lowered.
 
 Each pass notes of every node which node it was made from, with a deep copy of all that was noted
-before. Over some dozens of passes that is a sixth of the time; nothing ever changes these notes.
+before. Under a profiler that is a sixth of the time of some dozens of passes; nothing ever changes
+these notes.
 """
 
 from __future__ import annotations
