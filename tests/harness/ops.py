@@ -14,6 +14,7 @@ from ggml_delegate.native import NativeProgram
 from ggml_delegate.node_view import Constants, node_value
 from ggml_delegate.partitioner import GgmlPartitioner
 from ggml_delegate.registry import check_node
+from tests.harness.accuracy import note, output_ops
 
 _IGNORED = {"executorch_call_delegate", "getitem"}
 
@@ -28,14 +29,20 @@ class _Function(torch.nn.Module):
 
 
 class _Recorder(GgmlPartitioner):
-    """Notes what check_node says of each node of the program that the partitioner is given."""
+    """Notes what check_node says of each node of the program that the partitioner is given.
+
+    Attributes:
+        output_ops: by output, the op that it comes from.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.reasons: dict[str, str] = {}
+        self.output_ops: list[str] = []
 
     def partition(self, exported_program: ExportedProgram) -> Any:
         constants = Constants(exported_program)
+        self.output_ops = output_ops(exported_program)
         for node in exported_program.graph.nodes:
             if node.op == "call_function" and isinstance(
                 node_value(node), (torch.Tensor, tuple, list)
@@ -130,8 +137,11 @@ def check_op(
         with torch.no_grad():
             expected = outputs_of(model(*case))
         assert len(actual) == len(expected)
-        for got, want in zip(actual, expected, strict=True):
+        ops = recorder.output_ops if len(recorder.output_ops) == len(actual) else [""] * len(actual)
+        for op, got, want in zip(ops, actual, expected, strict=True):
             error = relative_error(got, want)
+            if op and not left:
+                note(op, error, rtol)
             assert error <= rtol, f"relative error {error:.3g} > {rtol:g}"
             if not may_be_constant and want.numel() > 1 and want.is_floating_point():
                 assert want.std() > 0, "a constant output proves nothing"
