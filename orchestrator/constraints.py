@@ -84,11 +84,11 @@ def plan_constraints(
             _check_backend(f"exclude {pattern!r}", name, known)
     return Constraints(
         pins=tuple(
-            Pin(pattern, _atoms(candidates, pattern), name)
+            Pin(pattern, matching_atoms(candidates, pattern), name)
             for pattern, name in options.pins.items()
         ),
         excludes=tuple(
-            Exclude(pattern, _atoms(candidates, pattern), names)
+            Exclude(pattern, matching_atoms(candidates, pattern), names)
             for pattern, names in excluded.items()
         ),
         max_partitions=options.max_partitions,
@@ -101,7 +101,8 @@ def _check_backend(what: str, name: str, known: Sequence[str]) -> None:
         raise OptionError(f"{what} names the backend {name!r}; known: {', '.join(known)}")
 
 
-def _atoms(candidates: Candidates, pattern: str) -> tuple[str, ...]:
+def matching_atoms(candidates: Candidates, pattern: str) -> tuple[str, ...]:
+    """Return the ids of the atoms that a pattern names, wholly or in part."""
     return tuple(
         atom.id for atom in candidates.atoms if any(matches(pattern, node) for node in atom.nodes)
     )

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.planner import (
-    UNKNOWN,
-    AtomCost,
-    Cost,
-    CostGraph,
-    Flow,
-    PlannerError,
-    Price,
-    solve,
-)
+from orchestrator.planner import CostGraph, PlannerError, solve
 from orchestrator.planning import Choice, Planned
 from orchestrator.whole import Whole
 
@@ -29,7 +20,7 @@ def with_dearer_calls(planned: Planned) -> Choice | None:
 
 def without_ties(planned: Planned) -> Choice | None:
     """Return the cheapest plan, also where the difference is within the spread of the costs."""
-    return _solved("without ties", _with_exact_costs(planned.graph), planned)
+    return _solved("without ties", planned.graph.without_spreads(), planned)
 
 
 def corrected(planned: Planned, whole: Whole) -> Choice | None:
@@ -53,18 +44,6 @@ def corrected_graph(graph: CostGraph, whole: Whole) -> CostGraph:
             if by_flow:
                 costs[name] = by_flow
         changes[atom.id] = costs
-    return graph.with_costs(changes)
-
-
-def _with_exact_costs(graph: CostGraph) -> CostGraph:
-    """The graph with no spread on any price."""
-    changes: dict[str, dict[str, AtomCost]] = {}
-    for index, atom in enumerate(graph.atoms):
-        by_flow: dict[str, dict[Flow, Cost]] = {}
-        for option in graph.options[index]:
-            cost = UNKNOWN if option.price is None else Price(option.price.ns)
-            by_flow.setdefault(graph.backends[option.backend].name, {})[option.flow] = cost
-        changes[atom.id] = dict(by_flow)
     return graph.with_costs(changes)
 
 

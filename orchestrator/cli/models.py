@@ -38,9 +38,18 @@ def load_model(name: str) -> tuple[Any, ...]:
     if not colon:
         raise CommandError(f"{name!r} is not a model; expected {MODEL_HELP}")
     sys.path.insert(0, "")  # like python -m: modules in the current folder count
-    made = getattr(_import(module_name), function_name, None)
+    module = _import(module_name)
+    try:
+        made = getattr(module, function_name)
+    except AttributeError as error:
+        raise CommandError(
+            f"module {module_name!r} has no function {function_name!r}: {error}"
+        ) from None
     if not callable(made):
-        raise CommandError(f"module {module_name!r} has no function {function_name!r}")
+        raise CommandError(
+            f"module {module_name!r} has no function {function_name!r}, but a "
+            f"{type(made).__name__} of that name"
+        )
     result = made()
     if isinstance(result, Mapping):
         return (result,)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from .elements import (
     FREE_TRANSFER,
     INFEASIBLE,
+    UNKNOWN,
     Atom,
     AtomCost,
     Backend,
@@ -211,6 +212,17 @@ class CostGraph:
             replace(atom, costs={**atom.costs, **changes.get(atom.id, {})}) for atom in self.atoms
         ]
         return CostGraph(self.backends, atoms, self.tensors, self.constants)
+
+    def without_spreads(self) -> CostGraph:
+        """A copy in which no atom's cost has a spread, so that only equal costs are ties."""
+        changes: dict[str, dict[str, AtomCost]] = {}
+        for atom, options in zip(self.atoms, self.options, strict=True):
+            by_flow: dict[str, dict[Flow, Cost]] = {}
+            for option in options:
+                cost = UNKNOWN if option.price is None else Price(option.price.ns)
+                by_flow.setdefault(self.backends[option.backend].name, {})[option.flow] = cost
+            changes[atom.id] = dict(by_flow)
+        return self.with_costs(changes)
 
 
 def _index(kind: str, names: Sequence[str]) -> dict[str, int]:

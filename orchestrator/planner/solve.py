@@ -17,7 +17,7 @@ from .greedy import greedy
 from .plan import Plan
 from .pricing import price_plan
 from .problem import Problem
-from .ties import is_tie, levelled
+from .ties import has_spreads, is_tie, levelled
 
 Method = Literal["auto", "exact", "beam", "greedy"]
 
@@ -179,7 +179,7 @@ class Solver:
 
     def _fewest_calls(self, best: Plan) -> Plan:
         """Of the plans that cannot be told from the best one, one with the fewest partitions."""
-        if best.cost.spread_ns == 0 or len(best.partitions) < 2:
+        if len(best.partitions) < 2 or not has_spreads(self.allowed):
             return best
         room = None if self._room is None else min(self._room, _ROOM_FOR_TIES)
         for part in _TIES:
@@ -261,9 +261,11 @@ def _by_cost(plan: Plan) -> tuple[float, int]:
 def _instead(plan: Plan, best: Plan) -> Plan:
     more = plan.total_ns - best.total_ns
     found = replace(plan, solver=best.solver, lower_bound_ns=best.lower_bound_ns, notes=best.notes)
+    count = len(plan.partitions)
+    partitions = "partition" if count == 1 else "partitions"
     return found.noting(
-        f"{len(plan.partitions)} partitions instead of {len(best.partitions)}: the difference of "
-        f"{more:.0f} ns is within the spread of the costs."
+        f"{count} {partitions} instead of {len(best.partitions)}: the difference of "
+        f"{more / 1e6:.2g} ms is within the spread of the costs."
     )
 
 

@@ -15,6 +15,11 @@ from .spreads import add_spreads, merge_spreads
 _REST = 1e-4
 
 
+def has_spreads(allowed: Sequence[Sequence[Option]]) -> bool:
+    """Whether any cost has a spread, so that more than equal costs can be ties."""
+    return any(option.price and option.price.spread_ns for options in allowed for option in options)
+
+
 def levelled(allowed: Sequence[Sequence[Option]], part: float) -> list[list[Option]]:
     """Make each atom's options cost as much as its cheapest where they cannot be told from it.
 

@@ -1,7 +1,10 @@
 """What-if: changes to a model or its plan, and what each is predicted to gain.
 
-Every figure is a shadow price: the graph or the constraints are changed, solved again, and the
-new plan's predicted latency compared with the chosen one's. This needs the planner alone.
+Every figure is a shadow price: the graph or the constraints are changed and solved again. What
+`lower` can be told (pins, limits) is compared with the chosen plan, as that is what changes. What a
+backend would have to learn is compared with the cheapest plan, both without regard to ties: which
+of several plans is taken that cannot be told apart has nothing to do with the op. This needs the
+planner alone.
 """
 
 from __future__ import annotations
@@ -67,14 +70,15 @@ def advise(
     """Ask what other ops, pins and partition limits would gain; the best answers come first.
 
     constraints: those of the plan, which the others respect as well.
-    chosen_ns: what gains count from, where the plan that was chosen is of another graph than this.
+    chosen_ns: what a pin or a limit is compared with, where the plan that was chosen is of another
+        graph than this.
 
     Nothing is asked about a plan that has unknown costs.
     """
     base = constraints or Constraints()
     if not plan.cost.is_complete or not plan.segments:
         return ()
-    answers = list(_supports(graph, plan, questions.rejected, base))
+    answers = []
     # Several pins, or limits, may lead to the same plan; the first stands for all.
     seen = set()
     for answer, other in (
@@ -87,6 +91,7 @@ def advise(
         seen.add(assignment)
     shift = 0.0 if chosen_ns is None else chosen_ns - plan.total_ns
     answers = [replace(answer, gain_ns=answer.gain_ns + shift) for answer in answers]
+    answers += _supports(graph, plan, questions.rejected, base)
     return tuple(sorted(answers, key=lambda answer: -answer.gain_ns))
 
 
@@ -96,12 +101,15 @@ def _supports(
     """If a backend took an op that it rejects."""
     groups = [group for group in rejected if group.supposed_ns]
     groups.sort(key=lambda group: -_stake(graph, plan, group))
+    exact = graph.without_spreads()
+    cheapest = _best(exact, base) if groups else None
+    least_ns = plan.total_ns if cheapest is None else min(cheapest.total_ns, plan.total_ns)
     for group in groups[:_MOST_QUESTIONS]:
-        changed = graph.with_costs(
+        changed = exact.with_costs(
             {atom: {group.backend: ns} for atom, ns in group.supposed_ns.items()}
         )
         other = _best(changed, base)
-        gain = 0.0 if other is None else plan.total_ns - other.total_ns
+        gain = 0.0 if other is None else least_ns - other.total_ns
         if gain < _LEAST_GAIN * plan.total_ns:
             continue
         count = len(group.supposed_ns)

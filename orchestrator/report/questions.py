@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 from torch.fx import Node
 
 from orchestrator.candidates import Atom, Candidates
+from orchestrator.constraints import matching_atoms
 from orchestrator.cost.analytic import estimate_ns
 from orchestrator.graph import is_getitem, module_path, op_name
 from orchestrator.planner import CostGraph
@@ -79,22 +80,27 @@ def _supposed(atom: Atom, backend: str, graph: CostGraph, estimate: Estimate) ->
 def modules(candidates: Candidates) -> Iterator[Module]:
     """Name the modules, and groups of modules that differ in numbers only ("blocks.*.mlp").
 
-    Those that are a fair part of the program but not all of it, the largest last. Of several with
-    the same atoms the outermost counts; one of many numbered ones is no question of its own.
+    Those that are a fair part of the program but not all of it, the largest last, each with all
+    that a pin of that name would bind. Of several with the same atoms the outermost counts; one of
+    many numbered ones is no question of its own.
     """
-    members: dict[str, list[str]] = defaultdict(list)
+    members: Counter[str] = Counter()
     paths: dict[str, set[str]] = defaultdict(set)
     for atom in candidates.atoms:
         for path in _prefixes(module_path(atom.nodes[0])):
             pattern = _NUMBER.sub(r"\1*", path)
-            members[pattern].append(atom.id)
+            members[pattern] += 1
             paths[pattern].add(path)
-    least = max(1.0, _LEAST_PART * len(candidates.atoms))
+    count = len(candidates.atoms)
+    least = max(1.0, _LEAST_PART * count)
     distinct: dict[tuple[str, ...], str] = {}
     for pattern, atoms in members.items():  # outer ones come before what is in them
-        if least <= len(atoms) < len(candidates.atoms):
-            name = pattern if len(paths[pattern]) > 1 else min(paths[pattern])
-            distinct.setdefault(tuple(atoms), name)
+        if not least <= atoms < count:
+            continue
+        name = pattern if len(paths[pattern]) > 1 else min(paths[pattern])
+        bound = matching_atoms(candidates, name)
+        if len(bound) < count:
+            distinct.setdefault(bound, name)
     for found, name in sorted(distinct.items(), key=lambda item: len(item[0])):
         yield Module(name, found)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from examples.models import MODELS, ModelSpec
 from ggml_delegate.passes import apply_passes
+from orchestrator.cli.errors import CommandError
+from orchestrator.cli.models import load_model
 from tests.harness.compare import assert_close_to_eager
 
 
@@ -48,3 +51,11 @@ def test_dynamic_model_exports(name: str) -> None:
         other_inputs=spec.inputs(3, 1),
         tolerance=spec.tolerance,
     )
+
+
+def test_command_line_takes_models_by_name() -> None:
+    model, inputs = load_model("examples.zoo:squeezenet")
+    assert isinstance(model, nn.Module)
+    torch.testing.assert_close(inputs, MODELS["squeezenet"].inputs(1, 0))
+    with pytest.raises(CommandError, match=r"no example model is called 'squeeze'; known: .*bert"):
+        load_model("examples.zoo:squeeze")

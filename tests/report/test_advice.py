@@ -19,6 +19,7 @@ from orchestrator.planner import (
     Flow,
     Layout,
     Plan,
+    Price,
     Tensor,
     Transfer,
     solve,
@@ -70,6 +71,18 @@ def test_taking_a_rejected_op_gains_its_time_and_the_calls_it_saves(graph: CostG
     assert (found.backend, found.atoms, found.remedy) == (FAST, ("b",), "write one")
     assert found.assumed
     assert "no rule" in found.text
+
+
+def test_ties_gain_nothing() -> None:
+    """The plan of one call costs 20 ns more, which nobody can tell from the cheapest one."""
+    tied = {FAST: Price(100.0), SLOW: Price(130.0, 40.0)}
+    graph = chain({"a": {SLOW: 50.0, KERNELS: 1000.0}, "b": tied, "c": {SLOW: 50.0}})
+    plan = solve(graph)
+    assert set(plan.assignment.values()) == {SLOW}
+    cheapest = solve(graph.without_spreads())
+    assert cheapest.total_ns < plan.total_ns
+    rejected = Rejected(FAST, "op", "no rule", "write one", {"c": 60.0})
+    assert not answer(graph, plan, "support", rejected=(rejected,))
 
 
 def test_what_would_gain_nothing_is_not_suggested(graph: CostGraph) -> None:
@@ -125,6 +138,42 @@ def test_a_plan_on_one_backend_is_asked_about_the_others() -> None:
     )
     assert not found.planned.constraints.excludes
     assert "ggml" not in found.plan.assignment.values()
+
+
+def test_a_pin_that_is_suggested_can_be_followed() -> None:
+    """A pattern binds more than the modules it was read off: "layers.*.*" is "layers.1.act" too."""
+
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = nn.Hardsigmoid()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.act(x)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            convs = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
+            self.layers = nn.Sequential(convs, Gate())
+            self.head = nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.layers(x))
+
+    program = torch.export.export(Net().eval(), (torch.ones(1, 3, 12, 12),))
+    backends = resolve_backends(["ggml", "xnnpack"])
+    found = plan_only(program, backends, PlanOptions(tune="off", threads=1))
+    bound = {module.path: module.atoms for module in found.questions.modules}
+    assert any("hardsigmoid" in atom for atom in bound["layers.*.*"])
+    described = found.with_advice().plan
+    assert described is not None
+    pins = [each.text.removeprefix("pinning ") for each in described.advice if each.kind == "pin"]
+    assert pins
+    for pin in pins:
+        path, _, backend = pin.partition(" to ")
+        options = PlanOptions(tune="off", threads=1, pins={path: backend})
+        assert backend in plan_only(program, backends, options).plan.assignment.values()
 
 
 def test_plans_without_prices_get_no_advice() -> None:
