@@ -19,18 +19,17 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.interleave import Timing, interleave, ratio
-from benchmarks.running import conclude, native, parser
+from benchmarks.heats import in_heats
+from benchmarks.interleave import Timing, ratio
+from benchmarks.running import conclude, parser
 from examples.models import MODELS
 from orchestrator import LoweredProgram, lower
-from orchestrator.cost.measure import settle
 
 DEFAULT_MODELS = (
     "mobilenet_v2",
@@ -44,7 +43,6 @@ DEFAULT_MODELS = (
     "bert_mini",
     "llama_4_layers",
 )
-HEATS = 5
 MOST_OVER_BEST_SINGLE = 1.02
 MOST_PREDICTION_ERROR = 0.15
 CHOSEN, XNNPACK, GGML = "chosen", "xnnpack alone", "ggml alone"
@@ -122,27 +120,6 @@ def ratio_spread(first: Timing, second: Timing) -> float:
     return (high - low) / 2
 
 
-def in_heats(
-    programs: Mapping[str, tuple[LoweredProgram, float]],
-    inputs: Sequence[Any],
-    threads: int,
-    seconds: float,
-) -> dict[str, Timing]:
-    """Times all programs in turn, and loads them anew several times."""
-    rounds: dict[str, tuple[float, ...]] = dict.fromkeys(programs, ())
-    for _ in range(HEATS):
-        runs = {
-            label: native(program.buffer, inputs, threads)
-            for label, (program, _) in programs.items()
-        }
-        settle(lambda label: runs[label](), runs)  # noqa: B023 - called at once
-        once_s = sum(run() + run() for run in runs.values()) / 2e3
-        timings = interleave(runs, int(min(max(seconds / HEATS / once_s, 5), 200)))
-        for label, timing in timings.items():
-            rounds[label] += timing.rounds_ms
-    return {label: Timing(found) for label, found in rounds.items()}
-
-
 def measure(
     name: str,
     threads: int,
@@ -153,7 +130,8 @@ def measure(
     """One row per program of a model."""
     chosen = tuned(name, threads, table)
     programs = {CHOSEN: chosen, **baselines}
-    timings = in_heats(programs, MODELS[name].inputs(1, 0), threads, seconds)
+    buffers = {label: program.buffer for label, (program, _) in programs.items()}
+    timings = in_heats(buffers, MODELS[name].inputs(1, 0), threads, seconds)
     predicted = predictions(chosen[0])
     return [
         Row(

@@ -4,7 +4,8 @@
                                  [--cost-table FILE] [--json FILE] [--check]
 
 The pins and limits on delegate calls that the report suggests are applied one by one, those with
-the greatest predicted change first; each program runs in turn with the one that the plan chose.
+the greatest predicted change first; each program runs in turn with the one that the plan chose, in
+several heats, each of which loads all programs anew.
 "predicted" is the report's change of the latency, "real" the median over the rounds of the
 difference to the chosen program in the same round, +- half the interquartile range. With --tune off
 the predictions are estimates from shapes. Target: with --tune measure, every change has the
@@ -22,8 +23,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.interleave import Timing, interleave
-from benchmarks.running import conclude, native, parser, settled
+from benchmarks.heats import in_heats
+from benchmarks.interleave import Timing
+from benchmarks.running import conclude, parser
 from examples.models import MODELS
 from orchestrator import lower
 from orchestrator.planner import PlannerError
@@ -40,7 +42,7 @@ def changes(advice: AdviceReport) -> dict[str, Any] | None:
     return None
 
 
-def measure(options: argparse.Namespace, rounds: int) -> list[dict[str, Any]]:
+def measure(options: argparse.Namespace, seconds: float) -> list[dict[str, Any]]:
     """One row per suggestion."""
     spec = MODELS[options.model]
     model, inputs = spec.build(), spec.inputs(1, 0)
@@ -61,8 +63,7 @@ def measure(options: argparse.Namespace, rounds: int) -> list[dict[str, Any]]:
             print(f"cannot be followed: {item.text}: {error}")
             continue
         picked.append(item)
-    runs = {each: settled(native(buffer, inputs, 1)) for each, buffer in programs.items()}
-    timings = interleave(runs, rounds)
+    timings = in_heats(programs, inputs, 1, seconds)
     return [_row(options.model, item, timings) for item in picked]
 
 
@@ -94,7 +95,7 @@ def main() -> int:
     arguments.add_argument("--tune", choices=("off", "cached", "measure"), default="cached")
     arguments.add_argument("--cost-table", type=Path, metavar="FILE")
     options = arguments.parse_args()
-    rows = measure(options, 8 if options.quick else 40)
+    rows = measure(options, 4.0 if options.quick else 20.0)
     for row in rows:
         print(
             f"{row['predicted_ms']:+8.3f} ms predicted  {row['real_ms']:+8.3f} ms real "
