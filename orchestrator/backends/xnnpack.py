@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
@@ -159,6 +160,8 @@ def _unfit_arguments(nodes: Sequence[Node]) -> str | None:
             return f"XNNPACK drops a copy of {name}, and could not return it and {name} as well"
         if op_name(node) == "aten.convolution.default" and _pads_by_a_stride(*node.args):
             return "XNNPACK wants an output padding below the stride"
+        if op_name(node) == "aten.upsample_bilinear2d.vec" and _rounds_a_scale(node):
+            return "XNNPACK resizes by the ratio of the sizes, not by the scale factors given"
     return None
 
 
@@ -167,6 +170,22 @@ def _pads_by_a_stride(*arguments: Any) -> bool:
     stride, output_padding = arguments[3], arguments[7]
     strides = [*stride] * len(output_padding) if len(stride) == 1 else stride
     return any(pad >= step for pad, step in zip(output_padding, strides, strict=False))
+
+
+def _rounds_a_scale(node: Node) -> bool:
+    """Whether a resized image's sizes are its scale factors' only after rounding.
+
+    Eager samples by the scale factors themselves, except where corners are aligned.
+    """
+    arguments: tuple[Any, ...] = node.args
+    image, _, align_corners, scales = arguments
+    if align_corners or scales is None:
+        return False
+    before, after = (value.meta["val"].shape[-2:] for value in (image, node))
+    return not all(
+        math.isclose(new / old, scale, rel_tol=1e-6)
+        for old, new, scale in zip(before, after, scales, strict=True)
+    )
 
 
 def _unfit(

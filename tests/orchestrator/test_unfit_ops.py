@@ -91,6 +91,12 @@ CASES: dict[str, tuple[Callable[..., Any], torch.Tensor, tuple[str, ...], str]] 
         ("xnnpack",),
         "xnnpack",
     ),
+    "resize by a factor that its sizes round": (
+        lambda x: torch.nn.functional.interpolate(x, scale_factor=1.5, mode="bilinear"),
+        _noise(2, 3, 7, 9),
+        ("xnnpack",),
+        "xnnpack",
+    ),
     "channels-last order of an image with one channel": (
         lambda x: x.clone(**_LAST).sin(),
         _noise(3, 1, 7, 7),
