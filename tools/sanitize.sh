@@ -22,6 +22,8 @@ if [[ $kind == asan ]]; then
 else
   default=(tests/runtime/test_concurrency.py)
   preload=$(g++ -print-file-name=libtsan.so)
+  # libtorch computes what is expected, and its OpenMP threads are not instrumented.
+  export OMP_NUM_THREADS=1
 fi
 tests=("${@:-${default[@]}}")
 
@@ -37,8 +39,9 @@ usual=$(site "$bin/python")
 ln -sfn "$usual/executorch" "$own/executorch"
 printf '%s\n' "$root" "$usual" >"$own/usual.pth"
 
+# pytest keeps what tests that pass print, but for --capture=sys: reports would go unseen.
 LD_PRELOAD=$preload \
   ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1 \
   UBSAN_OPTIONS=print_stacktrace=1 \
   TSAN_OPTIONS="suppressions=$root/tools/tsan.supp:halt_on_error=0:exitcode=66" \
-  "$venv/bin/python" -m pytest -q -p no:cacheprovider "${tests[@]}"
+  "$venv/bin/python" -m pytest -q --capture=sys -p no:cacheprovider "${tests[@]}"
