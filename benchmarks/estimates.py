@@ -30,7 +30,6 @@ from examples.models import MODELS
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.candidates import collect_candidates
 from orchestrator.cost.analytic import estimate_ns, family, relative_spread
-from orchestrator.cost.calibration import Calibration, calibration_tasks, read_calibration
 from orchestrator.cost.environment import host
 from orchestrator.cost.keys import AtomKeys
 from orchestrator.cost.measure import measure
@@ -67,17 +66,16 @@ def keys_of(name: str, backends: tuple[Backend, ...]) -> AtomKeys:
 
 
 def ratios(
-    keys: AtomKeys, table: CostTable, threads: int, calibration: Calibration
+    keys: AtomKeys, table: CostTable, threads: int
 ) -> dict[tuple[str, str], dict[str, float]]:
     """Measured over estimated time, by backend and family, then by atom key; in the best layout."""
     found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for backend in BACKENDS:
         times = table.get(host(threads), backend, set(keys.all_keys()))
-        around = calibration.method_ns + calibration.call_ns.get(backend, 0.0)
         for atom in keys.atoms:
             names = [keys.key(atom, layout) for layout in keys.layouts(atom)]
             known = [times[name].median_ns for name in names if name in times]
-            known = [ns - around for ns in known if ns - around >= LEAST_NS]
+            known = [ns for ns in known if ns >= LEAST_NS]
             if known:
                 estimate = estimate_ns(atom.nodes, backend, threads)
                 found[backend, family(atom.nodes[0])][names[0]] = min(known) / max(estimate, 1.0)
@@ -108,12 +106,10 @@ def main() -> int:
     found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     with tempfile.TemporaryDirectory() as folder:
         table = CostTable(options.table or Path(folder) / "costs.sqlite")
-        measure(calibration_tasks(backends), table, options.threads)
-        calibration = read_calibration(table, host(options.threads), BACKENDS)
         for name in names:
             keys = keys_of(name, backends)
             measure(keys.tasks(backends, options.threads), table, options.threads)
-            for place, by_key in ratios(keys, table, options.threads, calibration).items():
+            for place, by_key in ratios(keys, table, options.threads).items():
                 found[place].update(by_key)
     machine, rows = rows_of(found)
     print(f"machine: {machine:.2f} times the estimates")

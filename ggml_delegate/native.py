@@ -207,14 +207,31 @@ class NativeProgram:
         return [_from_native(output, as_numpy) for output in outputs]
 
     def time(
-        self, method: str, inputs: Sequence[Input], *, runs: int, warmup: int = 1
+        self,
+        method: str,
+        inputs: Sequence[Input],
+        *,
+        runs: int,
+        warmup: int = 1,
+        in_cache: bool = False,
     ) -> list[int]:
         """Times a method: the nanoseconds that each of `runs` runs took, after `warmup` others.
 
         Only the method counts, not handing its inputs and outputs over. Raises as run() does.
+
+        Args:
+            method: its name.
+            inputs: as for run().
+            runs: how many, 1 or more.
+            warmup: how many before them, 0 or more.
+            in_cache: bring the method's memory into the caches before each run, as an op finds it
+                inside a program; else it is as whatever ran before left it.
+
         """
         buffers, _ = _buffers(inputs)
-        return list(self._program.time(method, buffers, runs=runs, warmup=warmup))
+        return list(
+            self._program.time(method, buffers, runs=runs, warmup=warmup, in_cache=in_cache)
+        )
 
     def __call__(self, *inputs: Input) -> list[Output]:
         """Runs "forward": see run()."""

@@ -1,7 +1,9 @@
 """What a machine takes around the atoms: running a method, calling a delegate, changing a layout.
 
 Measured with small programs of known content: a chain of additions in one delegate call and in one
-call each, and a depthwise convolution on contiguous and on channels-last pictures.
+call each, and a depthwise convolution on contiguous and on channels-last pictures. Beside every
+batch of atoms, one small addition is timed on each backend: what running a method and calling a
+delegate take, in the caches as that very batch leaves them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _CHAIN_SIZE = 64
 _IMAGE = (1, 64, 56, 56)
 _IMAGE_BYTES = 4 * 64 * 56 * 56
 
-_ONE_OP = "calibration/one addition"
+BASELINE = "calibration/one small addition"
 _CHAIN = "calibration/chain"
 _CALLS = "calibration/chain, a call each"
 _DEPTHWISE = {layout: f"calibration/depthwise, {layout.value}" for layout in Layout}
@@ -37,20 +39,19 @@ _PROGRAM = "calibration/program "
 _IN_CALLS = "calibration/calls in "
 # A factor, times this, is stored as a time.
 _ONE_NS = 1e6
-KEYS = (_ONE_OP, _CHAIN, _CALLS, *_DEPTHWISE.values())
+KEYS = (_CHAIN, _CALLS, *_DEPTHWISE.values())
 
 
 @dataclass(frozen=True)
 class Calibration:
     """Times around the atoms, in ns; backends by name, those that were not calibrated left out.
 
-    method_ns: running a method in which nothing happens. call_ns: calling a delegate.
-    convert_ns_per_byte: changing the layout of a tensor inside a delegate. program_factor: what
-    ops take in a whole program over what they take alone; program_call_ns: what a call takes more
-    there. Both are medians over the programs that were tuned.
+    call_ns: calling a delegate. convert_ns_per_byte: changing the layout of a tensor inside a
+    delegate. program_factor: what ops take in a whole program over what they take alone;
+    program_call_ns: what a call takes more there. Both are medians over the programs that were
+    tuned.
     """
 
-    method_ns: float = 0.0
     call_ns: Mapping[str, float] = field(default_factory=dict)
     convert_ns_per_byte: Mapping[str, float] = field(default_factory=dict)
     program_factor: Mapping[str, float] = field(default_factory=dict)
@@ -80,12 +81,9 @@ def calibration_tasks(backends: Sequence[Backend]) -> Iterator[Task]:
 
     A delegate that does not take the programs is left out; its overheads stay typical ones.
     """
-    vector = torch.ones(_CHAIN_SIZE)
-    one, chain = (_edge(_Additions(n), vector, vector.clone()) for n in (1, _CHAIN_LENGTH))
+    chain = _additions(_CHAIN_LENGTH)
     channels = _IMAGE[1]
     image = _edge(nn.Conv2d(channels, channels, 3, padding=1, groups=channels), torch.randn(_IMAGE))
-    yield _task(_ONE_OP, None, one)
-    yield _task(_CHAIN, None, chain)
     for backend in backends:
         if not backend.propose(chain).rejections:
             yield _task(_CHAIN, backend, chain)
@@ -93,6 +91,22 @@ def calibration_tasks(backends: Sequence[Backend]) -> Iterator[Task]:
         if not backend.propose(image).rejections:
             for layout, key in _DEPTHWISE.items():
                 yield _task(key, backend, image, layout=layout)
+
+
+def baseline_task(backend: Backend | None) -> Task | None:
+    """Return the measurement of what is around an atom on a backend (None: ExecuTorch's kernels).
+
+    None for a delegate that does not take the program.
+    """
+    one = _additions(1)
+    if backend is not None and backend.propose(one).rejections:
+        return None
+    return _task(BASELINE, backend, one)
+
+
+def _additions(count: int) -> ExportedProgram:
+    vector = torch.ones(_CHAIN_SIZE)
+    return _edge(_Additions(count), vector, vector.clone())
 
 
 def _task(
@@ -133,12 +147,7 @@ def read_calibration(
             programs = table.get_prefixed(environment, name, prefix).values()
             if programs:
                 found_in[name] = statistics.median(each.median_ns for each in programs) / scale
-    kernels = _known(table.get(environment, "portable", KEYS))
-    method_ns = 0.0
-    if _ONE_OP in kernels and _CHAIN in kernels:
-        kernel = (kernels[_CHAIN] - kernels[_ONE_OP]) / (_CHAIN_LENGTH - 1)
-        method_ns = max(kernels[_ONE_OP] - kernel, 0.0)
-    return Calibration(method_ns, call_ns, convert, factors, more_ns)
+    return Calibration(call_ns, convert, factors, more_ns)
 
 
 def put_program_factor(

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.backends.portable import NAME as KERNELS
+from orchestrator.cost.calibration import BASELINE
 from orchestrator.cost.compile import compile_what_can_be
 from orchestrator.cost.environment import Environment, software_versions
-from orchestrator.cost.measure import Outcome, batches
+from orchestrator.cost.measure import Outcome, batches, beyond
 from orchestrator.cost.table import CostTable, Measurement
 from orchestrator.cost.task import Task
 
 MANIFEST = "manifest.json"
-_MANIFEST_FORMAT = 1
+_MANIFEST_FORMAT = 2
 _RESULTS_HEAD = "# orchestrator calibration 1"
 
 
@@ -63,14 +65,14 @@ def export_tasks(
     outcome = Outcome()
     files: dict[str, dict[str, dict[str, str]]] = {}
     count = 0
-    for batch in batches(list(tasks), outcome):
+    for number, batch in enumerate(batches(list(tasks), outcome)):
         programs, failures = compile_what_can_be({name: each[1] for name, each in batch.items()})
         for name, reason in failures.items():
             outcome.failures[batch[name][0].label, batch[name][0].backend_name] = reason
         for buffer, names in programs:
             file = f"ops_{len(files):04}.pte"
             (folder / file).write_bytes(buffer)
-            files[file] = {name: _entry(batch[name][0]) for name in names}
+            files[file] = {name: _entry(batch[name][0], number) for name in names}
             count += len(names)
         if progress is not None:
             progress(count)
@@ -79,8 +81,14 @@ def export_tasks(
     return Exported(len(files), count, outcome.failures)
 
 
-def _entry(task: Task) -> dict[str, str]:
-    return {"key": task.key, "backend": task.backend_name, "label": task.label}
+def _entry(task: Task, batch: int) -> dict[str, str]:
+    """Describe a method; those of one batch have the batch's baselines taken off."""
+    return {
+        "key": task.key,
+        "backend": task.backend_name,
+        "label": task.label,
+        "batch": str(batch),
+    }
 
 
 def import_results(folder: Path, results: Path, target: str, table: CostTable) -> Imported:
@@ -107,12 +115,22 @@ def import_results(folder: Path, results: Path, target: str, table: CostTable) -
     if not threads.isdigit() or int(threads) < 1:
         raise DeviceError(f"{results} does not say how many threads were used")
     environment = Environment(target, about.get("cpu", "unknown"), int(threads), versions)
+    read = [
+        _read_line(line, files, f"{results}, line {number}")
+        for number, line in enumerate(lines, 1)
+        if line and not line.startswith("#")
+    ]
+    baselines = {
+        (entry["batch"], entry["backend"]): measured
+        for entry, measured in read
+        if entry["key"] == BASELINE
+    }
     found: dict[str, dict[str, Measurement]] = {}
-    for number, line in enumerate(lines, 1):
-        if line and not line.startswith("#"):
-            where = f"{results}, line {number}"
-            entry, measured = _read_line(line, files, where)
-            found.setdefault(entry["backend"], {})[entry["key"]] = measured
+    for entry, measured in read:
+        if entry["key"] != BASELINE:
+            own = baselines.get((entry["batch"], entry["backend"]))
+            around = own or baselines.get((entry["batch"], KERNELS))
+            found.setdefault(entry["backend"], {})[entry["key"]] = beyond(measured, around)
     for backend, measurements in found.items():
         table.put(environment, backend, measurements)
     everything = [each for row in found.values() for each in row.values()]

@@ -2,19 +2,24 @@
 
 The atoms of a batch are timed in turn, one run each per round, as the ops of a program run in turn:
 what one of them finds in the caches is what the others left there, and a change of the machine's
-speed meets all alike.
+speed meets all alike. Each runs on memory that is in the caches, as an op inside a program finds
+what the op before it has written. What is around an op (running a method, calling a delegate) is
+timed beside it and taken off.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from ggml_delegate.native import NativeProgram
+from orchestrator.backends.portable import NAME as KERNELS
+from orchestrator.cost.calibration import BASELINE, baseline_task
 from orchestrator.cost.compile import Request, compile_what_can_be
 from orchestrator.cost.environment import Environment, host
 from orchestrator.cost.extract import AtomProgram, NotMeasurableError
@@ -133,7 +138,7 @@ def measure(
                 outcome.stopped = f"the budget of {budget_s:g} s is used up"
                 break
             _measure_batch(batch, table, environment, outcome)
-            done = min(done + len(batch), len(missing))
+            done += sum(task.key != BASELINE for task, _ in batch.values())
             tell()
     except KeyboardInterrupt:
         outcome.stopped = INTERRUPTED
@@ -141,7 +146,22 @@ def measure(
 
 
 def batches(tasks: Sequence[Task], outcome: Outcome) -> Iterator[dict[str, tuple[Task, Request]]]:
-    """Yield the tasks by method name, cut out."""
+    """Yield the tasks by method name, cut out, each batch with the baselines of its backends."""
+    baselines: dict[str, tuple[Task, Request] | None] = {}
+    for batch in _batches(tasks, outcome):
+        for backend in [None, *(task.backend for task, _ in batch.values())]:
+            name = KERNELS if backend is None else backend.name
+            if name not in baselines:
+                task = baseline_task(backend)
+                found = None if task is None else (task, Request(task.extract(), task.backend))
+                baselines[name] = found
+            baseline = baselines[name]
+            if baseline is not None:
+                batch[f"baseline_{name}"] = baseline
+        yield batch
+
+
+def _batches(tasks: Sequence[Task], outcome: Outcome) -> Iterator[dict[str, tuple[Task, Request]]]:
     batch: dict[str, tuple[Task, Request]] = {}
     size = 0
     for number, task in enumerate(tasks):
@@ -186,12 +206,40 @@ def _measure_batch(
         outcome.failures[task.label, task.backend_name] = reason
         store(name, Measurement(0.0, 0.0, 0, reason[:500]))
     try:
-        for name, times in _time_in_turn(batch, methods, first).items():
-            store(name, summarize(times, batch[name][0].label))
+        times = _time_in_turn(batch, methods, first)
+        measured = {name: summarize(each, batch[name][0].label) for name, each in times.items()}
+        for name, found in without_baselines({n: batch[n][0] for n in measured}, measured).items():
+            store(name, found)
             outcome.measured += 1
     finally:
         for backend, measurements in results.items():
             table.put(environment, backend, measurements)
+
+
+def without_baselines(
+    tasks: Mapping[str, Task], measured: Mapping[str, Measurement]
+) -> dict[str, Measurement]:
+    """Return what atoms took beyond the baseline of their backend, or else of the kernels.
+
+    tasks: of one batch, by the same names as what was measured.
+    """
+    baselines = {
+        task.backend_name: measured[name] for name, task in tasks.items() if task.key == BASELINE
+    }
+    return {
+        name: beyond(measured[name], baselines.get(task.backend_name, baselines.get(KERNELS)))
+        for name, task in tasks.items()
+        if task.key != BASELINE
+    }
+
+
+def beyond(measured: Measurement, baseline: Measurement | None) -> Measurement:
+    """Return what an atom took beyond its baseline; nothing is taken off where there is none."""
+    if baseline is None or baseline.failed or measured.failed:
+        return measured
+    median_ns = max(measured.median_ns - baseline.median_ns, 0.0)
+    spread_ns = math.hypot(measured.spread_ns, baseline.spread_ns)
+    return replace(measured, median_ns=median_ns, spread_ns=spread_ns)
 
 
 def _first_times(
@@ -223,9 +271,13 @@ def _time_in_turn(
         for name, ns in first.items()
     }
     times: dict[str, list[int]] = {name: [] for name in runs}
-    settle(lambda name: methods[name].time(name, inputs_of(name), runs=1, warmup=0), runs)
+
+    def run(name: str) -> list[int]:
+        return methods[name].time(name, inputs_of(name), runs=1, warmup=0, in_cache=True)
+
+    settle(run, runs)
     for number in range(max(runs.values(), default=0)):
         for name, count in runs.items():
             if number < count:
-                times[name] += methods[name].time(name, inputs_of(name), runs=1, warmup=0)
+                times[name] += run(name)
     return times

@@ -18,7 +18,7 @@ from orchestrator.layouts import conversion
 from orchestrator.planner import UNKNOWN, AtomCost, Cost, Layout, NoPrice, Price, Transfer
 from orchestrator.problem import runs_on
 
-# No atom takes less: below that, the clock and the call around it are what is seen.
+# No atom takes less: below that, the clock and the call around it are what was seen.
 _LEAST_NS = 50.0
 
 
@@ -89,10 +89,7 @@ class MeasuredCosts:
         found = self._times[backend].get(key)
         if found is None or found.failed:
             return UNKNOWN
-        around = self._calibration.method_ns + (
-            0.0 if backend == KERNELS else self._call_ns(backend)
-        )
-        alone = Price(max(found.median_ns - around, _LEAST_NS), found.spread_ns, f"{backend} {key}")
+        alone = Price(max(found.median_ns, _LEAST_NS), found.spread_ns, f"{backend} {key}")
         return alone.times(self._factor(backend))
 
     def _factor(self, backend: str) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.cost.environment import Environment
 
 # Bump when keys or units change: older tables are then set aside, not misread.
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 _BUSY_TIMEOUT_S = 60.0
 
 _SCHEMA = """

@@ -35,6 +35,7 @@ from .legality import check_segments, is_convex, quotient_graph, split_into_segm
 from .plan import CostBreakdown, Plan, Segment, SegmentCost
 from .pricing import price_plan
 from .solve import solve
+from .ties import is_tie
 
 __all__ = [
     "INFEASIBLE",
@@ -69,6 +70,7 @@ __all__ = [
     "greedy",
     "greedy_assignment",
     "is_convex",
+    "is_tie",
     "lower_bound",
     "min_cut_bound",
     "price_plan",

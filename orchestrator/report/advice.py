@@ -18,6 +18,7 @@ from orchestrator.planner import (
     Pin,
     Plan,
     PlannerError,
+    is_tie,
     solve,
 )
 from orchestrator.report.data import AdviceReport
@@ -154,7 +155,9 @@ def _pins(
         other = _best(graph, replace(base, pins=(*base.pins, Pin(path, atoms, name))))
         if other is not None:
             gain = plan.total_ns - other.total_ns
-            yield AdviceReport("pin", f"pinning {path} to {name}", gain, name, atoms), other
+            tie = _is_tie(graph, plan, other)
+            text = f"pinning {path} to {name}"
+            yield AdviceReport("pin", text, gain, name, atoms, tie=tie), other
 
 
 def _moves(graph: CostGraph, plan: Plan, atoms: Sequence[str], backend: str) -> bool:
@@ -173,7 +176,12 @@ def _fewer_partitions(
         if other is not None:
             calls = "delegate call" if most == 1 else "delegate calls"
             text = f"at most {most} {calls} instead of {count}"
-            yield AdviceReport("partitions", text, plan.total_ns - other.total_ns), other
+            gain, tie = plan.total_ns - other.total_ns, _is_tie(graph, plan, other)
+            yield AdviceReport("partitions", text, gain, tie=tie), other
+
+
+def _is_tie(graph: CostGraph, plan: Plan, other: Plan) -> bool:
+    return is_tie(graph, *sorted((plan, other), key=lambda each: each.total_ns))
 
 
 def _best(graph: CostGraph, constraints: Constraints) -> Plan | None:

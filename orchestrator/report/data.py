@@ -146,6 +146,7 @@ class AdviceReport:
 
     kind: "support" (a backend takes what it rejects now), "pin", "exclude" or "partitions".
     assumed: whether the gain rests on a time that nobody measured.
+    tie: whether it is within the spread of the costs.
     """
 
     kind: str
@@ -155,6 +156,7 @@ class AdviceReport:
     atoms: tuple[str, ...] = ()
     remedy: str = ""
     assumed: bool = False
+    tie: bool = False
 
 
 @dataclass(frozen=True)

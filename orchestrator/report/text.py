@@ -22,6 +22,7 @@ from orchestrator.report.words import (
     WIDTH,
     against,
     bytes_text,
+    certainty_text,
     listed,
     modules_text,
     ops_text,
@@ -273,8 +274,7 @@ def _advice(advice: Sequence[AdviceReport], style: Style) -> Iterator[str]:
     yield style.bold("what if") + " (change of the predicted time)"
     for item in advice[:_ADVICE_LINES]:
         change = f"{time_text(-item.gain_ns, signed=True):>10}"
-        about = " (supposed price)" if item.assumed else ""
-        lines = wrapped(item.text + about, " " * 12)
+        lines = wrapped(item.text + certainty_text(item), " " * 12)
         yield style.gain(change, item.gain_ns) + "  " + lines[0].lstrip()
         yield from lines[1:]
         if item.remedy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.report.data import TensorReport
+from orchestrator.report.data import AdviceReport, TensorReport
 
 WIDTH = 100
 _NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -41,6 +41,13 @@ def time_text(ns: float | None, *, signed: bool = False) -> str:
     value = size / scale
     digits = str(round(value)) if scale == 1 or value >= 999.5 else f"{value:#.3g}".rstrip(".")
     return f"{sign}{digits} {unit}"
+
+
+def certainty_text(advice: AdviceReport) -> str:
+    """Return what to know about a predicted gain, in brackets; "" if there is nothing."""
+    if advice.assumed:
+        return " (supposed price)"
+    return " (within the spread of the costs)" if advice.tie else ""
 
 
 def percent(part: float | None, whole: float | None) -> str:

@@ -1,6 +1,7 @@
 #include "runtime/program/method.h"
 
 #include <executorch/runtime/backend/interface.h>
+#include <executorch/runtime/kernel/thread_parallel_interface.h>
 
 #include <algorithm>
 #include <cstring>
@@ -203,6 +204,20 @@ void LoadedMethod::bind_output(size_t index, std::byte* data, size_t size) {
   const Error error = method_->set_output_data_ptr(data, size, index);
   if (error != Error::Ok) {
     fail("cannot place output " + std::to_string(index), error, log.take());
+  }
+}
+
+void LoadedMethod::read_memory() const {
+  constexpr int64_t kCacheLine = 64;
+  constexpr int64_t kGrain = 512;  // lines
+  for (const AlignedBuffer& arena : arenas_) {
+    const volatile std::byte* data = arena.data();
+    const int64_t lines = static_cast<int64_t>(arena.size()) / kCacheLine;
+    executorch::extension::parallel_for(0, lines, kGrain, [data](int64_t begin, int64_t end) {
+      for (int64_t line = begin; line < end; ++line) {
+        static_cast<void>(data[line * kCacheLine]);
+      }
+    });
   }
 }
 

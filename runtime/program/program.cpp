@@ -136,13 +136,16 @@ MethodInfo Program::method(const std::string& name) {
 }
 
 std::vector<Output> Program::run(const std::string& name, const std::vector<Input>& inputs,
-                                 RunTimes* times) {
+                                 RunTimes* times, Memory memory) {
   check_name(name);
   std::lock_guard<std::mutex> lock(mutex_);
   LoadedMethod& method = loaded(name);
   const ThreadLimit::Scope scope(threads_);
   const int64_t start = now_ns();
   method.set_inputs(inputs);
+  if (memory == Memory::kInCache) {
+    method.read_memory();
+  }
   const int64_t ready = now_ns();
   method.execute();
   const int64_t done = now_ns();

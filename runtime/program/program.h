@@ -33,6 +33,12 @@ struct RunTimes {
   int64_t total_ns = 0;    // with inputs checked and handed over, and outputs collected
 };
 
+// How a method finds the memory that it computes in.
+enum class Memory {
+  kAsLeft,   // in the caches or not, as whatever ran before left it
+  kInCache,  // as an op finds it inside a program, where another op has just used it
+};
+
 // All members may be called from any thread. Runs of one program go one after another; different
 // programs run at once. Methods load when they are first needed and stay loaded.
 class Program {
@@ -57,7 +63,7 @@ class Program {
   MethodInfo method(const std::string& name);
   // Runs a method. Throws InputTypeError and InputValueError too.
   std::vector<Output> run(const std::string& name, const std::vector<Input>& inputs,
-                          RunTimes* times = nullptr);
+                          RunTimes* times = nullptr, Memory memory = Memory::kAsLeft);
   // Frees a method's memory and delegates; does nothing if it is not loaded.
   void unload(const std::string& name);
 

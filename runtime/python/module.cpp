@@ -69,18 +69,19 @@ py::list run(Program& program, const std::string& method, const py::sequence& in
 }
 
 // The times of `runs` runs after `warmup` more, in nanoseconds: of the method alone, without
-// handing inputs and outputs over.
+// handing inputs and outputs over. in_cache: with the method's memory brought into the caches.
 std::vector<int64_t> time_runs(Program& program, const std::string& method,
-                               const py::sequence& inputs, int runs, int warmup) {
+                               const py::sequence& inputs, int runs, int warmup, bool in_cache) {
   if (runs < 1 || warmup < 0) {
     throw py::value_error("runs: expected 1 or more; warmup: expected 0 or more");
   }
   const InputBuffers buffers(inputs);
+  const Memory memory = in_cache ? Memory::kInCache : Memory::kAsLeft;
   std::vector<int64_t> times;
   const py::gil_scoped_release release;
   for (int i = -warmup; i < runs; ++i) {
     RunTimes run;
-    program.run(method, buffers.inputs(), &run);
+    program.run(method, buffers.inputs(), &run, memory);
     if (i >= 0) times.push_back(run.execute_ns);
   }
   return times;
@@ -144,7 +145,7 @@ void define_program(py::module_& module) {
       .def("method", &Program::method, py::arg("method"), no_gil)
       .def("run", &run, py::arg("method"), py::arg("inputs"))
       .def("time", &time_runs, py::arg("method"), py::arg("inputs"), py::kw_only(), py::arg("runs"),
-           py::arg("warmup"))
+           py::arg("warmup"), py::arg("in_cache"))
       .def("unload", &Program::unload, py::arg("method"), no_gil)
       .def("etdump",
            [](Program& program) {

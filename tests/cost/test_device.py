@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import nn
 
 from orchestrator import lower
 from orchestrator.cli import main
+from orchestrator.cost.calibration import BASELINE
 from orchestrator.cost.device import DeviceError, import_results
 from orchestrator.cost.table import CostTable
 
@@ -70,6 +72,30 @@ def test_a_program_is_planned_for_the_device(
     known, _, wanted = note.split()[:3]
     assert known == wanted
     torch.testing.assert_close(program(torch.ones(2, 16)), model(torch.ones(2, 16)))
+
+
+def test_what_is_around_an_op_is_taken_off(device: tuple[Path, Path], tmp_path: Path) -> None:
+    """Every delegate's addition takes 100 ns, the kernels' 40, and everything else 1,000."""
+    exported, _ = device
+    files = json.loads((exported / "manifest.json").read_text())["files"]
+    entries = [(file, method, each) for file, row in files.items() for method, each in row.items()]
+    around = {"ggml": 100, "xnnpack": 100, "portable": 40}
+    lines = [
+        f"{file}\t{method}\t{around[each['backend']] if each['key'] == BASELINE else 1000}\t3\t5"
+        for file, method, each in entries
+    ]
+    assert {each["backend"] for *_, each in entries if each["key"] == BASELINE} == set(around)
+    table = CostTable(tmp_path / "costs.sqlite")
+    found = import_results(exported, _damaged(tmp_path, HEAD + "\n".join(lines)), "phone", table)
+    assert found.measured == sum(each["key"] != BASELINE for *_, each in entries)
+    for *_, each in entries:
+        times = table.get(found.environment, each["backend"], [each["key"]])
+        if each["key"] == BASELINE:
+            assert not times
+        else:
+            (measured,) = times.values()
+            assert measured.median_ns == 1000 - around[each["backend"]]
+            assert measured.spread_ns == pytest.approx(math.hypot(3, 3))
 
 
 def _damaged(folder: Path, text: str) -> Path:

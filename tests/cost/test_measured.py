@@ -28,9 +28,7 @@ HERE = Environment("host", "a cpu", 1, "1.0")
 NAMES = ("ggml", "xnnpack")
 TO_LAST = Flow(Layout.CONTIGUOUS, Layout.CHANNELS_LAST)
 TO_CONTIGUOUS = Flow(Layout.CHANNELS_LAST, Layout.CONTIGUOUS)
-# What is around an op that is timed alone.
-METHOD_NS, CALL_NS = 5_000.0, 2_000.0
-AROUND = Calibration(METHOD_NS, dict.fromkeys(NAMES, CALL_NS))
+CALLS = Calibration(dict.fromkeys(NAMES, 2_000.0))
 
 
 class _Model(nn.Module):
@@ -65,9 +63,9 @@ class _Program:
         for (name, backend), ns in times.items():
             atom = self.atoms[name]
             for layout in self.keys.layouts(atom):
-                measured = Measurement(METHOD_NS + CALL_NS + ns, 0.0, 5)
+                measured = Measurement(ns, 0.0, 5)
                 table.put(HERE, backend, {self.keys.key(atom, layout): measured})
-        return MeasuredCosts(self.keys, NAMES, table, HERE, AROUND)
+        return MeasuredCosts(self.keys, NAMES, table, HERE, CALLS)
 
     def price(self, costs: MeasuredCosts, atom: Atom, backend: str) -> float:
         """The cheapest price."""

@@ -97,7 +97,7 @@ _PLAN = PlanReport(
             assumed=True,
         ),
         AdviceReport("pin", "pinning layers.3 to ggml", -400_000.0, "ggml", ("conv",)),
-        AdviceReport("partitions", "at most 1 delegate call instead of 2", -1_500.0),
+        AdviceReport("partitions", "at most 1 delegate call instead of 2", -1_500.0, tie=True),
     ),
 )
 

@@ -115,6 +115,14 @@ def test_fewer_partitions_have_a_price(graph: CostGraph) -> None:
     assert found == {"at most 1 delegate call instead of 2": plan.total_ns - (1000 + 300 + 10 + 40)}
 
 
+def test_what_is_within_the_spread_is_called_a_tie(graph: CostGraph) -> None:
+    asked = Questions(modules=(Module("tail", ("c",)),))
+    for spread, tie in ((5.0, False), (20.0, True)):
+        changed = graph.with_costs({"c": {FAST: Price(50.0, spread)}})
+        (found,) = [item for item in advise(changed, solve(changed), asked) if item.kind == "pin"]
+        assert (found.gain_ns, found.tie) == (-10.0, tie)
+
+
 def test_answers_are_ranked_by_gain(graph: CostGraph) -> None:
     plan = solve(graph)
     asked = Questions((Rejected(FAST, "op", "r", "", {"b": 30.0}),), (Module("tail", ("c",)),))

@@ -620,6 +620,17 @@ def test_time_gives_one_duration_per_run(static_pte: bytes) -> None:
     assert min(times) > 0
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_time_can_bring_the_memory_into_the_caches_first(static_pte: bytes, threads: int) -> None:
+    program = NativeProgram(static_pte, num_threads=threads)
+    x = image()
+    before = program(x)[0]
+    times = program.time("forward", [x], runs=3, in_cache=True)
+    assert len(times) == 3
+    assert min(times) > 0
+    assert torch.equal(program(x)[0], before)
+
+
 def test_time_refuses_what_run_refuses(static_pte: bytes) -> None:
     program = NativeProgram(static_pte)
     with pytest.raises(ValueError, match="expected 1 inputs"):

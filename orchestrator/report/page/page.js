@@ -164,13 +164,18 @@ function pickNode(node) {
   if (atom) select(atom.id);
 }
 
+function gainCertainty(item) {
+  const text = item.assumed ? " (supposed price)" : item.tie ? " (within the spread of the costs)" : "";
+  return text && element("span", { class: "quiet" }, text);
+}
+
 function fillAdvice() {
   const advice = method().plan?.advice ?? [];
   byId("advice-section").hidden = !advice.length;
   byId("rejections-section").hidden = !method().rejections.length;
   byId("advice").replaceChildren(...advice.map((item) => {
     const change = element("span", { class: `number ${item.gain_ns > 0 ? "gain" : "loss"}` }, timeText(-item.gain_ns, true));
-    const text = element("span", {}, item.text, item.assumed ? element("span", { class: "quiet" }, " (supposed price)") : "",
+    const text = element("span", {}, item.text, gainCertainty(item),
       item.remedy ? element("div", { class: "remedy" }, `→ ${item.remedy}`) : "");
     return element("div", { class: "advice-row" }, change, text);
   }));
