@@ -46,14 +46,17 @@ ALONE = " alone"
 # Whole runs: for this long in all, within these numbers per plan.
 _TIMING_S = 4.0
 _MIN_RUNS, _MAX_RUNS, _WARMUP = 7, 60, 2
-# Plans this close to the fastest are timed again, loaded anew each time: where its memory happens
-# to lie makes one load of a program faster than the next.
+# Plans this close to the fastest are timed again, for this long in all, loaded anew each time:
+# where its memory happens to lie makes one load of a program faster than the next, and what else
+# the machine does favours now one backend, now the other.
 _CLOSE = 0.06
-_HEATS = 4
-# Plans this close are the same, and so are those whose difference is within this many standard
-# errors, up to a limit; the one with fewer delegate calls is taken.
+_HEATS = 6
+_RUN_OFF_S = 6.0
+# Plans this close are the same, and so are those whose difference over the heats is within this
+# many standard errors (95 % of Student's t distribution for six heats), up to a limit; the one with
+# fewer delegate calls is taken.
 _TIE = 0.005
-_STANDARD_ERRORS = 2.0
+_STANDARD_ERRORS = 2.57
 _MOST_TIE = 0.015
 # Composite ops that are looked at, and what decomposing one has to gain, as a part of the whole.
 _MOST_COMPOSITES = 8
@@ -135,7 +138,8 @@ class _Candidate:
     """One plan for one method, lowered.
 
     choice: how it was first come to. names: of all choices that come to it. file: of the program.
-    times_ns: of runs in turn with the others; equally many for all that were timed together.
+    heats_ns: times of runs in turn with the others, by heat; equally many for all that were timed
+        together.
     """
 
     choice: Choice
@@ -143,7 +147,12 @@ class _Candidate:
     file: Path
     threads: int
     names: list[str]
-    times_ns: list[int] = field(default_factory=list)
+    heats_ns: list[list[int]] = field(default_factory=list)
+
+    @property
+    def times_ns(self) -> list[int]:
+        """Of all heats."""
+        return [ns for heat in self.heats_ns for ns in heat]
 
     def load(self) -> NativeProgram:
         """Map the file, as where it is deployed: weights are aligned there."""
@@ -299,7 +308,7 @@ class _Tuning:
                 continue
             times = _time_in_turn(name, candidates, self._inputs(name), _TIMING_S)
             for each, found in zip(candidates, times, strict=True):
-                each.times_ns = found
+                each.heats_ns = [found]
 
     def _run_off(self) -> None:
         """Time those that are close to the fastest again, so that chance does not decide."""
@@ -309,11 +318,11 @@ class _Tuning:
             if len(close) == 1 or self._is_over():
                 continue
             heats = [
-                _time_in_turn(name, close, self._inputs(name), _TIMING_S / _HEATS)
+                _time_in_turn(name, close, self._inputs(name), _RUN_OFF_S / _HEATS)
                 for _ in range(_HEATS)
             ]
             for each, found in zip(close, zip(*heats, strict=True), strict=True):
-                each.times_ns = [ns for heat in found for ns in heat]
+                each.heats_ns = list(found)
 
     def _inputs(self, name: str) -> Sequence[torch.Tensor]:
         return example_leaves(self._programs[name])
@@ -398,22 +407,27 @@ def _fastest(candidates: Sequence[_Candidate]) -> _Candidate:
     """Return the candidate with the fewest delegate calls of those that are as fast as any."""
     best = min(candidates, key=lambda each: each.measurement().median_ns)
     near = [
-        each for each in candidates if each is best or _is_as_fast(each.times_ns, best.times_ns)
+        each for each in candidates if each is best or _is_as_fast(each.heats_ns, best.heats_ns)
     ]
     return min(near, key=lambda each: (len(each.plan.partitions), each.measurement().median_ns))
 
 
-def _is_as_fast(times_ns: Sequence[int], best_ns: Sequence[int]) -> bool:
+def _is_as_fast(heats_ns: Sequence[Sequence[int]], best_ns: Sequence[Sequence[int]]) -> bool:
     """Whether times differ from those of the best, run next to them, by no more than chance.
 
-    The standard error is that of the median of normally distributed ratios.
+    Runs of one heat have much in common, so that heats are what counts.
     """
-    if len(times_ns) != len(best_ns):  # not timed together, as it is not close
-        return False
-    ratios = [ns / best for ns, best in zip(times_ns, best_ns, strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4)
-    error = 1.2533 * (high - low) / 1.349 / math.sqrt(len(ratios))
-    return median <= 1 + min(max(_TIE, _STANDARD_ERRORS * error), _MOST_TIE)
+    if list(map(len, heats_ns)) != list(map(len, best_ns)):
+        return False  # not timed together, as it is not close
+    ratios = [
+        statistics.median(ns / best for ns, best in zip(heat, best_heat, strict=True))
+        for heat, best_heat in zip(heats_ns, best_ns, strict=True)
+    ]
+    tie = _MOST_TIE
+    if len(ratios) > 1:
+        error = statistics.stdev(ratios) / math.sqrt(len(ratios))
+        tie = min(max(_TIE, _STANDARD_ERRORS * error), _MOST_TIE)
+    return statistics.fmean(ratios) <= 1 + tie
 
 
 def _described(candidate: _Candidate, name: str) -> AlternativeReport:

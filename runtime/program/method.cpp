@@ -73,6 +73,19 @@ bool is_dynamic(const EValue& value) {
   return value.isTensor() && value.toTensor().shape_dynamism() != TensorShapeDynamism::STATIC;
 }
 
+// Every cache line once; each thread an equal part.
+void read_in_parallel(const void* data, size_t size) {
+  constexpr int64_t kCacheLine = 64;
+  constexpr int64_t kGrain = 64;  // lines
+  const auto* bytes = static_cast<const volatile std::byte*>(data);
+  const int64_t lines = static_cast<int64_t>(size) / kCacheLine;
+  executorch::extension::parallel_for(0, lines, kGrain, [bytes](int64_t begin, int64_t end) {
+    for (int64_t line = begin; line < end; ++line) {
+      static_cast<void>(bytes[line * kCacheLine]);
+    }
+  });
+}
+
 }  // namespace
 
 LoadedMethod::LoadedMethod(const executorch::runtime::Program& program, const std::string& source,
@@ -207,17 +220,19 @@ void LoadedMethod::bind_output(size_t index, std::byte* data, size_t size) {
   }
 }
 
-void LoadedMethod::read_memory() const {
-  constexpr int64_t kCacheLine = 64;
-  constexpr int64_t kGrain = 512;  // lines
-  for (const AlignedBuffer& arena : arenas_) {
-    const volatile std::byte* data = arena.data();
-    const int64_t lines = static_cast<int64_t>(arena.size()) / kCacheLine;
-    executorch::extension::parallel_for(0, lines, kGrain, [data](int64_t begin, int64_t end) {
-      for (int64_t line = begin; line < end; ++line) {
-        static_cast<void>(data[line * kCacheLine]);
-      }
-    });
+void LoadedMethod::read_memory() {
+  std::vector<EValue> values(info_.inputs.size());
+  const Error error = method_->get_inputs(values.data(), values.size());
+  if (error != Error::Ok) {
+    fail("does not tell its inputs", error);
+  }
+  for (size_t i = 0; i < info_.outputs.size(); ++i) {
+    values.push_back(method_->get_output(i));
+  }
+  for (const EValue& value : values) {
+    if (value.isTensor() && value.toTensor().const_data_ptr() != nullptr) {
+      read_in_parallel(value.toTensor().const_data_ptr(), value.toTensor().nbytes());
+    }
   }
 }
 

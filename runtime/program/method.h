@@ -34,9 +34,9 @@ class LoadedMethod {
   // Throws InputTypeError and InputValueError, naming method, input, found and expected; nothing
   // has run then. Inputs are read in place where the memory plan leaves them out, else copied.
   void set_inputs(const std::vector<Input>& inputs);
-  // Reads the memory that was planned for the method, which brings it into the caches, in equal
-  // parts into those of the processors that the threads run on.
-  void read_memory() const;
+  // Reads all inputs and outputs, which brings them into the caches: each in equal parts into those
+  // of the processors that the threads run on. Throws ProgramError.
+  void read_memory();
   // Throws ProgramError. The inputs' memory must still be there.
   void execute();
   // The outputs of the last execute(), to be called once for each.
