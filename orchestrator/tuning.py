@@ -57,7 +57,7 @@ _RUN_OFF_S = 6.0
 # fewer delegate calls is taken.
 _TIE = 0.005
 _STANDARD_ERRORS = 2.57
-_MOST_TIE = 0.015
+_MOST_TIE = 0.03
 # Composite ops that are looked at, and what decomposing one has to gain, as a part of the whole.
 _MOST_COMPOSITES = 8
 _GAIN = 0.01
