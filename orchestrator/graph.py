@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from executorch.exir.dialects.edge._ops import EdgeOpOverload
 from executorch.exir.sym_util import eval_upper_bound
+from executorch.exir.tensor import dim_order_from_stride
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -91,6 +92,18 @@ def has_default_dim_order(node: Node) -> bool:
         for source in (node, *node.all_input_nodes)
         for value in _tensor_values(source)
     )
+
+
+def is_stored_as_asked(node: Node) -> bool:
+    """Whether a node that asks for a dim order gets it, or asks for none.
+
+    One pixel or channel lies alike in several orders, of which a file names one.
+    """
+    asked: Any = node.kwargs.get("dim_order")
+    value = node.meta.get("val")
+    if asked is None or not isinstance(value, torch.Tensor):
+        return True
+    return list(asked) == list(dim_order_from_stride(value.stride()))
 
 
 def _tensor_values(node: Node) -> list[torch.Tensor]:

@@ -18,6 +18,7 @@ from orchestrator.backends import Backend, resolve_backends
 from orchestrator.export import Model, as_programs
 from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.graph import mutated_buffers
+from orchestrator.kernel_dim_orders import make_kernels_contiguous
 from orchestrator.options import HOST, PlanOptions, Strategy, Tune, TuneEvent
 from orchestrator.partitioner import OrchestratorPartitioner
 from orchestrator.planning import Choice, Planned
@@ -163,6 +164,7 @@ class _Lowering:
         )
         for name in self.programs:
             _keep_initial_state(edge.exported_program(name))
+            make_kernels_contiguous(edge.exported_program(name))
         embed_report(edge, report)
         manager = edge.to_executorch(self.backend_config)
         program = LoweredProgram(

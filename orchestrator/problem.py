@@ -10,7 +10,7 @@ from torch.fx import Node
 from orchestrator.backends import portable
 from orchestrator.candidates import Atom, Candidates
 from orchestrator.cost.model import CostModel, Unpriced
-from orchestrator.graph import has_default_dim_order, is_view, nbytes, op_name
+from orchestrator.graph import has_default_dim_order, is_stored_as_asked, is_view, nbytes, op_name
 from orchestrator.layouts import (
     BOTH_LAYOUTS,
     CONTIGUOUS_ONLY,
@@ -49,7 +49,9 @@ def runs_on(atom: Atom) -> Iterator[str]:
 def _has_kernel(node: Node) -> bool:
     if portable.missing_kernel(node):
         return False
-    return has_default_dim_order(node) or "_dim_order" in op_name(node)
+    if "_dim_order" in op_name(node):
+        return is_stored_as_asked(node)
+    return has_default_dim_order(node)
 
 
 def atom_layouts(atom: Atom, images: set[Node]) -> tuple[Layout, ...]:

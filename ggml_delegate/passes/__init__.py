@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch.export import ExportedProgram
 
 from ggml_delegate.passes.copy_attention_results import copy_attention_results
+from ggml_delegate.passes.flatten_nonzero import flatten_nonzero
 from ggml_delegate.passes.fold_batch_norm import (
     FoldNote,
     FoldResult,
@@ -21,13 +22,14 @@ Pass = Callable[[ExportedProgram], ExportedProgram]
 
 PASSES: tuple[Pass, ...] = (
     remove_dropout,
+    flatten_nonzero,
     fold_constants,
     fold_batch_norm,
     keep_pooled_dims,
     copy_attention_results,
 )
 """All passes in the order in which they run: dropout may stand between a layer and BatchNorm, and
-a layer's weight may be computed."""
+a layer's weight may be computed. Constants that passes make are computed where they come before."""
 
 
 def apply_passes(program: ExportedProgram) -> ExportedProgram:
@@ -47,6 +49,7 @@ __all__ = [
     "Pass",
     "apply_passes",
     "copy_attention_results",
+    "flatten_nonzero",
     "fold_batch_norm",
     "fold_batch_norm_with_notes",
     "fold_constants",

@@ -158,12 +158,3 @@ def test_a_copy_and_what_it_copies_can_both_leave_xnnpack() -> None:
     )
     torch.testing.assert_close(program(x), function(x))
     assert "xnnpack" in program.plan["forward"].assignment.values()
-
-
-def test_a_kernel_that_pads_images_in_channels_last_wrong_is_said_to_be_missing() -> None:
-    model = _Model(lambda x: torch.nn.functional.pad(x, (1, 1, 2, 0)))
-    x = _noise(2, 3, 4, 5)
-    program = orchestrator.lower(model, (x,), backends=[])
-    torch.testing.assert_close(program(x), model(x))
-    with pytest.warns(orchestrator.LoweringWarning, match="constant_pad_nd"):
-        orchestrator.lower(model, (x.to(**_LAST),), backends=[])
