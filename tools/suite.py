@@ -1,11 +1,12 @@
 """Runs ExecuTorch's own backend test suite (operators, float) through this project.
 
-    python tools/suite.py [--flows FLOW ...] [--filter EXPRESSION] [--jobs N] [--seed N] [--no-docs]
+    python tools/suite.py [--flows FLOW ...] [--filter EXPRESSION] [--jobs N] [--seed N] [--docs]
 
 The suite is the one in the installed executorch wheel, which is left as it is; tests/suite says
-how its tests are lowered. Each flow's results go to build/suite/FLOW.json, the table to the screen
-and, unless only a part was run, to docs/coverage.md. The exit code is 1 when a test of this
-project's flows fails.
+how its tests are lowered. Each flow's results go to build/suite/FLOW.json and stay there until the
+flow is run again. The table has a row for each flow that there are results of. It goes to the
+screen and, unless only a part was run and --docs is not given, to docs/coverage.md. The exit code
+is 1 when a test of this project's flows fails.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def suite_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def run_flow(flow: str, jobs: int, seed: int, expression: str | None) -> dict[str, Any]:
-    """Runs the suite's operator tests through one flow; returns the results by test."""
+def run_flow(flow: str, jobs: int, seed: int, expression: str | None) -> None:
+    """Runs the suite's operator tests, or some, through one flow and stores the results."""
     path = RESULTS / f"{flow}.json"
     path.unlink(missing_ok=True)
     suite = suite_folder()
@@ -59,8 +60,14 @@ def run_flow(flow: str, jobs: int, seed: int, expression: str | None) -> dict[st
     subprocess.run(command, cwd=ROOT, check=False)
     if not path.exists():
         raise SystemExit(f"the suite did not run for {flow}; see the messages above")
-    tests: dict[str, Any] = json.loads(path.read_text())
-    return tests
+    tests = json.loads(path.read_text())
+    path.write_text(json.dumps({"filter": expression, "tests": tests}, indent=1) + "\n")
+
+
+def stored_results() -> dict[str, dict[str, Any]]:
+    """The last results of every flow, as {"filter": EXPRESSION or None, "tests": by name}."""
+    paths = {flow: RESULTS / f"{flow}.json" for flow in FLOWS}
+    return {flow: json.loads(path.read_text()) for flow, path in paths.items() if path.exists()}
 
 
 def summary(tests: dict[str, Any]) -> Counter[str]:
@@ -83,22 +90,25 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         "| flow | passed | failed | of these crashed | skipped | nodes delegated |",
         "|---|---|---|---|---|---|",
     ]
-    for flow, tests in results.items():
-        counts = summary(tests)
+    for flow, found in results.items():
+        counts = summary(found["tests"])
+        part = f", tests `{found['filter']}`" if found["filter"] else ""
         nodes = counts["delegated"] + counts["undelegated"]
         share = f"{counts['delegated'] / nodes:.0%} of {nodes}" if nodes else "-"
         lines.append(
-            f"| {_TITLES[flow]} | {counts['passed']} | {counts['failed']} | {counts['crashed']} "
-            f"| {counts['skipped']} | {share} |"
+            f"| {_TITLES[flow]}{part} | {counts['passed']} | {counts['failed']} "
+            f"| {counts['crashed']} | {counts['skipped']} | {share} |"
         )
     return "\n".join(lines)
 
 
 def failures(results: dict[str, dict[str, Any]]) -> str:
-    """What failed, per flow, and what was skipped and why."""
+    """What failed and why, per flow."""
     lines = []
-    for flow, tests in results.items():
-        failed = {name: test for name, test in tests.items() if test["outcome"] == "failed"}
+    for flow, found in results.items():
+        failed = {
+            name: test for name, test in found["tests"].items() if test["outcome"] == "failed"
+        }
         for name, test in sorted(failed.items()):
             errors = [run["error"] for run in test["runs"] if run["error"]]
             reason = "the process died" if test["crashed"] else (errors or ["?"])[-1]
@@ -113,18 +123,22 @@ def main() -> int:
     parser.add_argument("--filter", help="as pytest's -k, e.g. 'add or conv2d'")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--seed", type=int, default=0, help="of inputs and weights")
-    parser.add_argument("--no-docs", dest="docs", action="store_false", help="leave docs/ alone")
+    parser.add_argument(
+        "--docs",
+        action=argparse.BooleanOptionalAction,
+        help="whether to write the table to docs/; by default unless --filter is given",
+    )
     options = parser.parse_args()
-    results = {
-        flow: run_flow(flow, options.jobs, options.seed, options.filter) for flow in options.flows
-    }
+    for flow in options.flows:
+        run_flow(flow, options.jobs, options.seed, options.filter)
+    results = stored_results()
     print(table(results))
     failed = failures(results)
     if failed:
         print(failed)
-    if options.docs and not options.filter and set(results) == set(FLOWS):
+    if options.docs or (options.docs is None and not options.filter):
         write_page(table(results))
-    bad = sum(summary(results[flow])["failed"] for flow in results if flow in OWN)
+    bad = sum(summary(results[flow]["tests"])["failed"] for flow in options.flows if flow in OWN)
     return 1 if bad else 0
 
 
