@@ -47,16 +47,17 @@ ALONE = " alone"
 _TIMING_S = 4.0
 _MIN_RUNS, _MAX_RUNS, _WARMUP = 7, 60, 2
 # Plans this close to the fastest are timed again, for this long in all, loaded anew each time:
-# where its memory happens to lie makes one load of a program faster than the next, and what else
-# the machine does favours now one backend, now the other.
+# where its memory happens to lie makes one load of a program faster than the next. What else runs
+# on the processor slows all down for seconds, and not all alike: of these heats, the faster half
+# counts.
 _CLOSE = 0.06
-_HEATS = 6
-_RUN_OFF_S = 6.0
+_HEATS = 8
+_RUN_OFF_S = 8.0
 # Plans this close are the same, and so are those whose difference over the heats is within this
-# many standard errors (95 % of Student's t distribution for six heats), up to a limit; the one with
-# fewer delegate calls is taken.
+# many standard errors (95 % of Student's t distribution for four heats), up to a limit; the one
+# with fewer delegate calls is taken.
 _TIE = 0.005
-_STANDARD_ERRORS = 2.57
+_STANDARD_ERRORS = 3.18
 _MOST_TIE = 0.03
 # Composite ops that are looked at, and what decomposing one has to gain, as a part of the whole.
 _MOST_COMPOSITES = 8
@@ -405,24 +406,35 @@ def _time_in_turn(
 
 def _fastest(candidates: Sequence[_Candidate]) -> _Candidate:
     """Return the candidate with the fewest delegate calls of those that are as fast as any."""
-    best = min(candidates, key=lambda each: each.measurement().median_ns)
+    most = max(len(each.heats_ns) for each in candidates)
+    close = [each for each in candidates if len(each.heats_ns) == most]
+    heats = _undisturbed(close)
+    times_ns = [[statistics.median(each.heats_ns[heat]) for heat in heats] for each in close]
+    best = min(range(len(close)), key=lambda each: sum(times_ns[each]))
     near = [
-        each for each in candidates if each is best or _is_as_fast(each.heats_ns, best.heats_ns)
+        each
+        for each in range(len(close))
+        if each == best or _is_as_fast(times_ns[each], times_ns[best])
     ]
-    return min(near, key=lambda each: (len(each.plan.partitions), each.measurement().median_ns))
+    first = min(near, key=lambda each: (len(close[each].plan.partitions), sum(times_ns[each])))
+    return close[first]
 
 
-def _is_as_fast(heats_ns: Sequence[Sequence[int]], best_ns: Sequence[Sequence[int]]) -> bool:
-    """Whether times differ from those of the best, run next to them, by no more than chance.
+def _undisturbed(candidates: Sequence[_Candidate]) -> list[int]:
+    """Return the half of the heats in which the candidates together were fastest."""
+    count = len(candidates[0].heats_ns)
+    totals = [
+        sum(statistics.median(each.heats_ns[heat]) for each in candidates) for heat in range(count)
+    ]
+    return sorted(range(count), key=totals.__getitem__)[: (count + 1) // 2]
+
+
+def _is_as_fast(times_ns: Sequence[float], best_ns: Sequence[float]) -> bool:
+    """Whether times by heat differ from those of the best, run next to them, by mere chance.
 
     Runs of one heat have much in common, so that heats are what counts.
     """
-    if list(map(len, heats_ns)) != list(map(len, best_ns)):
-        return False  # not timed together, as it is not close
-    ratios = [
-        statistics.median(ns / best for ns, best in zip(heat, best_heat, strict=True))
-        for heat, best_heat in zip(heats_ns, best_ns, strict=True)
-    ]
+    ratios = [ns / best for ns, best in zip(times_ns, best_ns, strict=True)]
     tie = _MOST_TIE
     if len(ratios) > 1:
         error = statistics.stdev(ratios) / math.sqrt(len(ratios))

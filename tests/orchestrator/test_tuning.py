@@ -103,8 +103,8 @@ class TestChoosing:
         ]
 
     def test_a_difference_within_chance_goes_to_fewer_calls(self) -> None:
-        few = _candidate(1, self._heats(1.02, 0.99, 1.02, 0.99, 1.02, 0.99))
-        many = _candidate(9, self._heats(1, 1, 1, 1, 1, 1))
+        few = _candidate(1, self._heats(1.03, 0.99, 1.03, 0.99, 1.03, 0.99, 1.03, 1.01))
+        many = _candidate(9, self._heats(*[1] * 8))
         assert tuning._fastest([many, few]) is few
 
     def test_what_one_heat_shows_may_be_chance(self) -> None:
@@ -112,14 +112,24 @@ class TestChoosing:
         assert tuning._fastest([many, few]) is few
 
     def test_a_small_difference_in_every_heat_goes_to_the_faster(self) -> None:
-        few = _candidate(1, self._heats(1.010, 1.011, 1.009, 1.010, 1.012, 1.008))
-        many = _candidate(9, self._heats(1, 1, 1, 1, 1, 1))
+        few = _candidate(1, self._heats(1.010, 1.011, 1.009, 1.010, 1.012, 1.008, 1.011, 1.010))
+        many = _candidate(9, self._heats(*[1] * 8))
         assert tuning._fastest([few, many]) is many
 
     def test_a_large_difference_is_never_chance(self) -> None:
-        few = _candidate(1, self._heats(1.3, 0.8, 1.3, 0.8, 1.3, 0.8))
-        many = _candidate(9, self._heats(1, 1, 1, 1, 1, 1))
+        few = _candidate(1, self._heats(1.3, 0.8, 1.3, 0.8, 1.3, 0.8, 1.3, 1.3))
+        many = _candidate(9, self._heats(1.0, 0.7, 1.0, 0.7, 1.0, 0.7, 1.0, 1.0))
         assert tuning._fastest([few, many]) is many
+
+    def test_heats_that_something_slowed_down_do_not_count(self) -> None:
+        """When the processor is shared, the one that is slower by itself wins."""
+        few = _candidate(1, self._heats(1.06, 1.5, 1.5, 1.06, 1.05, 1.5, 1.06, 1.5))
+        many = _candidate(9, self._heats(1.0, 1.7, 1.7, 1.0, 1.0, 1.7, 1.0, 1.7))
+        assert tuning._fastest([few, many]) is many
+
+    def test_what_was_not_close_is_out(self) -> None:
+        far, near = _candidate(1, self._heats(0.9)), _candidate(9, self._heats(*[1] * 8))
+        assert tuning._fastest([far, near]) is near
 
 
 def _assignment(program: LoweredProgram) -> Mapping[str, str]:
