@@ -16,6 +16,7 @@ from orchestrator.backends import resolve_backends
 from orchestrator.capability import split_by_capability
 from orchestrator.channels_last import ChannelsLastPass
 from orchestrator.edge import edge_compile_config
+from orchestrator.kernel_dim_orders import make_kernels_contiguous
 from orchestrator.options import PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner, UndecomposedOpError
 from orchestrator.planner import CostGraph, Plan, price_plan, split_into_segments
@@ -135,7 +136,10 @@ def lower_plans(program: ExportedProgram, solvers: Mapping[str, Solver]) -> byte
         for name in _CHANNELS_LAST_PLANS & programs.keys():
             ChannelsLastPass(resolve_backends(BACKENDS)).call(programs[name])
         manager = EdgeProgramManager(programs, compile_config=edge_compile_config())
-        buffer = manager.to_backend(dict(partitioners)).to_executorch().buffer
+        lowered = manager.to_backend(dict(partitioners))
+        for name in solvers:
+            make_kernels_contiguous(lowered.exported_program(name))
+        buffer = lowered.to_executorch().buffer
     return bytes(buffer)
 
 
