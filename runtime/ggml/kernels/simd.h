@@ -29,6 +29,7 @@ inline Vec load(const float* from) {
 inline void store(float* to, Vec v) { std::memcpy(to, &v, sizeof(v)); }
 
 using IntVec = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
+using UintVec = uint32_t __attribute__((vector_size(kLanes * sizeof(uint32_t))));
 
 // All ones in the first `count` lanes, zeros in the others.
 inline IntVec first_lanes(int64_t count) {

@@ -21,6 +21,14 @@ inline constexpr float kRound = 0x1.8p23F;
 
 inline IntVec bits(Vec v) { return reinterpret_cast<IntVec>(v); }
 inline Vec from_bits(IntVec v) { return reinterpret_cast<Vec>(v); }
+// a - b and v 2^count as the processor has them. The bits of any float may come here, before the
+// lanes in question are replaced, and signed arithmetic must not overflow.
+inline IntVec wrapping_minus(IntVec a, IntVec b) {
+  return reinterpret_cast<IntVec>(reinterpret_cast<UintVec>(a) - reinterpret_cast<UintVec>(b));
+}
+inline IntVec shifted_left(IntVec v, int count) {
+  return reinterpret_cast<IntVec>(reinterpret_cast<UintVec>(v) << count);
+}
 inline IntVec splat(int32_t value) { return value - IntVec{}; }
 inline Vec select(IntVec mask, Vec a, Vec b) { return mask ? a : b; }
 inline Vec abs(Vec x) { return from_bits(bits(x) & 0x7fffffff); }
@@ -75,7 +83,7 @@ inline float max_lanes(Vec v) {
 }
 
 // 2^n for whole n in [-126, 127].
-inline Vec pow2(IntVec n) { return from_bits((n + 127) << 23); }
+inline Vec pow2(IntVec n) { return from_bits(shifted_left(n + 127, 23)); }
 
 // x = n ln 2 + r with |r| <= ln(2) / 2, for |x| < 2^20.
 struct Ln2Multiple {
@@ -86,7 +94,7 @@ struct Ln2Multiple {
 inline Ln2Multiple reduce_by_ln2(Vec x) {
   const Vec shifted = x * kLog2E + kRound;
   const Vec n = shifted - kRound;
-  return {bits(shifted) - bits(splat(kRound)), n, (x - n * kLn2High) - n * kLn2Low};
+  return {wrapping_minus(bits(shifted), bits(splat(kRound))), n, (x - n * kLn2High) - n * kLn2Low};
 }
 
 // e^r - 1 for |r| <= ln(2) / 2, with its relative accuracy at 0.
@@ -143,8 +151,9 @@ inline Vec expm1(Vec x) {
 inline Vec log(Vec x) {
   const IntVec tiny = x < std::numeric_limits<float>::min();
   const IntVec scaled = bits(select(tiny, x * 0x1p23F, x));
-  const IntVec exponent = (scaled - 0x3f3504f3) >> 23;  // of a mantissa in [sqrt(1/2), sqrt(2))
-  const Vec f = from_bits(scaled - (exponent << 23)) - 1.0F;
+  // Of a mantissa in [sqrt(1/2), sqrt(2)).
+  const IntVec exponent = wrapping_minus(scaled, splat(0x3f3504f3)) >> 23;
+  const Vec f = from_bits(wrapping_minus(scaled, shifted_left(exponent, 23))) - 1.0F;
   const Vec e = __builtin_convertvector(exponent, Vec) - select(tiny, splat(23.0F), Vec{});
   Vec q = -0.07634321F * f + 0.12765402F;
   q = q * f - 0.13162017F;
@@ -237,7 +246,7 @@ inline Vec sin_shifted(Vec x, int32_t quarters) {
       (1.0F - 0.5F * z) + z * z * ((2.4432411e-05F * z - 0.001388731F) * z + 0.041666646F);
   const IntVec quadrant = bits(shifted) + quarters;
   const Vec magnitude = select((quadrant & 1) != 0, cosine, sine);
-  Vec result = from_bits(bits(magnitude) ^ ((quadrant & 2) << 30));
+  Vec result = from_bits(bits(magnitude) ^ shifted_left(quadrant & 2, 30));
   const IntVec outside = ~(abs(x) < kLimit);
   int32_t any = 0;
   for (int i = 0; i < kLanes; ++i) any |= outside[i];
