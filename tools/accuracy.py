@@ -1,9 +1,10 @@
-"""Prints a table of how exact ggml's ops are, from their own tests.
+"""Makes a table of how exact ggml's ops are, from their own tests.
 
-    python tools/accuracy.py [--jobs N]
+    python tools/accuracy.py [--jobs N] [--no-docs]
 
 Runs tests/ggml_delegate/ops, where every op is compared with eager PyTorch, and prints the largest
-error of each. Exits with 1 when a test fails.
+error of each. Unless a test fails, in which case it exits with 1, the table goes to
+docs/coverage.md as well.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+
+from page import write_table
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,9 +53,12 @@ def main() -> int:
     """Runs the tests and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--no-docs", dest="docs", action="store_false", help="leave docs/ alone")
     options = parser.parse_args()
     code, found = run_tests(options.jobs)
     print(table(found))
+    if options.docs and not code:
+        write_table("accuracy", table(found))
     return 1 if code else 0
 
 

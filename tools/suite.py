@@ -20,9 +20,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from page import write_table
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "suite"
-PAGE = ROOT / "docs" / "coverage.md"
 FLOWS = ("orchestrator", "orchestrator_dynamic", "xnnpack", "xnnpack_dynamic")
 OWN = FLOWS[:2]
 
@@ -137,17 +138,9 @@ def main() -> int:
     if failed:
         print(failed)
     if options.docs or (options.docs is None and not options.filter):
-        write_page(table(results))
+        write_table("suite", table(results))
     bad = sum(summary(results[flow]["tests"])["failed"] for flow in options.flows if flow in OWN)
     return 1 if bad else 0
-
-
-def write_page(text: str) -> None:
-    """Puts the table into docs/coverage.md, between its two marks."""
-    start, end = "<!-- suite -->\n", "<!-- end of suite -->"
-    page = PAGE.read_text()
-    before, rest = page.split(start)
-    PAGE.write_text(f"{before}{start}{text}\n{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":
