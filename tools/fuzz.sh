@@ -10,8 +10,12 @@ folder=build/fuzz
 
 "$bin/cmake" --preset fuzz >/dev/null
 "$bin/cmake" --build --preset fuzz -- --quiet
-if [[ ! -d $folder/seeds/pte ]]; then
+# Made anew when what makes them has changed.
+made=$folder/seeds/.made
+if [[ ! -e $made ]] || [[ -n $(find ggml_delegate orchestrator fuzz tests/differential -name '*.py' -newer "$made" -print -quit) ]]; then
+  rm -rf "$folder/seeds"
   "$bin/python" -m fuzz.seeds "$folder/seeds"
+  touch "$made"
 fi
 
 # Three quarters of the time go to the IR, where the code is; an allocation above 512 MiB, and

@@ -11,11 +11,13 @@ set -euo pipefail
 kind=$1
 bin=$2
 shift 2
+jobs=0
 root=$PWD
 venv=build/$kind/venv
 
 if [[ $kind == asan ]]; then
   default=(tests/runtime tests/ggml_delegate)
+  jobs=${CMAKE_BUILD_PARALLEL_LEVEL:-0}
   # Python itself is not instrumented, so the sanitizer must be loaded before it; libstdc++ too, or
   # the sanitizer misses its exceptions. The interpreter's own leaks are not ours to report.
   preload="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"
@@ -44,4 +46,4 @@ LD_PRELOAD=$preload \
   ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1 \
   UBSAN_OPTIONS=print_stacktrace=1 \
   TSAN_OPTIONS="suppressions=$root/tools/tsan.supp:halt_on_error=0:exitcode=66" \
-  "$venv/bin/python" -m pytest -q --capture=sys -p no:cacheprovider "${tests[@]}"
+  "$venv/bin/python" -m pytest -q -n "$jobs" --capture=sys -p no:cacheprovider "${tests[@]}"
