@@ -13,6 +13,7 @@ a tensor that is wanted in the other order by any reader is converted once and c
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard
@@ -312,7 +313,7 @@ class _Values:
                 continue
             label = self.labels[node]
             args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), self.reader(label))
-            with _fake_mode(node), torch.no_grad():
+            with _faked(node), torch.no_grad():
                 self.changed[node] = node.target(*args, **kwargs)
             results = self.changed[node]
             results = results if isinstance(results, (list, tuple)) else [results]
@@ -338,7 +339,7 @@ class _Values:
             if tensor in self.region._constants or not self.needs(tensor, label):
                 return value
             if (tensor, label) not in self.converted:
-                with _fake_mode(tensor):
+                with _faked(tensor):
                     self.converted[tensor, label] = _CONVERT(value, **_conversion(value, label))
             return self.converted[tensor, label]
 
@@ -357,8 +358,17 @@ def _conversion(value: torch.Tensor, label: Label) -> dict[str, Any]:
     return {"dtype": value.dtype, "dim_order": list(_ORDERS[label])}
 
 
-def _fake_mode(node: Node) -> Any:
-    return _results(node)[0].fake_mode  # type: ignore[attr-defined]
+@contextlib.contextmanager
+def _faked(node: Node) -> Iterator[None]:
+    """Compute with fake tensors, which must not settle what sizes are open.
+
+    Of channels-last images, some ops' fake versions ask what a batch is, and it is that from then
+    on, in the whole program.
+    """
+    mode = _results(node)[0].fake_mode  # type: ignore[attr-defined]
+    env = mode.shape_env
+    with mode, contextlib.nullcontext() if env is None else env.suppress_guards():
+        yield
 
 
 def _insert_conversions(region: _Region, labels: Mapping[Node, Label], values: _Values) -> bool:
@@ -396,7 +406,7 @@ def _convert(
             name=tensor.name + _SUFFIXES[label],
         )
     copy.meta = {key: item for key, item in tensor.meta.items() if key != "tensor_meta"}
-    with _fake_mode(tensor):
+    with _faked(tensor):
         copy.meta["val"] = _CONVERT(value, **_conversion(value, label))
     for reader in readers:
         reader.replace_input_with(tensor, copy)

@@ -90,16 +90,23 @@ class _Reduction(OpRule):
         name, rank = _name(node), node.rank(0)
         if rank == 0:
             return f"{name} of a scalar"
-        source, result = node.dtype(0), node.out_dtype()
-        if source not in _DTYPES or result not in _DTYPES:
-            return f"{name} from {source} to {result}".replace("torch.", "")
-        masks_or_places = name in ("any", "all", "argmax", "argmin")
-        if source.is_floating_point and not result.is_floating_point and not masks_or_places:
-            return f"{name} that converts its input"
+        if (reason := self._check_dtypes(node)) is not None:
+            return reason
         may_be_empty = any(lower_bound(node.sizes(0)[dim]) < 1 for dim in reduced_dims(node))
         if may_be_empty and name not in ("mean", "sum"):
             return f"{name} over a dimension that may have no elements"
         return self._check_integers(node) or inexpressible(node.out_sizes())
+
+    @staticmethod
+    def _check_dtypes(node: NodeView) -> str | None:
+        source, result = node.dtype(0), node.out_dtype()
+        if source not in _DTYPES or result not in _DTYPES:
+            return f"{name} from {source} to {result}".replace("torch.", "")
+        name = _name(node)
+        masks_or_places = name in ("any", "all", "argmax", "argmin")
+        if source.is_floating_point and not result.is_floating_point and not masks_or_places:
+            return f"{name} that converts its input"
+        return None
 
     @staticmethod
     def _check_integers(node: NodeView) -> str | None:
@@ -218,12 +225,19 @@ class ExtremeRule(_Reduction):
 
 @register
 class CumSumRule(_Reduction):
-    """cumsum along a dimension."""
+    """cumsum along a dimension; that of a number is the number."""
 
     targets = ("aten.cumsum.default",)
 
+    def check(self, node: NodeView) -> str | None:
+        """Takes numbers too."""
+        return super().check(node) if node.rank(0) else self._check_dtypes(node)
+
     def lower(self, node: NodeView, builder: Builder) -> None:
-        """One CumSum op."""
-        dim = int(node.arg(1, "dim")) % node.rank(0)
+        """One CumSum op, or a copy."""
         source = operand(node, builder, 0, node.out_dtype())
+        if node.rank(0) == 0:
+            builder.emit(ir.Copy(), [source], node.fx)
+            return
+        dim = int(node.arg(1, "dim")) % node.rank(0)
         builder.emit(ir.CumSum(dim=dim), [source], node.fx)

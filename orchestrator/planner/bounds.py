@@ -49,7 +49,7 @@ def _dual_bound(problem: Problem) -> int:
         return 0
     block = BlockBuilder(problem).build(0, len(problem.atoms), [])
     potentials = Potentials(problem, block)
-    return potentials.of_atoms() + potentials.at(0)(*START[:3])
+    return potentials.of_atoms() + potentials.at(potentials.crossing(0))(*START[:3])
 
 
 def min_cut_bound(graph: CostGraph, allowed: Sequence[Sequence[Option]] | None = None) -> float:

@@ -93,6 +93,8 @@ class _Walk:
         width = _ROUGH_WIDTH if room is None else min(_ROUGH_WIDTH, self._width)
         rough = BlockSearch(problem, block, room=0, width=width).run(entries)
         self._states += rough.states
+        if room is not None:
+            room = max(0, room - rough.states)
         if not rough.dropped or (room == 0 and width == self._width):
             return rough
         limits = None if problem.ledger is not None else self._limits(block, rough)

@@ -103,6 +103,7 @@ class Plan:
         is given or got by the caller.
     solver: "exact", "beam", "greedy", ... ; lower_bound_ns: no plan can cost less; None if not
         computed. notes: what the reader of a report should know (caps, constraints, ties).
+    states: how many the search looked at, as a measure of what it took.
     """
 
     segments: tuple[Segment, ...]
@@ -112,6 +113,7 @@ class Plan:
     solver: str
     lower_bound_ns: float | None = None
     notes: tuple[str, ...] = ()
+    states: int = field(default=0, compare=False)
     assignment: Mapping[str, str] = field(init=False)
 
     def __post_init__(self) -> None:

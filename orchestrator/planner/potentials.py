@@ -22,6 +22,9 @@ from .tensors import SLOT_MASK
 
 _ROUNDS = 4
 
+#: Edges that lead out of an ideal: where the tensor's code is, whether there is one, the consumer.
+Crossing = tuple[tuple[int, bool, int, "Edge"], ...]
+
 
 class Edge:
     """A tensor and one of its consumers, or two neighbours on the path if there is no tensor.
@@ -160,19 +163,27 @@ class Potentials:
         """An atom's part in `of_atoms`."""
         return self._least[atom]
 
-    def at(self, mask: int) -> Callable[[int, int, int], int]:
+    def crossing(self, mask: int) -> Crossing:
+        """The edges that lead out of an ideal."""
+        return tuple(
+            _entry(edge)
+            for atom, edges in enumerate(self._into)
+            if not mask >> atom & 1
+            for edge in edges
+            if edge.producer is None or mask >> edge.producer & 1
+        )
+
+    def after(self, crossing: Crossing, atom: int) -> Crossing:
+        """The edges that lead out of an ideal once one more atom is done."""
+        left = [entry for entry in crossing if entry[2] != atom]
+        return (*left, *map(_entry, self._from[atom]))
+
+    def at(self, crossing: Crossing) -> Callable[[int, int, int], int]:
         """The rest of the bound at an ideal, as a function of what matters of a state.
 
         Its arguments: the backend of the open segment, the codes of the tensors, and the first
         atom that may still join the open segment.
         """
-        crossing = [
-            (0 if edge.use is None else edge.use.shift, edge.use is not None, atom, edge)
-            for atom, edges in enumerate(self._into)
-            if not mask >> atom & 1
-            for edge in edges
-            if edge.producer is None or mask >> edge.producer & 1
-        ]
 
         def bound(backend: int, tensors: int, first: int) -> int:
             total = 0
@@ -201,6 +212,10 @@ class Potentials:
         kind = edge.use.kind
         cost = kind.least_get(backend, code, way.backend, way.reads, joins)
         return cost // _shares(edge.use)
+
+
+def _entry(edge: Edge) -> tuple[int, bool, int, Edge]:
+    return (0 if edge.use is None else edge.use.shift, edge.use is not None, edge.consumer, edge)
 
 
 def _shares(use: Use) -> int:

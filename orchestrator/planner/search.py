@@ -16,12 +16,12 @@ States that cannot lead to a better plan are dropped:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from .blocks import Block, Use
-from .potentials import Potentials
+from .potentials import Crossing, Potentials
 from .problem import Problem
 from .tensors import DELIVER, DROP, FRESH, KEEP, SLOT_BITS, SLOT_MASK
 
@@ -116,6 +116,9 @@ class BlockSearch:
         self._ahead: dict[int, tuple[int, tuple[int, ...]]] = {
             0: (self._potentials.of_atoms(), ready)
         }
+        # By ideal: one before it, and the atom between. By ideal of the last level: what leads out.
+        self._before: dict[int, tuple[int, int]] = {}
+        self._crossings: dict[int, Crossing] = {}
         self._read = [sum(SLOT_MASK << use.shift for use in row) for row in block.inputs]
         self._moves: dict[tuple[int, ...], list[tuple[int, list[_Moves]]]] = {}
         self._closings: dict[tuple[int, int], tuple[int, int]] = {}
@@ -127,6 +130,7 @@ class BlockSearch:
         levels: list[Level] = [{0: {s: (c, 0, START, -1, -1, JOINED) for s, c in entries.items()}}]
         for _ in self._block.atoms:
             levels[-1] = self._fitting(levels[-1])
+            self._crossings = {m: c for m, c in self._crossings.items() if m in levels[-1]}
             longer: Level = {}
             for mask, states in levels[-1].items():
                 self._expand(mask, states, longer)
@@ -162,13 +166,26 @@ class BlockSearch:
     def _bounds(self, mask: int, states: Mapping[State, Step]) -> dict[State, int]:
         """What a path through a state costs at least, for the states within the limit."""
         rest = self._ahead[mask][0]
-        bound_of = self._potentials.at(mask)
+        bound_of = self._potentials.at(self._crossing(mask))
         bounds = {}
         for state, step in states.items():
             bound = step[0] + rest + bound_of(state[0], state[1], state[2])
             if self._limit is None or bound <= self._limit:
                 bounds[state] = bound
         return bounds
+
+    def _crossing(self, mask: int) -> Crossing:
+        """The edges that lead out of an ideal, if possible from those of the one before."""
+        found = self._crossings.get(mask)
+        if found is None:
+            before, atom = self._before.get(mask, (0, 0))
+            known = self._crossings.get(before)
+            if known is None or not mask:
+                found = self._potentials.crossing(mask)
+            else:
+                found = self._potentials.after(known, atom)
+            self._crossings[mask] = found
+        return found
 
     def _undominated(self, states: Mapping[State, Step]) -> dict[State, Step]:
         """States at one ideal that no other one dominates."""
@@ -223,18 +240,13 @@ class BlockSearch:
             used = self._ledger.opened(used, opened)
         if used != state[3] and (self._ledger is None or not self._ledger.covers(used, state[3])):
             return False
-        differing = rival[1] ^ state[1]
-        slot = 0
-        while differing:
-            if differing & SLOT_MASK:
-                use = self._block.uses[slot]
-                mine = rival[1] >> use.shift & SLOT_MASK
-                theirs = state[1] >> use.shift & SLOT_MASK
-                room -= use.kind.lag(backend, mine, theirs, use.readers)
-                if room < 0:
-                    return False
-            differing >>= SLOT_BITS
-            slot += 1
+        for slot in _slots(rival[1] ^ state[1]):
+            use = self._block.uses[slot]
+            mine = rival[1] >> use.shift & SLOT_MASK
+            theirs = state[1] >> use.shift & SLOT_MASK
+            room -= use.kind.lag(backend, mine, theirs, use.readers)
+            if room < 0:
+                return False
         return True
 
     def _close(self, backend: int, tensors: int) -> tuple[int, int]:
@@ -243,16 +255,12 @@ class BlockSearch:
         known = self._closings.get(key)
         if known is not None:
             return known
-        cost, left, slot, rest = 0, 0, 0, tensors
-        while rest:
-            code = rest & SLOT_MASK
-            if code:
-                use = self._block.uses[slot]
-                more, code = use.kind.close(backend, code)
-                cost += more
-                left |= code << use.shift
-            rest >>= SLOT_BITS
-            slot += 1
+        cost, left = 0, 0
+        for slot in _slots(tensors):
+            use = self._block.uses[slot]
+            more, code = use.kind.close(backend, tensors >> use.shift & SLOT_MASK)
+            cost += more
+            left |= code << use.shift
         self._closings[key] = (cost, left)
         return cost, left
 
@@ -384,6 +392,7 @@ class BlockSearch:
             freed = [succ for succ in self._block.succs[atom] if not preds[succ] & ~done]
             left = tuple(other for other in ready if other != atom)
             self._ahead[done] = (rest - self._potentials.least(atom), (*left, *freed))
+            self._before[done] = (mask, atom)
         return done
 
     def _moves_of(self, atom: int, done: int) -> list[tuple[int, list[_Moves]]]:
@@ -417,6 +426,14 @@ class BlockSearch:
                 for more, after in moves
             ]
         return results
+
+
+def _slots(tensors: int) -> Iterator[int]:
+    """The slots whose code is not zero; of many, few are."""
+    while tensors:
+        slot = ((tensors & -tensors).bit_length() - 1) // SLOT_BITS
+        yield slot
+        tensors &= -1 << SLOT_BITS * (slot + 1)
 
 
 def _fate(use: Use, done: int) -> int:

@@ -60,7 +60,8 @@ def solve(
     """
     if method not in ("auto", "exact", "beam", "greedy"):
         raise ValueError(f"unknown method {method!r}; known: 'auto', 'exact', 'beam', 'greedy'.")
-    return Solver(graph, constraints or Constraints(), method, room).solve()
+    solver = Solver(graph, constraints or Constraints(), method, room)
+    return replace(solver.solve(), states=solver.states)
 
 
 class Solver:
@@ -81,6 +82,7 @@ class Solver:
             default = _ROOM if len(graph.atoms) <= _LARGE else _ROOM_OF_LARGE
             self._room = default if room is None else room
         self._near = self._restriction()
+        self.states = 0
 
     def solve(self) -> Plan:
         """The plan, with its bound and notes."""
@@ -152,7 +154,12 @@ class Solver:
         return self.plan(self._find(problem))
 
     def _find(self, problem: Problem) -> Found:
-        return find_plan(problem, self._room, _WIDTH)
+        return self._found(problem, self._room)
+
+    def _found(self, problem: Problem, room: int | None) -> Found:
+        found = find_plan(problem, room, _WIDTH)
+        self.states += found.states
+        return found
 
     def _baselines(self) -> list[Plan]:
         """Greedy plans, each delegate once as the first."""
@@ -184,7 +191,7 @@ class Solver:
         room = None if self._room is None else min(self._room, _ROOM_FOR_TIES)
         for part in _TIES:
             problem = Problem(self.graph, levelled(self.allowed, part), near=self._near)
-            plan = self.plan(find_plan(problem, room, _WIDTH))
+            plan = self.plan(self._found(problem, room))
             if len(plan.partitions) >= len(best.partitions):
                 break
             if self.within_limits(plan) and is_tie(self.graph, best, plan):
@@ -248,6 +255,8 @@ class Solver:
             plan = self.with_call_price(middle)
             if self.within_limits(plan):
                 plans.append(plan)
+                if len(plan.partitions) == self.constraints.max_partitions:
+                    break  # a lower price of calls would only bring more of them
                 high = middle
             else:
                 low = middle

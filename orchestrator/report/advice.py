@@ -25,8 +25,12 @@ from orchestrator.report.data import AdviceReport
 
 # Questions per kind: the most promising ones are asked.
 _MOST_QUESTIONS = 8
-# States that one answer may take; the plan itself had more room.
+# States that one answer may take before its search becomes a beam; the plan itself had more room.
+# And all answers together, seconds: a beam over a large graph alone takes tens of thousands.
 _ROOM = 2_000
+_MOST_STATES = 100_000
+# A limit on partitions is searched for with several prices of calls.
+_SEARCHES_PER_LIMIT = 10
 # A support that gains less than this part of the latency is not worth telling.
 _LEAST_GAIN = 0.002
 
@@ -74,17 +78,20 @@ def advise(
     chosen_ns: what a pin or a limit is compared with, where the plan that was chosen is of another
         graph than this.
 
-    Nothing is asked about a plan that has unknown costs.
+    Nothing is asked about a plan that has unknown costs. About a large graph only so much is asked
+    as can be answered in seconds.
     """
     base = constraints or Constraints()
     if not plan.cost.is_complete or not plan.segments:
         return ()
+    oracle = _Oracle()
+    supports = list(_supports(oracle, graph, plan, questions.rejected, base))
     answers = []
     # Several pins, or limits, may lead to the same plan; the first stands for all.
     seen = set()
     for answer, other in (
-        *_pins(graph, plan, questions.modules, base),
-        *_fewer_partitions(graph, plan, base),
+        *_pins(oracle, graph, plan, questions.modules, base),
+        *_fewer_partitions(oracle, graph, plan, base),
     ):
         assignment = tuple(sorted(other.assignment.items()))
         if assignment not in seen:
@@ -92,24 +99,45 @@ def advise(
         seen.add(assignment)
     shift = 0.0 if chosen_ns is None else chosen_ns - plan.total_ns
     answers = [replace(answer, gain_ns=answer.gain_ns + shift) for answer in answers]
-    answers += _supports(graph, plan, questions.rejected, base)
-    return tuple(sorted(answers, key=lambda answer: -answer.gain_ns))
+    return tuple(sorted([*answers, *supports], key=lambda answer: -answer.gain_ns))
+
+
+class _Oracle:
+    """Solves graphs until that has taken as many states as all answers may."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_STATES
+        self._longest = 0
+
+    def best(self, graph: CostGraph, constraints: Constraints) -> Plan | None:
+        """The best plan; None if there is none, or no room to look for it."""
+        searches = 1 if constraints.max_partitions is None else _SEARCHES_PER_LIMIT
+        if self._left < searches * self._longest:
+            return None
+        try:
+            found = solve(graph, constraints, room=_ROOM)
+        except PlannerError:
+            return None  # the question has no answer: nothing satisfies it
+        self._left -= found.states
+        if constraints.max_partitions is None:
+            self._longest = max(self._longest, found.states)
+        return found if found.cost.is_complete else None
 
 
 def _supports(
-    graph: CostGraph, plan: Plan, rejected: Iterable[Rejected], base: Constraints
+    oracle: _Oracle, graph: CostGraph, plan: Plan, rejected: Iterable[Rejected], base: Constraints
 ) -> Iterator[AdviceReport]:
     """If a backend took an op that it rejects."""
     groups = [group for group in rejected if group.supposed_ns]
     groups.sort(key=lambda group: -_stake(graph, plan, group))
     exact = graph.without_spreads()
-    cheapest = _best(exact, base) if groups else None
+    cheapest = oracle.best(exact, base) if groups else None
     least_ns = plan.total_ns if cheapest is None else min(cheapest.total_ns, plan.total_ns)
     for group in groups[:_MOST_QUESTIONS]:
         changed = exact.with_costs(
             {atom: {group.backend: ns} for atom, ns in group.supposed_ns.items()}
         )
-        other = _best(changed, base)
+        other = oracle.best(changed, base)
         gain = 0.0 if other is None else least_ns - other.total_ns
         if gain < _LEAST_GAIN * plan.total_ns:
             continue
@@ -141,7 +169,7 @@ def _stake(graph: CostGraph, plan: Plan, group: Rejected) -> float:
 
 
 def _pins(
-    graph: CostGraph, plan: Plan, modules: Iterable[Module], base: Constraints
+    oracle: _Oracle, graph: CostGraph, plan: Plan, modules: Iterable[Module], base: Constraints
 ) -> Iterator[tuple[AdviceReport, Plan]]:
     """If a whole module, or what a small segment holds, had to run on one other delegate."""
     delegates = [backend.name for backend in graph.backends if backend.is_delegate]
@@ -152,7 +180,7 @@ def _pins(
                 questions.setdefault((name, module.atoms), module.path)
     ranked = sorted(questions.items(), key=lambda item: len(item[0][1]))
     for (name, atoms), path in ranked[:_MOST_QUESTIONS]:
-        other = _best(graph, replace(base, pins=(*base.pins, Pin(path, atoms, name))))
+        other = oracle.best(graph, replace(base, pins=(*base.pins, Pin(path, atoms, name))))
         if other is not None:
             gain = plan.total_ns - other.total_ns
             tie = _is_tie(graph, plan, other)
@@ -166,13 +194,13 @@ def _moves(graph: CostGraph, plan: Plan, atoms: Sequence[str], backend: str) -> 
 
 
 def _fewer_partitions(
-    graph: CostGraph, plan: Plan, base: Constraints
+    oracle: _Oracle, graph: CostGraph, plan: Plan, base: Constraints
 ) -> Iterator[tuple[AdviceReport, Plan]]:
     count = len(plan.partitions)
     for most in dict.fromkeys((count - 1, 1)):
         if not 0 < most < count:
             continue
-        other = _best(graph, replace(base, max_partitions=most))
+        other = oracle.best(graph, replace(base, max_partitions=most))
         if other is not None:
             calls = "delegate call" if most == 1 else "delegate calls"
             text = f"at most {most} {calls} instead of {count}"
@@ -182,11 +210,3 @@ def _fewer_partitions(
 
 def _is_tie(graph: CostGraph, plan: Plan, other: Plan) -> bool:
     return is_tie(graph, *sorted((plan, other), key=lambda each: each.total_ns))
-
-
-def _best(graph: CostGraph, constraints: Constraints) -> Plan | None:
-    try:
-        found = solve(graph, constraints, room=_ROOM)
-    except PlannerError:
-        return None  # the question has no answer: nothing satisfies it
-    return found if found.cost.is_complete else None

@@ -1,8 +1,9 @@
 """What counts as equal to eager.
 
 An output's largest absolute error, over the output's largest value, is at most BASE_TOLERANCE plus
-NOISE_FACTOR times the change that rounding errors of NOISE in every intermediate result make in
-eager. Integers and bools have to be the same.
+NOISE_FACTOR times the change that rounding errors of NOISE in every input and every intermediate
+result make in eager (what an op that adds up its inputs in another order loses is like noise in
+them). Integers and bools have to be the same.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def _error(got: Tensor, want: Tensor) -> float:
 
 
 def outputs_of(graph: Graph, inputs: Sequence[Tensor], noise: float = 0.0) -> list[Tensor]:
-    """Eager's outputs; `noise` is added to each result, as a fraction of its largest value."""
+    """Eager's outputs; `noise` is added to each value, as a fraction of its largest element."""
     generator = torch.Generator().manual_seed(7)
 
     def shaken(value: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ def outputs_of(graph: Graph, inputs: Sequence[Tensor], noise: float = 0.0) -> li
         shake = torch.rand(value.shape, generator=generator) * 2 - 1
         return value + noise * value.abs().max() * shake
 
-    values = Values(list(inputs), graph.constants, [])
+    values = Values(list(map(shaken, inputs)), graph.constants, [])
     with torch.no_grad():
         for step in graph.steps:
             result = call(step, values)

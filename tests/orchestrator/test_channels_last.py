@@ -165,6 +165,19 @@ def test_batches_may_change() -> None:
         lowered.check(model, _image(size, 3, 15, 13))
 
 
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_batches_of_resized_images_stay_open(mode: str) -> None:
+    """The fake versions of resizing ask how large a batch of channels-last images is."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Upsample(scale_factor=2, mode=mode)).eval()
+    inputs = (torch.randn(5, 3, 4, 6),)
+    for backends in (BACKENDS, ("ggml",), ("xnnpack",)):
+        sizes = ({0: Dim("n", min=1, max=9)},)
+        program = lower(model, inputs, backends=backends, strategy="greedy", dynamic_shapes=sizes)
+        for batch in (5, 1, 9):
+            x = torch.randn(batch, 3, 4, 6)
+            _assert_equal([program(x)], [model(x)])
+
+
 def test_an_image_of_one_channel_is_computed_all_the_same() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 3), nn.Conv2d(1, 2, 3))
     x = _image(1, 1, 12, 11)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -25,6 +27,7 @@ from orchestrator.planner import (
     solve,
 )
 from orchestrator.planning import Choice
+from orchestrator.report import advice
 from orchestrator.report.advice import Module, Questions, Rejected, advise
 from orchestrator.report.pricing import atom_prices, conversions, describe_plan
 
@@ -182,6 +185,30 @@ def test_a_pin_that_is_suggested_can_be_followed() -> None:
         path, _, backend = pin.partition(" to ")
         options = PlanOptions(tune="off", threads=1, pins={path: backend})
         assert backend in plan_only(program, backends, options).plan.assignment.values()
+
+
+def test_no_more_is_asked_than_can_be_answered_in_seconds(
+    graph: CostGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = solve(graph)
+    rejected = tuple(
+        Rejected(FAST, f"op{number}", "", "", {"b": float(number)}) for number in range(1, 5)
+    )
+    asked = []
+
+    def counted(*args: Any, **kwargs: Any) -> Plan:
+        asked.append(solve(*args, **kwargs))
+        return asked[-1]
+
+    monkeypatch.setattr(advice, "solve", counted)
+    advise(graph, plan, Questions(rejected))
+    unlimited = len(asked)
+    assert unlimited > 4
+    asked.clear()
+    monkeypatch.setattr(advice, "_MOST_STATES", 2 * plan.states)
+    advise(graph, plan, Questions(rejected))
+    assert 0 < len(asked) < unlimited
+    assert sum(found.states for found in asked) <= 3 * plan.states
 
 
 def test_plans_without_prices_get_no_advice() -> None:

@@ -193,6 +193,13 @@ def test_running_sums() -> None:
     check_op(function, [normal((3, 70, 5))])
 
 
+def test_running_sums_of_numbers_are_the_numbers() -> None:
+    def function(x: Tensor) -> list[Tensor]:
+        return [x.cumsum(0), (x * 2).cumsum(-1), (x > 0).cumsum(0)]
+
+    check_op(function, [torch.tensor(1.5)])
+
+
 def test_long_running_sums_stay_exact() -> None:
     check_op(lambda x: x.cumsum(0), [normal((100_000,)) + 1])
 
