@@ -99,10 +99,9 @@ class _Reduction(OpRule):
 
     @staticmethod
     def _check_dtypes(node: NodeView) -> str | None:
-        source, result = node.dtype(0), node.out_dtype()
+        name, source, result = _name(node), node.dtype(0), node.out_dtype()
         if source not in _DTYPES or result not in _DTYPES:
             return f"{name} from {source} to {result}".replace("torch.", "")
-        name = _name(node)
         masks_or_places = name in ("any", "all", "argmax", "argmin")
         if source.is_floating_point and not result.is_floating_point and not masks_or_places:
             return f"{name} that converts its input"
