@@ -15,3 +15,17 @@ NAMES = [name for name in MODELS if name not in ("bert_base", "mobilenet_v2", "v
 @pytest.mark.parametrize("name", NAMES)
 def test_model_runs_like_eager(name: str) -> None:
     assert_runs_like_eager(MODELS[name].for_tests())
+
+
+# One of each family, the cheaper ones to lower; the transformers' batch is open in
+# test_dynamic_models.py.
+BATCHED = (
+    *("resnet18", "resnext50_32x4d", "shufflenet_v2", "squeezenet", "efficientnet_b0"),
+    *("convnext_tiny", "densenet121", "unet", "swin_tiny", "mobilevit_s"),
+    *("whisper_tiny_encoder", "whisper_tiny_decoder", "wav2vec_features"),
+)
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_batch_of_four_runs_like_eager(name: str) -> None:
+    assert_runs_like_eager(MODELS[name].for_tests(), batch=4)
