@@ -17,12 +17,14 @@ from ggml_delegate.passes.fold_batch_norm import (
 from ggml_delegate.passes.fold_constants import fold_constants
 from ggml_delegate.passes.keep_pooled_dims import keep_pooled_dims
 from ggml_delegate.passes.remove_dropout import remove_dropout
+from ggml_delegate.passes.sort_by_topk import sort_by_topk
 
 Pass = Callable[[ExportedProgram], ExportedProgram]
 
 PASSES: tuple[Pass, ...] = (
     remove_dropout,
     flatten_nonzero,
+    sort_by_topk,
     fold_constants,
     fold_batch_norm,
     keep_pooled_dims,
@@ -55,4 +57,5 @@ __all__ = [
     "fold_constants",
     "keep_pooled_dims",
     "remove_dropout",
+    "sort_by_topk",
 ]

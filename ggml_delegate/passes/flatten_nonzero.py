@@ -7,13 +7,13 @@ finds nothing. One column is the same both ways, and becomes a vector.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from ggml_delegate.passes.caller import Caller
 from ggml_delegate.passes.program_editor import ProgramEditor
 
 aten = torch.ops.aten
@@ -46,7 +46,7 @@ def _is_nonzero(node: Node) -> bool:
 def _flatten(editor: ProgramEditor, node: Node) -> None:
     source = node.args[0]
     assert isinstance(source, Node)
-    call = _Caller(editor, node)
+    call = Caller(editor, node)
     with editor.graph.inserting_before(node):
         flat = call(aten.reshape.default, source, [-1])
         positions = call(aten.view.default, _nonzero_of(editor, flat, node), [-1])
@@ -73,7 +73,7 @@ def _nonzero_of(editor: ProgramEditor, flat: Node, node: Node) -> Node:
     return found
 
 
-def _coordinates(call: _Caller, source: Node, positions: Node) -> list[Node]:
+def _coordinates(call: Caller, source: Node, positions: Node) -> list[Node]:
     """What positions in the flat `source` are along each of its dims."""
     columns: list[Node] = []
     for dim in range(source.meta["val"].dim() - 1, 0, -1):
@@ -85,7 +85,7 @@ def _coordinates(call: _Caller, source: Node, positions: Node) -> list[Node]:
     return [positions, *columns]
 
 
-def _side_by_side(call: _Caller, columns: list[Node]) -> Node:
+def _side_by_side(call: Caller, columns: list[Node]) -> Node:
     """Columns as a matrix, by `where`: the kernel that concatenates loses its sizes if empty."""
     rows = call(aten.unsqueeze.default, columns[0], 1)
     for dim, column in enumerate(columns[1:], 1):
@@ -93,23 +93,3 @@ def _side_by_side(call: _Caller, columns: list[Node]) -> Node:
         chosen = call(aten.eq.Scalar, numbers, dim)
         rows = call(aten.where.self, chosen, call(aten.unsqueeze.default, column, 1), rows)
     return rows
-
-
-class _Caller:
-    """Makes nodes for what another node did, with fake values of their own."""
-
-    _OWN = ("val", "tensor_meta", "torch_fn", "unbacked_bindings")
-
-    def __init__(self, editor: ProgramEditor, instead_of: Node) -> None:
-        source = instead_of.args[0]
-        assert isinstance(source, Node)
-        self._graph = editor.graph
-        self._mode = source.meta["val"].fake_mode
-        self._meta = {k: item for k, item in instead_of.meta.items() if k not in self._OWN}
-
-    def __call__(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
-        node = self._graph.call_function(target, args, kwargs)
-        values, named = torch.fx.node.map_arg((args, kwargs), lambda each: each.meta["val"])
-        with self._mode:
-            node.meta = {**self._meta, "val": target(*values, **named)}
-        return node

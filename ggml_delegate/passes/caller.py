@@ -1,0 +1,31 @@
+"""Adds calls of ops to a program that is being edited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from ggml_delegate.passes.program_editor import ProgramEditor
+
+
+class Caller:
+    """Makes nodes for what another node did, with fake values of their own."""
+
+    _OWN = ("val", "tensor_meta", "torch_fn", "unbacked_bindings")
+
+    def __init__(self, editor: ProgramEditor, instead_of: Node) -> None:
+        source = instead_of.args[0]
+        assert isinstance(source, Node)
+        self._graph = editor.graph
+        self._mode = source.meta["val"].fake_mode
+        self._meta = {k: item for k, item in instead_of.meta.items() if k not in self._OWN}
+
+    def __call__(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
+        node = self._graph.call_function(target, args, kwargs)
+        values, named = torch.fx.node.map_arg((args, kwargs), lambda each: each.meta["val"])
+        with self._mode:
+            node.meta = {**self._meta, "val": target(*values, **named)}
+        return node

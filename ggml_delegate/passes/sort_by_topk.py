@@ -1,0 +1,75 @@
+"""Writes `sort` as `topk` of all elements, for which ExecuTorch has a kernel.
+
+Both put NaN above all numbers. Which of equal elements comes first is left open by both, so sorts
+that are to be stable stay.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from ggml_delegate.passes.caller import Caller
+from ggml_delegate.passes.program_editor import ProgramEditor
+
+aten = torch.ops.aten
+
+_BOTH = {aten.sort.default, aten.sort.stable}
+_PLACES = {aten.argsort.default, aten.argsort.stable}
+_VALUES = {aten.msort.default}
+
+
+def sort_by_topk(program: ExportedProgram) -> ExportedProgram:
+    """Returns a program without sorts, but for stable ones and those of numbers or bools.
+
+    Args:
+        program: ATen-dialect program as `torch.export.export` gives it; it is left as it was.
+    """
+    if not any(_is_sort(node) for node in program.graph.nodes):
+        return program
+    editor = ProgramEditor(program)
+    for node in [node for node in editor.graph.nodes if _is_sort(node)]:
+        _rewrite(editor, node)
+    return editor.finish()
+
+
+def _is_sort(node: Node) -> bool:
+    if node.target not in _BOTH | _PLACES | _VALUES or _argument(node, "stable", False):
+        return False
+    source = node.args[0]
+    if not isinstance(source, Node):
+        return False
+    value: torch.Tensor = source.meta["val"]
+    return value.dim() > 0 and value.dtype != torch.bool
+
+
+def _argument(node: Node, name: str, otherwise: Any) -> Any:
+    """An argument of a sort by name, however it is given."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    places = {argument.name: place for place, argument in enumerate(schema)}
+    if name in node.kwargs:
+        return node.kwargs[name]
+    place = places.get(name)
+    return otherwise if place is None or place >= len(node.args) else node.args[place]
+
+
+def _rewrite(editor: ProgramEditor, node: Node) -> None:
+    source = node.args[0]
+    assert isinstance(source, Node)
+    dim = _argument(node, "dim", 0 if node.target in _VALUES else -1)
+    descending = bool(_argument(node, "descending", False))
+    call = Caller(editor, node)
+    with editor.graph.inserting_before(node):
+        count: Any = source.meta["val"].shape[dim]
+        if not isinstance(count, int):
+            count = call(aten.sym_size.int, source, dim)
+        found = call(aten.topk.default, source, count, dim, descending)
+        found.meta["val"] = tuple(found.meta["val"])
+        if node.target not in _BOTH:
+            found = call(operator.getitem, found, 1 if node.target in _PLACES else 0)
+    editor.replace(node, found)
+    editor.graph.erase_node(node)
