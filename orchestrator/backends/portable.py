@@ -36,6 +36,8 @@ def _refused(node: Node, name: str) -> str | None:
     """Say what the kernel of an op cannot do that the node asks for, or None."""
     if name == "aten::linear" and node.all_input_nodes[0].meta["val"].dim() < 2:
         return "for a vector"
+    if name == "aten::convolution" and node.meta["val"].dim() > 4:
+        return "of volumes"
     if name == "aten::cumsum" and node.meta["val"].dim() == 0:
         return "of a number"
     if name == "aten::copy" and (True in node.args[2:] or node.kwargs.get("non_blocking")):

@@ -157,3 +157,19 @@ def test_ops_without_a_kernel_are_known() -> None:
     assert missing["aten.exp.default"] is None
     assert missing["aten.view_copy.default"] is None
     assert missing["getitem"] is None
+
+
+def test_what_a_kernel_refuses_counts_as_missing() -> None:
+    def missing(model: torch.nn.Module, x: torch.Tensor) -> set[str | None]:
+        nodes = compute_nodes(edge_program(model.eval(), x))
+        return {missing_kernel(node) for node in nodes} - {None}
+
+    class RunningSum(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.cumsum(0)
+
+    volume, image = torch.ones(1, 2, 3, 4, 5), torch.ones(1, 2, 3, 4)
+    assert missing(torch.nn.Conv3d(2, 3, 1), volume) == {"aten::convolution.out of volumes"}
+    assert not missing(torch.nn.Conv2d(2, 3, 1), image)
+    assert missing(RunningSum(), torch.tensor(2.0)) == {"aten::cumsum.out of a number"}
+    assert not missing(RunningSum(), torch.ones(3))

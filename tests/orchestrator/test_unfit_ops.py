@@ -41,6 +41,12 @@ CASES: dict[str, tuple[Callable[..., Any], torch.Tensor, tuple[str, ...], str]] 
         ("xnnpack",),
         "xnnpack",
     ),
+    "cumsum of a number": (
+        lambda x: (x * 2).cumsum(-1),
+        torch.tensor(1.5),
+        ("ggml", "xnnpack"),
+        "portable",
+    ),
     "prelu of a matrix": (
         lambda x: torch.prelu(x, _SLOPE),
         _noise(3, 4),
