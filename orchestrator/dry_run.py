@@ -17,6 +17,7 @@ from orchestrator.backends import Backend, resolve_backends
 from orchestrator.export import Model, as_programs
 from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.lowering import DEFAULT_BACKENDS, versions
+from orchestrator.open_sizes import open_sizes_kept
 from orchestrator.options import OptionError, PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner, PartitionedMethod
 from orchestrator.report.data import Report
@@ -59,7 +60,7 @@ def plan(
         raise OptionError("a plan alone cannot be timed; use lower(), or tune='cached'")
     resolved = resolve_backends(backends)
     programs = as_programs(model, example_inputs, example_kwargs, dynamic_shapes)
-    with _as_in_lowering():
+    with _as_in_lowering(programs.values()):
         found = {name: plan_only(each, resolved, chosen) for name, each in programs.items()}
         methods = [
             with_decomposed_alternatives(
@@ -86,15 +87,20 @@ def edge_program(
     def partitioner(_: str, decompose: Set[torch._ops.OpOverload]) -> OrchestratorPartitioner:
         return OrchestratorPartitioner(resolved, options, decompose=decompose, dry_run=True)
 
-    with _as_in_lowering():
+    with _as_in_lowering([program]):
         edge, _ = to_edge_with({_METHOD: program}, partitioner)
     found: ExportedProgram = edge.exported_program(_METHOD)
     return found
 
 
 @contextmanager
-def _as_in_lowering() -> Iterator[None]:
-    with torch.no_grad(), warnings.catch_warnings(), repeated_work_spared():
+def _as_in_lowering(programs: Iterable[ExportedProgram]) -> Iterator[None]:
+    with (
+        torch.no_grad(),
+        warnings.catch_warnings(),
+        repeated_work_spared(),
+        open_sizes_kept(programs),
+    ):
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         warnings.filterwarnings("ignore", message="Mutation on a buffer")
         yield

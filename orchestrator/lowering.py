@@ -19,6 +19,7 @@ from orchestrator.export import Model, as_programs
 from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.graph import mutated_buffers
 from orchestrator.kernel_dim_orders import make_kernels_contiguous
+from orchestrator.open_sizes import open_sizes_kept
 from orchestrator.options import HOST, PlanOptions, Strategy, Tune, TuneEvent
 from orchestrator.partitioner import OrchestratorPartitioner
 from orchestrator.planning import Choice, Planned
@@ -110,7 +111,12 @@ def lower(
     resolved = resolve_backends(backends)
     programs = as_programs(model, example_inputs, example_kwargs, dynamic_shapes)
     # ExecuTorch re-runs the graph's in-place updates of buffers, which autograd would refuse.
-    with torch.no_grad(), warnings.catch_warnings(), repeated_work_spared():
+    with (
+        torch.no_grad(),
+        warnings.catch_warnings(),
+        repeated_work_spared(),
+        open_sizes_kept(programs.values()),
+    ):
         # Raised inside torch when executorch copies a program.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         warnings.filterwarnings("ignore", message="Mutation on a buffer")  # seen to below

@@ -8,6 +8,7 @@ from torch.export import ExportedProgram
 
 from ggml_delegate.passes.copy_attention_results import copy_attention_results
 from ggml_delegate.passes.flatten_nonzero import flatten_nonzero
+from ggml_delegate.passes.flatten_volumes import flatten_volumes
 from ggml_delegate.passes.fold_batch_norm import (
     FoldNote,
     FoldResult,
@@ -25,6 +26,7 @@ PASSES: tuple[Pass, ...] = (
     remove_dropout,
     flatten_nonzero,
     sort_by_topk,
+    flatten_volumes,
     fold_constants,
     fold_batch_norm,
     keep_pooled_dims,
@@ -52,6 +54,7 @@ __all__ = [
     "apply_passes",
     "copy_attention_results",
     "flatten_nonzero",
+    "flatten_volumes",
     "fold_batch_norm",
     "fold_batch_norm_with_notes",
     "fold_constants",
