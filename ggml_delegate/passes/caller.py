@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch.fx import Node
 
 from ggml_delegate.passes.program_editor import ProgramEditor
@@ -26,6 +27,7 @@ class Caller:
     def __call__(self, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Node:
         node = self._graph.call_function(target, args, kwargs)
         values, named = torch.fx.node.map_arg((args, kwargs), lambda each: each.meta["val"])
-        with self._mode:
+        # As while exporting: without the dispatcher, some ops (padding) settle sizes that are open.
+        with self._mode, enable_python_dispatcher():
             node.meta = {**self._meta, "val": target(*values, **named)}
         return node

@@ -42,7 +42,9 @@ def test_layers_of_volumes_equal_eager(name: str) -> None:
         torch.testing.assert_close(program(batch), model(batch), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["conv", "avg pool, padded", "max pool", "local response norm"])
+@pytest.mark.parametrize(
+    "name", ["conv", "depthwise conv", "avg pool, padded", "max pool", "local response norm"]
+)
 def test_open_batches_heights_and_widths_stay_open(name: str) -> None:
     model = LAYERS[name].eval()
     sizes = {0: Dim("n", min=1, max=4), 3: Dim("h", min=6, max=12), 4: Dim("w", min=6, max=12)}
