@@ -12,6 +12,14 @@ from torch.fx import Node
 from ggml_delegate.passes.program_editor import ProgramEditor
 
 
+def arguments_of(node: Node) -> dict[str, Any]:
+    """The arguments of a call of an op by name, with their defaults."""
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    found = {argument.name: argument.default_value for argument in schema}
+    found.update(zip(found, node.args, strict=False))
+    return {**found, **node.kwargs}
+
+
 class Caller:
     """Makes nodes for what another node did, with fake values of their own."""
 

@@ -14,7 +14,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from ggml_delegate.passes.caller import Caller
+from ggml_delegate.passes.caller import Caller, arguments_of
 from ggml_delegate.passes.program_editor import ProgramEditor
 
 aten = torch.ops.aten
@@ -40,18 +40,10 @@ def flatten_volumes(program: ExportedProgram) -> ExportedProgram:
         call = Caller(editor, node)
         with editor.graph.inserting_before(node):
             rewrite = _pooled if node.target in _POOLS else _convolved
-            result = rewrite(call, node, _arguments(node))
+            result = rewrite(call, node, arguments_of(node))
         editor.replace(node, result)
         editor.graph.erase_node(node)
     return editor.finish()
-
-
-def _arguments(node: Node) -> dict[str, Any]:
-    """The arguments by name, with their defaults."""
-    schema = node.target._schema.arguments  # type: ignore[union-attr]
-    found = {argument.name: argument.default_value for argument in schema}
-    found.update(zip(found, node.args, strict=False))
-    return {**found, **node.kwargs}
 
 
 def _is_fit(node: Node) -> bool:
@@ -63,7 +55,7 @@ def _is_fit(node: Node) -> bool:
     return (
         len(shape) == 5
         and isinstance(shape[2], int)
-        and _arguments(node).get("divisor_override") is None
+        and arguments_of(node).get("divisor_override") is None
     )
 
 

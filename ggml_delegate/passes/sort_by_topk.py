@@ -13,7 +13,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from ggml_delegate.passes.caller import Caller
+from ggml_delegate.passes.caller import Caller, arguments_of
 from ggml_delegate.passes.program_editor import ProgramEditor
 
 aten = torch.ops.aten
@@ -38,7 +38,7 @@ def sort_by_topk(program: ExportedProgram) -> ExportedProgram:
 
 
 def _is_sort(node: Node) -> bool:
-    if node.target not in _BOTH | _PLACES | _VALUES or _argument(node, "stable", False):
+    if node.target not in _BOTH | _PLACES | _VALUES or arguments_of(node).get("stable"):
         return False
     source = node.args[0]
     if not isinstance(source, Node):
@@ -47,21 +47,12 @@ def _is_sort(node: Node) -> bool:
     return value.dim() > 0 and value.dtype != torch.bool
 
 
-def _argument(node: Node, name: str, otherwise: Any) -> Any:
-    """An argument of a sort by name, however it is given."""
-    schema = node.target._schema.arguments  # type: ignore[union-attr]
-    places = {argument.name: place for place, argument in enumerate(schema)}
-    if name in node.kwargs:
-        return node.kwargs[name]
-    place = places.get(name)
-    return otherwise if place is None or place >= len(node.args) else node.args[place]
-
-
 def _rewrite(editor: ProgramEditor, node: Node) -> None:
     source = node.args[0]
     assert isinstance(source, Node)
-    dim = _argument(node, "dim", 0 if node.target in _VALUES else -1)
-    descending = bool(_argument(node, "descending", False))
+    arguments = arguments_of(node)
+    dim = arguments.get("dim", 0)  # msort has none
+    descending = bool(arguments.get("descending"))
     call = Caller(editor, node)
     with editor.graph.inserting_before(node):
         count: Any = source.meta["val"].shape[dim]
