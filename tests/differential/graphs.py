@@ -31,9 +31,9 @@ class Step:
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
 
-    def refs(self) -> set[Ref]:
-        """The values it reads."""
-        return set(refs((*self.args, *self.kwargs.values())))
+    def refs(self) -> tuple[Ref, ...]:
+        """The values it reads, each once, in the order of its arguments."""
+        return tuple(dict.fromkeys(refs((*self.args, *self.kwargs.values()))))
 
     def renamed(self, rename: Callable[[Ref], Ref]) -> Step:
         """The step with other Refs."""
@@ -86,7 +86,7 @@ class Graph:
         needed = set(self.outputs)
         for index in reversed(range(len(self.steps))):
             if any(ref.kind == "v" and ref.index == index for ref in needed):
-                needed |= self.steps[index].refs()
+                needed.update(self.steps[index].refs())
         kept = {kind: sorted({r.index for r in needed if r.kind == kind}) for kind in "xwv"}
 
         def rename(ref: Ref) -> Ref:

@@ -392,7 +392,7 @@ def _embedding(pool: Pool) -> Step:
 def _index_select(pool: Pool) -> Step:
     x = _of_rank(pool, 1)
     dim = _dim(pool, x)
-    indices = _indices(pool, (pool.rng.choice([1, 2, 5]),), pool.value(x).shape[dim])
+    indices = _indices(pool, (pool.rng.choice([1, 2, 5]),), _smallest_size(pool, x, dim))
     return Step("aten.index_select.default", (x, dim, indices))
 
 
@@ -401,24 +401,25 @@ def _index(pool: Pool) -> Step:
     x = _of_rank(pool, 1)
     dim = _dim(pool, x) % pool.value(x).dim()
     sizes = pool.rng.choice([(1,), (3,), (2, 2)])
-    indices = _indices(pool, sizes, pool.value(x).shape[dim])
+    indices = _indices(pool, sizes, _smallest_size(pool, x, dim))
     return Step("aten.index.Tensor", (x, [None] * dim + [indices]))
 
 
 @_proposes("aten.gather.default")
 def _gather(pool: Pool) -> Step:
     x = _of_rank(pool, 1)
-    shape, dim = pool.value(x).shape, _dim(pool, x)
-    sizes = list(shape)
+    dim = _dim(pool, x)
+    sizes = list(pool.value(x).shape)
     sizes[dim] = pool.rng.choice([1, 2, 5])
-    return Step("aten.gather.default", (x, dim, _indices(pool, tuple(sizes), shape[dim])))
+    indices = _indices(pool, tuple(sizes), _smallest_size(pool, x, dim))
+    return Step("aten.gather.default", (x, dim, indices))
 
 
 @_proposes("aten.index_put.default")
 def _index_put(pool: Pool) -> Step:
     x = _of_rank(pool, 1)
     dim = _dim(pool, x) % pool.value(x).dim()
-    indices = _indices(pool, pool.rng.choice([(1,), (3,)]), pool.value(x).shape[dim])
+    indices = _indices(pool, pool.rng.choice([(1,), (3,)]), _smallest_size(pool, x, dim))
     # The same values for every index: which of two equal ones comes last is nobody's promise.
     sizes = [1, *pool.value(x).shape[dim + 1 :]]
     return Step("aten.index_put.default", (x, [None] * dim + [indices], _of_sizes(pool, (*sizes,))))
@@ -438,6 +439,11 @@ def _clone(pool: Pool) -> Step:
     x = pool.pick(rank=4)
     form = pool.rng.choice([torch.channels_last, torch.contiguous_format])
     return Step("aten.clone.default", (x,), {"memory_format": form})
+
+
+def _smallest_size(pool: Pool, ref: Ref, dim: int) -> int:
+    """The size of a dimension with the smallest batch, so that indices are within it always."""
+    return min(pool.value(ref, which).shape[dim] for which in range(len(pool.batches)))
 
 
 def _indices(pool: Pool, sizes: tuple[int, ...], below: int) -> Ref:
