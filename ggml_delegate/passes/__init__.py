@@ -19,13 +19,17 @@ from ggml_delegate.passes.fold_constants import fold_constants
 from ggml_delegate.passes.keep_pooled_dims import keep_pooled_dims
 from ggml_delegate.passes.remove_dropout import remove_dropout
 from ggml_delegate.passes.sort_by_topk import sort_by_topk
+from ggml_delegate.passes.spell_out_alpha import spell_out_alpha
+from ggml_delegate.passes.write_out import write_out
 
 Pass = Callable[[ExportedProgram], ExportedProgram]
 
 PASSES: tuple[Pass, ...] = (
     remove_dropout,
+    write_out,
     flatten_nonzero,
     sort_by_topk,
+    spell_out_alpha,
     flatten_volumes,
     fold_constants,
     fold_batch_norm,
@@ -33,7 +37,8 @@ PASSES: tuple[Pass, ...] = (
     copy_attention_results,
 )
 """All passes in the order in which they run: dropout may stand between a layer and BatchNorm, and
-a layer's weight may be computed. Constants that passes make are computed where they come before."""
+a layer's weight may be computed. What is written out may be a sort. Constants that passes make are
+computed where they come before."""
 
 
 def apply_passes(program: ExportedProgram) -> ExportedProgram:
@@ -61,4 +66,6 @@ __all__ = [
     "keep_pooled_dims",
     "remove_dropout",
     "sort_by_topk",
+    "spell_out_alpha",
+    "write_out",
 ]

@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ggml_delegate.passes.caller import Caller
-from ggml_delegate.passes.program_editor import ProgramEditor
+from ggml_delegate.passes.program_editor import ProgramEditor, rewrite_each
 
 aten = torch.ops.aten
 
@@ -28,12 +28,7 @@ def flatten_nonzero(program: ExportedProgram) -> ExportedProgram:
     Args:
         program: ATen-dialect program as `torch.export.export` gives it; it is left as it was.
     """
-    if not any(_is_nonzero(node) for node in program.graph.nodes):
-        return program
-    editor = ProgramEditor(program)
-    for node in [node for node in editor.graph.nodes if _is_nonzero(node)]:
-        _flatten(editor, node)
-    return editor.finish()
+    return rewrite_each(program, _is_nonzero, _flatten)
 
 
 def _is_nonzero(node: Node) -> bool:
@@ -47,16 +42,14 @@ def _flatten(editor: ProgramEditor, node: Node) -> None:
     source = node.args[0]
     assert isinstance(source, Node)
     call = Caller(editor, node)
-    with editor.graph.inserting_before(node):
-        flat = call(aten.reshape.default, source, [-1])
-        positions = call(aten.view.default, _nonzero_of(editor, flat, node), [-1])
-        columns = _coordinates(call, source, positions)
-        if node.target in _AS_ROWS:
-            editor.replace(node, _side_by_side(call, columns))
+    flat = call(aten.reshape.default, source, [-1])
+    positions = call(aten.view.default, _nonzero_of(editor, flat, node), [-1])
+    columns = _coordinates(call, source, positions)
+    if node.target in _AS_ROWS:
+        editor.replace(node, _side_by_side(call, columns))
     for item in list(node.users):  # getitem, if there are any left
         editor.replace(item, columns[int(str(item.args[1]))])
         editor.graph.erase_node(item)
-    editor.graph.erase_node(node)
 
 
 def _nonzero_of(editor: ProgramEditor, flat: Node, node: Node) -> Node:

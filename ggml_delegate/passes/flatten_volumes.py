@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ggml_delegate.passes.caller import Caller, arguments_of
-from ggml_delegate.passes.program_editor import ProgramEditor
+from ggml_delegate.passes.program_editor import ProgramEditor, rewrite_each
 
 aten = torch.ops.aten
 
@@ -33,17 +33,7 @@ def flatten_volumes(program: ExportedProgram) -> ExportedProgram:
     Args:
         program: ATen-dialect program as `torch.export.export` gives it; it is left as it was.
     """
-    if not any(_is_fit(node) for node in program.graph.nodes):
-        return program
-    editor = ProgramEditor(program)
-    for node in [node for node in editor.graph.nodes if _is_fit(node)]:
-        call = Caller(editor, node)
-        with editor.graph.inserting_before(node):
-            rewrite = _pooled if node.target in _POOLS else _convolved
-            result = rewrite(call, node, arguments_of(node))
-        editor.replace(node, result)
-        editor.graph.erase_node(node)
-    return editor.finish()
+    return rewrite_each(program, _is_fit, _rewrite)
 
 
 def _is_fit(node: Node) -> bool:
@@ -57,6 +47,11 @@ def _is_fit(node: Node) -> bool:
         and isinstance(shape[2], int)
         and arguments_of(node).get("divisor_override") is None
     )
+
+
+def _rewrite(editor: ProgramEditor, node: Node) -> None:
+    rewrite = _pooled if node.target in _POOLS else _convolved
+    editor.replace(node, rewrite(Caller(editor, node), node, arguments_of(node)))
 
 
 def _three(values: Sequence[int], otherwise: Sequence[int] = ()) -> list[int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch.export import ExportedProgram
@@ -185,6 +185,29 @@ class ProgramEditor:
                 "tensor value in meta['val']; pass a program made by torch.export.export"
             )
         return mode
+
+
+def rewrite_each(
+    program: ExportedProgram,
+    fits: Callable[[Node], bool],
+    rewrite: Callable[[ProgramEditor, Node], None],
+) -> ExportedProgram:
+    """Returns a program in which every node that fits is rewritten, then erased.
+
+    Args:
+        program: ATen-dialect program as `torch.export.export` gives it; it is left as it was, and
+            returned itself where nothing fits.
+        fits: Whether to rewrite a node.
+        rewrite: Hands the uses of the node to others, which it makes in front of it.
+    """
+    if not any(fits(node) for node in program.graph.nodes):
+        return program
+    editor = ProgramEditor(program)
+    for node in [node for node in editor.graph.nodes if fits(node)]:
+        with editor.graph.inserting_before(node):
+            rewrite(editor, node)
+        editor.graph.erase_node(node)
+    return editor.finish()
 
 
 def is_written(node: Node, *, by_higher_order: bool = True) -> bool:

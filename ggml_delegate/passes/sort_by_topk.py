@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ggml_delegate.passes.caller import Caller, arguments_of
-from ggml_delegate.passes.program_editor import ProgramEditor
+from ggml_delegate.passes.program_editor import ProgramEditor, rewrite_each
 
 aten = torch.ops.aten
 
@@ -29,12 +29,7 @@ def sort_by_topk(program: ExportedProgram) -> ExportedProgram:
     Args:
         program: ATen-dialect program as `torch.export.export` gives it; it is left as it was.
     """
-    if not any(_is_sort(node) for node in program.graph.nodes):
-        return program
-    editor = ProgramEditor(program)
-    for node in [node for node in editor.graph.nodes if _is_sort(node)]:
-        _rewrite(editor, node)
-    return editor.finish()
+    return rewrite_each(program, _is_sort, _rewrite)
 
 
 def _is_sort(node: Node) -> bool:
@@ -54,13 +49,11 @@ def _rewrite(editor: ProgramEditor, node: Node) -> None:
     dim = arguments.get("dim", 0)  # msort has none
     descending = bool(arguments.get("descending"))
     call = Caller(editor, node)
-    with editor.graph.inserting_before(node):
-        count: Any = source.meta["val"].shape[dim]
-        if not isinstance(count, int):
-            count = call(aten.sym_size.int, source, dim)
-        found = call(aten.topk.default, source, count, dim, descending)
-        found.meta["val"] = tuple(found.meta["val"])
-        if node.target not in _BOTH:
-            found = call(operator.getitem, found, 1 if node.target in _PLACES else 0)
+    count: Any = source.meta["val"].shape[dim]
+    if not isinstance(count, int):
+        count = call(aten.sym_size.int, source, dim)
+    found = call(aten.topk.default, source, count, dim, descending)
+    found.meta["val"] = tuple(found.meta["val"])
+    if node.target not in _BOTH:
+        found = call(operator.getitem, found, 1 if node.target in _PLACES else 0)
     editor.replace(node, found)
-    editor.graph.erase_node(node)

@@ -232,35 +232,16 @@ FUNCTIONS: dict[str, tuple[Callable[[Tensor], Any], Tensor]] = {
 }
 # No backend takes these, and ExecuTorch has no kernel for them.
 WITHOUT_KERNEL = {
-    "median",
-    "median.dim",
     "mode",
-    "kthvalue",
-    "cumprod",
-    "cummax",
-    "logcumsumexp",
-    "searchsorted",
-    "bucketize",
     "unique",
     "histc",
-    "adaptive_avg_pool3d",
-    "conv_t3d",
     "scatter_reduce",
     "erfinv",
-    "erfc",
     "lgamma",
     "digamma",
-    "hypot",
-    "copysign",
-    "exp2",
-    "signbit",
-    "bitshift",
     "gcd",
-    "embedding_bag",
     "det",
     "svdvals",
-    "quantile",
-    "vander",
 }
 
 
