@@ -8,6 +8,9 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from executorch.backends.xnnpack._passes.channels_last_tagged_reshape_pass import (
+    ChannelsLastTaggedReshapePass,
+)
 from executorch.backends.xnnpack.partition.config.xnnpack_config import XNNPartitionerConfig
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
@@ -19,6 +22,7 @@ from torch.fx import Node
 
 from orchestrator.backends.base import Candidate, NodeFilter, Rejection, Support
 from orchestrator.graph import compute_nodes, constant_nodes, is_getitem, mutated_buffers, op_name
+from orchestrator.layouts import CHANNELS_LAST_ORDER
 
 _MAX_RANK = 6  # XNN_MAX_TENSOR_DIMS
 
@@ -27,6 +31,7 @@ _POOLS = {
     "aten.max_pool2d.default",
     "aten.max_pool2d_with_indices.default",
 }
+_RESHAPES = {"aten.unsqueeze_copy.default", "aten.squeeze_copy.dim"}
 _COPIES = {"aten.clone.default", "dim_order_ops._clone_dim_order.default"}
 _FUSED_ACTIVATIONS = {"aten.relu.default", "aten.hardtanh.default"}
 
@@ -53,6 +58,7 @@ class XnnpackDelegate:
         fixed, mutated = constant_nodes(ep), mutated_buffers(ep)
         candidates, rejections = [], []
         taken: set[Node] = set()
+        channels_last = _maybe_channels_last(ep)
         groups = self._partitioner.get_matched_nodes_from_configs(ep)
         # A constant with several users is listed in the first one's group only.
         packed = {node for group in groups for node in group if node in fixed}
@@ -62,7 +68,10 @@ class XnnpackDelegate:
             constants = tuple(dict.fromkeys(source for source in sources if source in packed))
             taken.update(nodes)
             reason = (
-                _unfit_arguments(nodes) or _unfit(nodes, constants, mutated) or _unfit_pixel(nodes)
+                _unfit_arguments(nodes)
+                or _unfit_softmax(nodes, channels_last)
+                or _unfit(nodes, constants, mutated)
+                or _unfit_dim_order(nodes)
             )
             if reason is None:
                 candidates.append(Candidate(nodes, constants, divisible=_is_divisible(nodes)))
@@ -155,6 +164,10 @@ def _unfit_arguments(nodes: Sequence[Node]) -> str | None:
             return "XNNPACK's pools take images, of rank 4"
         if op_name(node) == "aten.hardtanh.default" and len(node.args) == 2:
             return "XNNPACK wants both bounds of hardtanh"
+        if op_name(node) == "aten.max.dim" and (node.args[1:] not in ((2, True), (3, True))):
+            return "XNNPACK's max along a dim takes dim 2 or 3, and keeps it"
+        if op_name(node) in _RESHAPES and _open_sizes(node) > 1:
+            return "XNNPACK reshapes to one open size at most"
         if op_name(node) in _COPIES and len(node.all_input_nodes[0].users) > 1:
             name = node.all_input_nodes[0].name
             return f"XNNPACK drops a copy of {name}, and could not return it and {name} as well"
@@ -163,6 +176,41 @@ def _unfit_arguments(nodes: Sequence[Node]) -> str | None:
         if op_name(node) == "aten.upsample_bilinear2d.vec" and _rounds_a_scale(node):
             return "XNNPACK resizes by the ratio of the sizes, not by the scale factors given"
     return None
+
+
+def _maybe_channels_last(ep: ExportedProgram) -> set[Node]:
+    """Which images XNNPACK may hold in channels-last while it runs, whatever their dim order says.
+
+    Convolutions and others turn to it, and what follows stays in it.
+    """
+    found: set[Node] = set()
+    for node in ep.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, (tuple, list)) and value:  # of an op with several results
+            value = value[0]
+        if not isinstance(value, torch.Tensor) or value.dim() != 4:
+            continue
+        if node.target in ChannelsLastTaggedReshapePass.memory_sensitive_ops_nchw:
+            continue
+        if (
+            node.target in ChannelsLastTaggedReshapePass.memory_sensitive_ops_nhwc
+            or tuple(value.dim_order()) == CHANNELS_LAST_ORDER
+            or not found.isdisjoint(node.all_input_nodes)
+        ):
+            found.add(node)
+    return found
+
+
+def _unfit_softmax(nodes: Sequence[Node], channels_last: Container[Node]) -> str | None:
+    """Say why XNNPACK would take the softmax over the channels instead of the last dim."""
+    for node in nodes:
+        if op_name(node) == "aten._softmax.default" and node.all_input_nodes[0] in channels_last:
+            return "XNNPACK may hold the image in channels-last, and its softmax is over channels"
+    return None
+
+
+def _open_sizes(node: Node) -> int:
+    return sum(not isinstance(size, int) for size in node.meta["val"].shape)
 
 
 def _pads_by_a_stride(*arguments: Any) -> bool:
@@ -211,8 +259,8 @@ def _rank(node: Node) -> int:
     return value.dim() if isinstance(value, torch.Tensor) else 0
 
 
-def _unfit_pixel(nodes: Sequence[Node]) -> str | None:
-    """Say which tensor's dim order XNNPACK would read in two ways.
+def _unfit_dim_order(nodes: Sequence[Node]) -> str | None:
+    """Say which tensor's dim order XNNPACK does not know, or would read in two ways.
 
     An image of one pixel or one channel is contiguous and channels-last at once. XNNPACK's passes
     take it for contiguous; its runtime goes by the dim order, and rearranges the sizes.
@@ -220,11 +268,15 @@ def _unfit_pixel(nodes: Sequence[Node]) -> str | None:
     for node in nodes:
         for source in (node, *node.all_input_nodes):
             value = source.meta.get("val")
-            if not isinstance(value, torch.Tensor) or value.dim() != 4:
+            if not isinstance(value, torch.Tensor):
                 continue
+            order = tuple(value.dim_order())
+            if order == tuple(range(len(order))):
+                continue
+            if order != CHANNELS_LAST_ORDER:
+                return f"{source.name} has the dim order {list(order)}, unknown to XNNPACK"
             _, channels, height, width = value.shape
-            ambiguous = _is_one(channels) or (_is_one(height) and _is_one(width))
-            if ambiguous and tuple(value.dim_order()) != (0, 1, 2, 3):
+            if _is_one(channels) or (_is_one(height) and _is_one(width)):
                 return f"{source.name} is contiguous, but its dim order says channels-last"
     return None
 

@@ -119,7 +119,8 @@ Result<Sizes> Program::sizes(size_t index, const std::vector<int64_t>& symbols) 
   const auto* dims = tensor(index).dims();
   for (uint32_t i = 0; dims != nullptr && i < dims->size(); ++i) {
     GGD_ASSIGN(const int64_t size, evaluate(*dims->Get(i), symbols));
-    GGD_CHECK(!__builtin_mul_overflow(count, size, &count) && count <= kMaxElements,
+    // What stands next to a size of 0 counts too: strides are made of it.
+    GGD_CHECK(size == 0 || (!__builtin_mul_overflow(count, size, &count) && count <= kMaxElements),
               "tensor %zu has over %lld elements", index, static_cast<long long>(kMaxElements));
     sizes.push_back(size);
   }

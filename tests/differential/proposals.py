@@ -502,6 +502,24 @@ for _op in ("and", "or", "xor"):
 PROPOSALS["aten.bitwise_not.default"] = _of_masks("aten.bitwise_not.default")
 
 
+def _comparing(op: str) -> Proposal:
+    """Of integers, or of noise with a number that no function levels off at, as cosines do at 1."""
+
+    def propose(pool: Pool) -> Step:
+        if op.endswith(".Scalar") and pool.rng.random() < 0.6:
+            return Step(op, (pool.pick(), pool.rng.choice([0.37, -0.61, 1.23])))
+        sizes = pool.sizes()
+        first, second = (pool.new_input(sizes, below=5, dtype=torch.int64) for _ in range(2))
+        return Step(op, (first, 3 if op.endswith(".Scalar") else second))
+
+    return propose
+
+
+for _op in ("eq", "ne", "lt", "le", "gt", "ge"):
+    for _form in ("Tensor", "Scalar"):
+        PROPOSALS[f"aten.{_op}.{_form}"] = _comparing(f"aten.{_op}.{_form}")
+
+
 def _mask(pool: Pool, x: Ref) -> Ref:
     """A condition of a tensor's sizes: an input, or one that compares the tensor."""
     compared = Step("aten.gt.Scalar", (x, pool.rng.choice([0.0, 0.5, -0.3])))

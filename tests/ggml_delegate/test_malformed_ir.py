@@ -310,6 +310,17 @@ def test_a_program_of_empty_tensors_asks_for_empty_inputs(monkeypatch: pytest.Mo
     assert "expected 0" in _fails(_lower(monkeypatch, mutate=empty))
 
 
+def test_huge_sizes_next_to_one_of_zero_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by fuzzing: the strides of such a tensor overflowed."""
+
+    def empty(program: Any) -> None:
+        huge = [2**31, 2**40, 0]
+        _replace(program, [[0, 16], huge, [0, 4]], [ir.Unary(), ir.Reshape(), ir.Reshape()])
+        program.tensors[0].dims[0].value = 0
+
+    assert "has over" in _fails(_lower(monkeypatch, mutate=empty), rows=0)
+
+
 @pytest.mark.parametrize("kind", [ir.ResizeKind.Nearest, ir.ResizeKind.Bilinear])
 def test_steps_far_beyond_an_image_give_its_last_element(
     monkeypatch: pytest.MonkeyPatch, kind: int

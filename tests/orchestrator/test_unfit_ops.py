@@ -121,6 +121,36 @@ CASES: dict[str, tuple[Callable[..., Any], torch.Tensor, tuple[str, ...], str]] 
         ("ggml", "xnnpack"),
         "portable",
     ),
+    "softmax along the rows of an image in channels-last": (
+        lambda x: x.softmax(3),
+        _noise(5, 8, 7, 4).to(**_LAST),
+        ("xnnpack",),
+        "xnnpack",
+    ),
+    "max along a dim that goes": (
+        lambda x: x.max(3).values,
+        _noise(2, 3, 4, 5),
+        ("xnnpack",),
+        "xnnpack",
+    ),
+    "max along a dim from the end": (
+        lambda x: x.max(-1, keepdim=True).values,
+        _noise(2, 3, 4, 5),
+        ("xnnpack",),
+        "xnnpack",
+    ),
+    "max along the channels": (
+        lambda x: x.max(1, keepdim=True).values,
+        _noise(2, 3, 4, 5),
+        ("xnnpack",),
+        "xnnpack",
+    ),
+    "single element plus a scaled tensor": (
+        lambda x: torch.add(_SLOPE, x, alpha=3.0),
+        _noise(3, 5),
+        (),
+        "none",
+    ),
     "unsqueeze of an image in channels-last": (
         lambda x: x.unsqueeze(1),
         _noise(2, 3, 4, 5).to(**_LAST),
@@ -164,3 +194,68 @@ def test_a_copy_and_what_it_copies_can_both_leave_xnnpack() -> None:
     )
     torch.testing.assert_close(program(x), function(x))
     assert "xnnpack" in program.plan["forward"].assignment.values()
+
+
+@pytest.mark.parametrize("between", [torch.relu, lambda x: x + _ROW, lambda x: x.mT.sin().mT])
+def test_softmax_along_the_rows_of_what_xnnpack_convolves(
+    between: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    """XNNPACK holds the image in channels-last, though its dim order says contiguous."""
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return between(torch.nn.functional.conv2d(x, _KERNEL)).softmax(3)
+
+    x = _noise(2, 2, 6, 6)
+    program = orchestrator.lower(
+        _Model(function), (x,), backends=["xnnpack"], strategy="greedy", tune="off"
+    )
+    assignment = program.plan["forward"].assignment
+    assert "xnnpack" in assignment.values()
+    torch.testing.assert_close(program(x), function(x))
+
+
+def test_softmax_of_attention_stays_on_xnnpack() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return (x @ x.mT).softmax(-1)
+
+    x = _noise(2, 3, 4, 5)
+    program = orchestrator.lower(
+        _Model(function), (x,), backends=["xnnpack"], strategy="greedy", tune="off"
+    )
+    torch.testing.assert_close(program(x), function(x))
+    report = program.report.methods[0]
+    assert not any("softmax" in each.op for each in report.rejections)
+
+
+def test_unsqueeze_of_several_open_sizes() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(x.unsqueeze(-1))
+
+    sizes = {0: torch.export.Dim("n", min=1, max=8), 1: torch.export.Dim("m", min=1, max=8)}
+    program = orchestrator.lower(
+        _Model(function),
+        (_noise(3, 4, 5),),
+        dynamic_shapes=(sizes,),
+        backends=["xnnpack"],
+        strategy="greedy",
+        tune="off",
+    )
+    for x in (_noise(3, 4, 5), _noise(8, 1, 5)):
+        torch.testing.assert_close(program(x), function(x))
+
+
+@pytest.mark.parametrize("backends", [["xnnpack"], ["ggml", "xnnpack"], ["xnnpack", "ggml"]])
+def test_broadcasting_that_makes_a_dim_order_of_its_own(backends: list[str]) -> None:
+    """An image in channels-last times rows that are not: neither order, says PyTorch."""
+
+    class Product(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return (x * y).abs() + 0.3
+
+    x, y = _noise(8, 8, 7, 8).to(**_LAST), _noise(8, 8, 1, 8)
+    assert (x * y).dim_order() == (0, 2, 3, 1) and (y * x).dim_order() == (0, 2, 1, 3)
+    for inputs in ((x, y), (y, x)):
+        program = orchestrator.lower(
+            Product(), inputs, backends=backends, strategy="greedy", tune="off"
+        )
+        torch.testing.assert_close(program(*inputs), x.mul(y).abs() + 0.3)
