@@ -49,7 +49,7 @@ suite: build
 
 # Every example model in its full size, against eager PyTorch and XNNPACK alone.
 models: build
-	$(PY) benchmarks/coverage.py --check --json build/coverage.json $(MODELS)
+	$(PY) benchmarks/coverage.py --check --json build/coverage.json $(if $(MODELS),$(MODELS),--docs)
 
 lint: build
 	tools/lint.sh $(BIN)

@@ -2,12 +2,14 @@
 
     python benchmarks/coverage.py [MODEL ...] [--batch 1 4] [--threads 2 1] [--dynamic] [--small]
                                   [--no-time] [--keep FOLDER] [--quick] [--json FILE] [--check]
+                                  [--docs]
 
 Each model is lowered for ggml and XNNPACK together and for XNNPACK alone, compared with eager
 PyTorch on two inputs, and timed: ours, XNNPACK alone and eager in turn in one process; ratios are
 medians over rounds. With --keep, programs are left in a folder and found there by the next run, so
 that models can be lowered with --no-time on a busy machine, a few at a time, and timed together on
-a quiet one. --check exits with 1 when a model fails or misses a target:
+a quiet one. --docs writes the table into docs/coverage.md. --check exits with 1 when a model fails
+or misses a target:
 
     error over output scale  within the model's tolerance (1e-4 for CNNs, else 1e-3)
     .pte                     at most 1.02 times the weights plus 1 MB
@@ -38,6 +40,7 @@ from benchmarks.running import native, timed
 from examples.models import MODELS, ModelSpec
 from orchestrator import LoweredProgram, lower
 from tests.harness.compare import SENSITIVITY_FACTOR, compare
+from tools.page import write_table
 
 MAX_KERNEL_SHARE = 0.05
 MAX_DELEGATES = {"vit_b_16": 30}
@@ -208,6 +211,33 @@ def show(row: dict[str, Any]) -> str:
     return "\n".join([line + lines[0], *(" " * len(line) + text for text in lines[1:])])
 
 
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table as Markdown, one line per model and batch that runs."""
+    threads = sorted({each for row in rows for each in row.get("latency", {})})
+    times = "".join(
+        f" ms, {each} thread{'s' * (each > 1)} | /eager | /XNNPACK |" for each in threads
+    )
+    columns = "nodes | ggml | XNNPACK | kernels | delegates | error | lowering | .pte / weights"
+    lines = [
+        f"| model | {columns} |{times}",
+        "|---" * (9 + 3 * len(threads)) + "|",
+    ]
+    for row in rows:
+        if "failure" in row:
+            continue
+        name = row["model"] + (f", batch {row['batch']}" if row["batch"] > 1 else "")
+        cells = [name, *(row[key] for key in ("nodes", "ggml", "xnnpack", "kernels", "delegates"))]
+        cells += [f"{row['error']:.0e}", f"{row['lowering_s']:.0f} s"]
+        cells.append(f"{row['pte_bytes'] / row['weight_bytes']:.2f}")
+        for each in threads:
+            found = row["latency"][each]
+            cells.append(f"{found['ours_ms']:.2f} ± {found['ours_spread']:.0%}")
+            cells.append(f"{found['over_eager']:.2f}")
+            cells.append(f"{found['over_xnnpack']:.2f}" if "over_xnnpack" in found else "fails")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -220,6 +250,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="a folder for programs, made once")
     parser.add_argument("--quick", action="store_true", help="few rounds")
     parser.add_argument("--json", type=Path, help="write the rows to a file")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/coverage.md")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
     options = parser.parse_args()
     unknown = set(options.models) - set(MODELS)
@@ -242,6 +273,8 @@ def main() -> int:
             print(show(row), flush=True)
             if options.json:
                 options.json.write_text(json.dumps(rows, indent=1))
+    if options.docs:
+        write_table("models", markdown(rows))
     problems = {(row["model"], row["batch"]): found for row in rows if (found := missed(row))}
     for (name, batch), found in problems.items():
         print(f"missed: {name}, batch {batch}: {'; '.join(found)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from torch.fx import Node
@@ -93,6 +94,24 @@ def plan_constraints(
         ),
         max_partitions=options.max_partitions,
         max_duplicated_bytes=options.max_duplicated_bytes,
+    )
+
+
+def patterns_found(options: PlanOptions, candidates: Candidates) -> set[str]:
+    """Return the patterns of pins and excludes that name something."""
+    patterns = {*options.pins, *options.exclude}
+    return {pattern for pattern in patterns if matching_atoms(candidates, pattern)}
+
+
+def with_patterns(options: PlanOptions, patterns: Set[str]) -> PlanOptions:
+    """Return the options with no other patterns of pins and excludes than these."""
+    exclude = options.exclude
+    return replace(
+        options,
+        pins={pattern: name for pattern, name in options.pins.items() if pattern in patterns},
+        exclude={pattern: names for pattern, names in exclude.items() if pattern in patterns}
+        if isinstance(exclude, Mapping)
+        else [pattern for pattern in exclude if pattern in patterns],
     )
 
 

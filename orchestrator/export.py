@@ -11,6 +11,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, TensorArgument
 
+from ggml_delegate.passes.plain_results import plain_spec
 from ggml_delegate.passes.program_editor import is_written
 
 Model = nn.Module | ExportedProgram | Mapping[str, ExportedProgram]
@@ -111,7 +112,7 @@ def _checked(name: str, program: ExportedProgram) -> ExportedProgram:
         raise ModelError(f"{where} returns no tensor; there is nothing to compute")
     _refuse_complex(where, program)
     try:
-        for tree in (program.call_spec.in_spec, program.call_spec.out_spec):
+        for tree in (program.call_spec.in_spec, plain_spec(program.call_spec.out_spec)):
             pytree.treespec_dumps(tree)
     except NotImplementedError as error:
         raise ModelError(

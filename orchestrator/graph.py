@@ -117,9 +117,16 @@ def expected_shape(value: torch.Tensor) -> tuple[int, ...]:
     return tuple(_expected(size) for size in value.shape)
 
 
+class ImpossibleSizesError(ValueError):
+    """Sizes that a model cannot run with, though each is within its range."""
+
+
 @contextlib.contextmanager
 def sizes_expected_at(values: Mapping[Any, int]) -> Iterator[None]:
-    """Inside, dynamic sizes count as they are where symbols (of sympy) have these values."""
+    """Inside, dynamic sizes count as they are where symbols (of sympy) have these values.
+
+    Asking for one raises an ImpossibleSizesError where there is none.
+    """
     previous = _sizes_at.get()
     _sizes_at.set(values)
     try:
@@ -136,8 +143,13 @@ def _expected(size: int | torch.SymInt) -> int:
         return size
     values = _sizes_at.get()
     if values is not None:
-        at = size.node.expr.subs(dict(values))
+        try:
+            at = size.node.expr.subs(dict(values))
+        except ZeroDivisionError as error:
+            raise ImpossibleSizesError(f"no {size} at {dict(values)}") from error
         if at.is_number:
+            if at < 0:
+                raise ImpossibleSizesError(f"{size} is {at} at {dict(values)}")
             return int(at)
     hint = size.node.hint
     return int(hint if hint is not None else eval_upper_bound(size))

@@ -7,6 +7,7 @@ It works wherever ExecuTorch takes a partitioner:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,9 +18,10 @@ from torch.fx import Node
 
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.backends.portable import missing_kernel
+from orchestrator.branches import PRICE, Branch, branch_nodes, branches_of
 from orchestrator.candidates import Candidates, collect_candidates
 from orchestrator.channels_last import ChannelsLastPass
-from orchestrator.constraints import may_run_on
+from orchestrator.constraints import may_run_on, patterns_found, with_patterns
 from orchestrator.graph import compute_nodes, mutated_buffers, op_name
 from orchestrator.options import PlanOptions
 from orchestrator.planner import CostGraph, Plan, Segment, check_segments, price_plan
@@ -205,26 +207,71 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         PlannerError, OptionError: constraints that cannot be met.
         CostTableError, TargetError: costs that were asked for cannot be had.
         """
+        tags: dict[str, DelegationSpec] = {}
+        elsewhere: set[str] = set()
+        notes = []
+        for branch in branches_of(exported_program):
+            notes.append(self._plan_branch(branch, tags, elsewhere))
         candidates = collect_candidates(exported_program, self.backends)
+        # Patterns that name something in a branch alone are no mistake.
+        elsewhere -= patterns_found(self._options, candidates)
+        options = with_patterns(
+            self._options, {*self._options.pins, *self._options.exclude} - elsewhere
+        )
         planned = make_plan(
-            exported_program, candidates, self.backends, self._options, self._choice, self._solve
+            exported_program, candidates, self.backends, options, self._choice, self._solve
         )
         planned = replace(planned, composites=dict(self._composites))
-        plan = planned.plan
+        plan = planned.plan.noting(*notes)
         check_segments(planned.graph, plan.segments)
-        tags = self._tag(exported_program, candidates, plan.partitions)
+        tags |= self._tag(exported_program, candidates, plan.partitions)
         self._check_kept_ops(exported_program)
         report = describe_method(exported_program, candidates, plan, planned.graph)
         asked = questions(candidates, planned.graph)
         self.results.append(PartitionedMethod(plan, report, planned, asked))
         if self._dry_run:
-            for node in exported_program.graph.nodes:
+            for node in (*exported_program.graph.nodes, *branch_nodes(exported_program)):
                 node.meta.pop("delegation_tag", None)
             tags = {}
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
 
+    def _plan_branch(
+        self, branch: Branch, tags: dict[str, DelegationSpec], patterns: set[str]
+    ) -> str:
+        """Plan a branch by itself, tag its nodes, and price its cond; returns what to note.
+
+        A limit on partitions leaves it to kernels. Weights are inputs of a branch, so that no
+        delegate holds any.
+
+        tags, patterns: added to are the delegates', and those that name something in the branch.
+        """
+        program = branch.program
+        candidates = collect_candidates(program, self.backends)
+        found = patterns_found(self._options, candidates)
+        patterns |= found
+        options = replace(
+            with_patterns(self._options, found),
+            tune="cached" if self._options.tune == "measure" else self._options.tune,
+            max_partitions=None,
+            max_duplicated_bytes=None,
+        )
+        only = () if self.limits_partitions else self._choice.only
+        plan = make_plan(program, candidates, self.backends, options, Choice(only=only)).plan
+        tags |= self._tag(program, candidates, plan.partitions, f"{branch.name}_")
+        branch.cond.meta[PRICE] = max(branch.cond.meta.get(PRICE, 0.0), plan.total_ns)
+        counts = Counter[str]()
+        for segment in plan.segments:
+            place = segment.backend if segment in plan.partitions else "kernels"
+            counts[place] += len(list(candidates.nodes(segment.atoms)))
+        where = ", ".join(f"{count} on {place}" for place, count in counts.items())
+        return f"Nodes of {branch.name}, a branch of {branch.cond.name}: {where or 'none'}."
+
     def _tag(
-        self, ep: ExportedProgram, candidates: Candidates, segments: Sequence[Segment]
+        self,
+        ep: ExportedProgram,
+        candidates: Candidates,
+        segments: Sequence[Segment],
+        prefix: str = "",
     ) -> dict[str, DelegationSpec]:
         specs = {
             backend.name: DelegationSpec(backend.backend_id, backend.compile_specs())
@@ -232,7 +279,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         }
         tags: dict[str, DelegationSpec] = {}
         for index, segment in enumerate(segments):
-            tag = f"{segment.backend}_{index}"
+            tag = f"{prefix}{segment.backend}_{index}"
             tags[tag] = specs[segment.backend]
             for node in candidates.nodes(segment.atoms):
                 node.meta["delegation_tag"] = tag

@@ -7,6 +7,7 @@ the expected sizes, scaled as the analytic model scales.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from torch.export import ExportedProgram
 
 from orchestrator.candidates import Candidates
 from orchestrator.cost.analytic import estimate_ns
-from orchestrator.graph import nbytes, sizes_expected_at
+from orchestrator.graph import ImpossibleSizesError, nbytes, sizes_expected_at
 from orchestrator.planner import (
     Atom,
     Constraints,
@@ -68,13 +69,16 @@ def find_regrets(
 ) -> list[Regret]:
     """Compare a plan with the best ones at the smallest and at the largest sizes.
 
-    Empty for programs with static sizes, and where costs are unknown.
+    Empty for programs with static sizes, and where costs are unknown. Left out are sizes that the
+    model cannot have, such as a number of elements that no whole number of rows has.
     """
     if not plan.cost.is_complete:
         return []
-    return [
-        _regret(candidates, graph, constraints, plan, threads, ep, point) for point in _points(ep)
-    ]
+    found = []
+    for point in _points(ep):
+        with contextlib.suppress(ImpossibleSizesError):
+            found.append(_regret(candidates, graph, constraints, plan, threads, ep, point))
+    return found
 
 
 def _points(ep: ExportedProgram) -> Iterator[dict[Any, int]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import torch
+
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView
+from ggml_delegate.ops.linear import is_weight_of
+from ggml_delegate.ops.panels import to_panels
 from ggml_delegate.ops.shape import in_range, inexpressible
 from ggml_delegate.registry import OpRule, register
 
@@ -21,9 +25,19 @@ class EmbeddingRule(OpRule):
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:
-        """One Embedding op; padding_idx and scale_grad matter to gradients only."""
-        inputs = [builder.value(node.node(0)), builder.value(node.node(1))]
-        builder.emit(ir.Embedding(dim=0), inputs, node.fx)
+        """One Embedding op; padding_idx and scale_grad matter to gradients only.
+
+        A table that is a linear layer's weight too, as of models with tied embeddings, is stored
+        once, as the layer wants it.
+        """
+        table, weight, indices = node.node(0), node.constant(0), builder.value(node.node(1))
+        assert table is not None
+        shared = any(is_weight_of(table, user) for user in table.users)
+        if weight is not None and weight.dtype == torch.float32 and shared:
+            op = ir.Embedding(dim=0, panelRows=weight.shape[0])
+            builder.emit(op, [builder.constant(to_panels(weight)), indices], node.fx)
+        else:
+            builder.emit(ir.Embedding(dim=0), [builder.value(table), indices], node.fx)
 
 
 @register

@@ -6,7 +6,7 @@ import torch
 
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
-from ggml_delegate.node_view import NodeView
+from ggml_delegate.node_view import NodeView, op_name
 from ggml_delegate.ops.panels import to_panels
 from ggml_delegate.registry import OpRule, register
 
@@ -16,6 +16,13 @@ def _bias_row(bias: torch.Tensor, n: int) -> torch.Tensor | None:
     if bias.numel() == 1:
         return bias.reshape(1).expand(n)
     return bias.reshape(n) if bias.numel() == n and bias.shape[-1] == n else None
+
+
+def is_weight_of(table: torch.fx.Node, user: torch.fx.Node) -> bool:
+    """Whether `user` is a linear layer of the delegate, and `table` its weight, not its input."""
+    if op_name(user) not in LinearRule.targets:
+        return False
+    return user.args[1] is table and user.args[0] is not table
 
 
 @register

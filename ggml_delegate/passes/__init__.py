@@ -17,7 +17,9 @@ from ggml_delegate.passes.fold_batch_norm import (
 )
 from ggml_delegate.passes.fold_constants import fold_constants
 from ggml_delegate.passes.keep_pooled_dims import keep_pooled_dims
+from ggml_delegate.passes.plain_results import plain_results
 from ggml_delegate.passes.remove_dropout import remove_dropout
+from ggml_delegate.passes.settle_sizes import settle_sizes
 from ggml_delegate.passes.sort_by_topk import sort_by_topk
 from ggml_delegate.passes.spell_out_alpha import spell_out_alpha
 from ggml_delegate.passes.write_out import write_out
@@ -25,6 +27,7 @@ from ggml_delegate.passes.write_out import write_out
 Pass = Callable[[ExportedProgram], ExportedProgram]
 
 PASSES: tuple[Pass, ...] = (
+    settle_sizes,
     remove_dropout,
     write_out,
     flatten_nonzero,
@@ -35,6 +38,7 @@ PASSES: tuple[Pass, ...] = (
     fold_batch_norm,
     keep_pooled_dims,
     copy_attention_results,
+    plain_results,
 )
 """All passes in the order in which they run: dropout may stand between a layer and BatchNorm, and
 a layer's weight may be computed. What is written out may be a sort. Constants that passes make are
@@ -64,7 +68,9 @@ __all__ = [
     "fold_batch_norm_with_notes",
     "fold_constants",
     "keep_pooled_dims",
+    "plain_results",
     "remove_dropout",
+    "settle_sizes",
     "sort_by_topk",
     "spell_out_alpha",
     "write_out",

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram, default_decompositions
+from torch.fx import Node
 
 aten = torch.ops.aten
 
@@ -25,14 +26,24 @@ def write_out(program: ExportedProgram) -> ExportedProgram:
     Args:
         program: ATen-dialect program as `torch.export.export` gives it; it is left as it was.
     """
-    found = {node.target for node in program.graph.nodes if node.target in WRITTEN_OUT}
+    found = {node.target for node in program.graph.nodes if _has_to_be_written(node)}
     if not found:
         return program
     composed = default_decompositions()
     # All of them: what one is written with may be among the others.
-    table = {op: written or composed[op] for op, written in WRITTEN_OUT.items()}
+    table = {
+        op: written or composed[op]
+        for op, written in WRITTEN_OUT.items()
+        if op in found or op not in FOR_PLACES
+    }
     result: ExportedProgram = program.run_decompositions(table)
     return result
+
+
+def _has_to_be_written(node: Node) -> bool:
+    if node.target in FOR_PLACES:
+        return any(user.users and user.args[1] == 1 for user in node.users)
+    return node.target in WRITTEN_OUT
 
 
 # ---- elementwise --------------------------------------------------------------------------------
@@ -65,6 +76,13 @@ def _copysign(x: Tensor, y: Tensor | float) -> Tensor:
     if isinstance(y, Tensor):
         return torch.where(_signbit(y), -x.abs(), x.abs())
     return -x.abs() if math.copysign(1.0, y) < 0 else x.abs()
+
+
+def _round_decimals(x: Tensor, *, decimals: int) -> Any:
+    if not x.is_floating_point():
+        return NotImplemented
+    scale = 10.0 ** abs(decimals)
+    return torch.round(x * scale) / scale if decimals >= 0 else torch.round(x / scale) * scale
 
 
 def _rrelu(
@@ -239,34 +257,72 @@ def _embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int = -1,
 ) -> Any:
-    """Sums or averages (mode 0 or 1) by a matrix that says which row is in which bag."""
-    if mode not in (0, 1) or padding_idx >= 0:
-        return NotImplemented
+    """By a matrix that says which row is in which bag; mode is 0 (sum), 1 (mean) or 2 (max).
+
+    Where the last offset is the end, what comes after it is in the last bag for torch all the same,
+    and counts for means, but is not added unless an index is left out.
+    """
     rows = torch.embedding(table, indices)
     places = torch.arange(indices.shape[0])
-    starts = offsets[:-1] if include_last_offset else offsets  # the last one is the end
+    starts = offsets[:-1] if include_last_offset else offsets
     bag = (places.unsqueeze(-1) >= starts).to(torch.int64).sum(-1) - 1
-    inside = (torch.arange(starts.shape[0]).unsqueeze(-1) == bag).to(table.dtype)
+    inside = torch.arange(starts.shape[0]).unsqueeze(-1) == bag
+    if padding_idx >= 0:
+        inside = inside & (indices != padding_idx)
+    sizes = inside.to(torch.int64).sum(-1)
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(-1)
-    bags = inside @ rows
-    sizes = inside.sum(-1)
+    if mode == 2:
+        members = torch.where(inside.unsqueeze(-1), rows, torch.full_like(rows, -math.inf))
+        bags = torch.where(sizes.unsqueeze(-1) > 0, members.amax(1), 0.0)
+    else:
+        if include_last_offset and padding_idx < 0:
+            inside = inside & (places < offsets[-1])
+        bags = inside.to(table.dtype) @ rows
     if mode == 1:
-        bags = bags / sizes.clamp(min=1.0).unsqueeze(-1)
-    return bags, bag, sizes.to(torch.int64), torch.zeros_like(starts)
+        bags = bags / sizes.clamp(min=1).to(table.dtype).unsqueeze(-1)
+    return bags, bag, sizes, torch.zeros_like(starts)
+
+
+def _windows(size: int, count: int) -> list[tuple[int, int]]:
+    """Where each of `count` windows of an adaptive pool starts along a dim, and how long it is."""
+    starts = [i * size // count for i in range(count)]
+    return [(start, -(-(i + 1) * size // count) - start) for i, start in enumerate(starts)]
 
 
 def _adaptive_avg_pool3d(x: Tensor, output_size: Sequence[int]) -> Any:
     if not all(isinstance(size, int) for size in x.shape[-3:]):
         return NotImplemented
     for dim, count in zip((-3, -2, -1), output_size, strict=True):
-        size = x.shape[dim]
-        if count == size:
-            continue
-        windows = ((i * size // count, -(-(i + 1) * size // count)) for i in range(count))
-        means = [x.narrow(dim, a, b - a).mean(dim, keepdim=True) for a, b in windows]
-        x = torch.cat(means, dim)
+        if count != x.shape[dim]:
+            windows = _windows(x.shape[dim], count)
+            means = [x.narrow(dim, *window).mean(dim, keepdim=True) for window in windows]
+            x = torch.cat(means, dim)
     return x
+
+
+def _adaptive_max_pool(x: Tensor, output_size: Sequence[int]) -> Any:
+    """Along one dim after the other, the last one first: of equal elements the first one counts.
+
+    The places are those in an image or volume that is flat.
+    """
+    sizes = x.shape[-len(output_size) :]
+    if not all(isinstance(size, int) and size > 0 for size in sizes) or 0 in output_size:
+        return NotImplemented
+    places: Tensor | None = None
+    stride = 1
+    for dim in range(-1, -len(output_size) - 1, -1):
+        largest, found = [], []
+        for start, length in _windows(sizes[dim], output_size[dim]):
+            value, at = x.narrow(dim, start, length).max(dim, keepdim=True)
+            place = (at + start) * stride
+            if places is not None:
+                place = place + places.narrow(dim, start, length).gather(dim, at)
+            largest.append(value)
+            found.append(place)
+        x, places = torch.cat(largest, dim), torch.cat(found, dim)
+        stride *= sizes[dim]
+    return x, places
 
 
 def _conv_transpose3d(
@@ -329,6 +385,7 @@ WRITTEN_OUT: dict[torch._ops.OpOverload, Callable[..., Any] | None] = {
     aten.bitwise_left_shift.Tensor_Scalar: _shift_left,
     aten.__rshift__.Scalar: _shift_right,
     aten.bitwise_right_shift.Tensor_Scalar: _shift_right,
+    aten.round.decimals: _round_decimals,
     aten.rrelu.default: _rrelu,
     aten.cumprod.default: _cumprod,
     aten.logcumsumexp.default: _logcumsumexp,
@@ -349,6 +406,9 @@ WRITTEN_OUT: dict[torch._ops.OpOverload, Callable[..., Any] | None] = {
     aten._embedding_bag_forward_only.default: _embedding_bag,
     aten.adaptive_avg_pool3d.default: _adaptive_avg_pool3d,
     aten._adaptive_avg_pool3d.default: _adaptive_avg_pool3d,
+    aten.adaptive_max_pool1d.default: _adaptive_max_pool,
+    aten.adaptive_max_pool2d.default: _adaptive_max_pool,
+    aten.adaptive_max_pool3d.default: _adaptive_max_pool,
     aten.conv_transpose3d.input: _conv_transpose3d,
     aten.quantile.default: None,
     aten.quantile.scalar: None,
@@ -359,3 +419,6 @@ WRITTEN_OUT: dict[torch._ops.OpOverload, Callable[..., Any] | None] = {
 
 None stands for how torch itself composes the op.
 """
+
+FOR_PLACES = {aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default}
+"""Ops of two results, written only where the second one is read: backends give the first one."""

@@ -166,7 +166,9 @@ def _unfit_arguments(nodes: Sequence[Node]) -> str | None:
             return "XNNPACK wants both bounds of hardtanh"
         if op_name(node) == "aten.max.dim" and (node.args[1:] not in ((2, True), (3, True))):
             return "XNNPACK's max along a dim takes dim 2 or 3, and keeps it"
-        if op_name(node) in _RESHAPES and _open_sizes(node) > 1:
+        # A convolution of one dim is one of images for XNNPACK, between reshapes.
+        reshapes = op_name(node) in _RESHAPES or _is_convolution_1d(node)
+        if reshapes and max(map(_open_sizes, (node, node.all_input_nodes[0]))) > 1:
             return "XNNPACK reshapes to one open size at most"
         if op_name(node) in _COPIES and len(node.all_input_nodes[0].users) > 1:
             name = node.all_input_nodes[0].name

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
+from orchestrator.branches import PRICE
 from orchestrator.graph import expected_shape, is_getitem, is_view, op_name
 
 
@@ -99,6 +100,9 @@ def estimate_ns(nodes: Sequence[Node], backend: str, threads: int) -> float:
     total = 0.0
     for position, node in enumerate(nodes):
         if is_view(node) or is_getitem(node):
+            continue
+        if PRICE in node.meta:
+            total += node.meta[PRICE]
             continue
         rates = table[family(node)]
         # What follows in an atom is fused: it costs arithmetic, no further memory traffic.

@@ -13,11 +13,13 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.backends.portable import missing_kernel
+from orchestrator.branches import branch_nodes, delegate_calls_of
 from orchestrator.candidates import Atom, Candidates
 from orchestrator.graph import compute_nodes, is_getitem, module_path, nbytes, op_name
 from orchestrator.planner import CostGraph, Layout, Plan
 from orchestrator.report.data import (
     AtomReport,
+    BranchCalls,
     EdgeReport,
     MethodReport,
     RejectionReport,
@@ -53,7 +55,8 @@ def describe_method(
         )
         for rejection in candidates.rejections
     )
-    left = [node for node in compute_nodes(ep) if "delegation_tag" not in node.meta]
+    nodes = (*compute_nodes(ep), *branch_nodes(ep))
+    left = [node for node in nodes if "delegation_tag" not in node.meta]
     return MethodReport(
         name=name,
         segments=tuple(_segments(candidates, plan, graph)),
@@ -82,6 +85,7 @@ def as_lowered(method: MethodReport, name: str, lowered: ExportedProgram) -> Met
     segments = list(method.segments)
     calls: list[int] = []
     kernels: list[str] = []
+    branches: list[BranchCalls] = []
     names: dict[Node, str] = {}  # of values, as before lowering
     for node in compute_nodes(lowered):
         if node.target is executorch_call_delegate:
@@ -96,12 +100,17 @@ def as_lowered(method: MethodReport, name: str, lowered: ExportedProgram) -> Met
                 names[user] = results[index].name
         elif node.name in owners:
             kernels.append(node.name)
+            if node.target is torch.ops.higher_order.cond:
+                more = delegate_calls_of(node)
+                if more != {0}:
+                    branches.append(BranchCalls(len(calls), tuple(sorted(more))))
     return replace(
         method,
         name=name,
         segments=tuple(segments),
         calls=tuple(calls),
         kernel_order=tuple(kernels),
+        branch_calls=tuple(branches),
     )
 
 
@@ -176,7 +185,7 @@ def _segment(backend: str, nodes: Sequence[Node], layouts: Mapping[str, Layout])
         source
         for node in nodes
         for source in node.all_input_nodes
-        if source not in inside and source not in weights
+        if source not in inside and source not in weights and source.op != "get_attr"
     )
     results = [node for node in nodes if any(user not in inside for user in node.users)]
     ops = [node for node in nodes if not is_getitem(node)]

@@ -180,6 +180,18 @@ class PlanReport:
 
 
 @dataclass(frozen=True)
+class BranchCalls:
+    """Delegate calls in the branches of a torch.cond.
+
+    before: how many of the method's `calls` come before it. numbers: of calls that may come of it,
+    depending on the branches taken.
+    """
+
+    before: int
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class MethodReport:
     """What became of one method.
 
@@ -188,6 +200,7 @@ class MethodReport:
     calls: segments of the delegate calls in the order in which the program makes them, which may
         differ from the plan's where nothing depends on it; empty if not known.
     kernel_order: nodes that kernels run, likewise.
+    branch_calls: one entry per torch.cond with delegates in its branches.
     profile: where measured times come from; "" if nothing was measured.
     """
 
@@ -200,6 +213,7 @@ class MethodReport:
     plan: PlanReport | None = None
     calls: tuple[int, ...] = ()
     kernel_order: tuple[str, ...] = ()
+    branch_calls: tuple[BranchCalls, ...] = ()
     profile: str = ""
 
     @property

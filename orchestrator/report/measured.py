@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,6 +68,7 @@ class _Run:
 
 def _measured(method: MethodReport, runs: Sequence[_Run]) -> MethodReport:
     for run in runs:
+        run.calls = _without_branches(method, run)
         _check(method, run)
     segments = {
         segment: statistics.median(run.calls[place][0] for run in runs)
@@ -92,6 +94,33 @@ def _measured(method: MethodReport, runs: Sequence[_Run]) -> MethodReport:
 
 def _timed(segment: SegmentReport, measured_ns: float | None) -> SegmentReport:
     return replace(segment, measured_ns=measured_ns)
+
+
+def _without_branches(method: MethodReport, run: _Run) -> list[tuple[int, list[Event]]]:
+    """A run's delegate calls but for those in branches of control flow.
+
+    Raises:
+        ReportError: it cannot be told which branches were taken.
+    """
+    more = len(run.calls) - len(method.calls)
+    taken = [
+        numbers
+        for numbers in itertools.product(*(branch.numbers for branch in method.branch_calls))
+        if sum(numbers) == more
+    ]
+    if not taken:
+        return run.calls
+    if len(taken) > 1:
+        raise ReportError(
+            f"method {method.name!r} has branches with delegates, and the profile's "
+            f"{len(run.calls)} delegate calls do not tell which ones were taken"
+        )
+    kept, start, end = [], 0, 0
+    for branch, number in zip(method.branch_calls, taken[0], strict=True):
+        kept += run.calls[start : branch.before + end]
+        end += number
+        start = branch.before + end
+    return kept + run.calls[start:]
 
 
 def _check(method: MethodReport, run: _Run) -> None:

@@ -40,3 +40,31 @@ def test_ranges_stay_as_they_were() -> None:
     assert env.var_to_range == before
     assert image.shape[0] < 16  # asked outside, it is a condition
     assert env.var_to_range != before
+
+
+_SIGNALS = {
+    "convolution": nn.Conv1d(3, 6, 3),
+    "depthwise": nn.Conv1d(3, 3, 5, padding=2, groups=3),
+    "strided": nn.Conv1d(3, 6, 4, stride=2, dilation=2),
+    "transposed": nn.ConvTranspose1d(3, 4, 3, stride=2),
+}
+
+
+@pytest.mark.parametrize("backends", [("ggml", "xnnpack"), ("xnnpack",), ()])
+@pytest.mark.parametrize("name", _SIGNALS)
+def test_batch_and_length_of_a_signal_are_open(name: str, backends: tuple[str, ...]) -> None:
+    """XNNPACK reshapes signals to images, with one open size at most; AUTO leaves a settled one."""
+    model = _SIGNALS[name].eval()
+    sizes = {dim: Dim.AUTO(min=1, max=40) for dim in range(3)}
+    program = lower(
+        model,
+        (torch.randn(4, 3, 20),),
+        backends=backends,
+        strategy="greedy",
+        dynamic_shapes=(sizes,),
+    )
+    for batch, length in ((4, 20), (2, 33), (9, 17)):
+        x = torch.randn(batch, 3, length)
+        torch.testing.assert_close(program(x), model(x), rtol=1e-5, atol=1e-5)
+    if "ggml" in backends:
+        assert [each.backend for each in program.report.methods[0].partitions] == ["ggml"]

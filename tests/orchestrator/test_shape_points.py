@@ -43,3 +43,17 @@ def test_regret_is_a_part_of_the_best_plan() -> None:
     )
     graph = CostGraph([Backend("ggml")], [Atom("a", {"ggml": 3.0})])
     assert Regret({}, solve(graph, Constraints()).total_ns, 3.0).part == 0.0
+
+
+def test_sizes_that_the_model_cannot_have_are_not_looked_at() -> None:
+    """The least number of elements is 2, of which there are no three rows."""
+
+    class Rows(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.view(3, -1).sin()
+
+    auto = torch.export.Dim.AUTO(min=1, max=30)
+    program = lower(Rows(), (torch.randn(15),), tune="off", dynamic_shapes=({0: auto},))
+    for count in (3, 15, 30):
+        x = torch.randn(count)
+        torch.testing.assert_close(program(x), x.view(3, -1).sin())

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "gemm.h"
+
 namespace ggml_delegate {
 namespace {
 
@@ -20,6 +22,13 @@ void copy_row(const ggml_tensor* matrix, int64_t row, int64_t width, void* to) {
   }
 }
 
+// The same of a matrix in panels of 4-byte elements, which are kPanelWidth apart in a row.
+void copy_panel_row(const ggml_tensor* matrix, int64_t row, int64_t width, void* to) {
+  const auto* from = static_cast<const uint32_t*>(matrix->data) +
+                     row / kPanelWidth * width * kPanelWidth + row % kPanelWidth;
+  for (int64_t i = 0; i < width; ++i) static_cast<uint32_t*>(to)[i] = from[i * kPanelWidth];
+}
+
 }  // namespace
 
 void gather_rows_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
@@ -34,7 +43,9 @@ void gather_rows_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
     int64_t row = indices[i % count];
     if (row < 0 && params.wrap) row += params.rows;
     char* out = to + static_cast<size_t>(i) * row_bytes;
-    if (row >= 0 && row < params.rows) {
+    if (row >= 0 && row < params.rows && params.panels) {
+      copy_panel_row(matrix, row, params.width, out);
+    } else if (row >= 0 && row < params.rows) {
       copy_row(matrix, i / count * params.rows + row, params.width, out);
     } else {
       params.fault->store(Fault::IndexOutOfRange, std::memory_order_relaxed);

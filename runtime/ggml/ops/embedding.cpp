@@ -1,6 +1,7 @@
 // Embedding: slices of a table by index.
 #include "../kernels/gather_rows.h"
 #include "lower.h"
+#include "operands.h"
 
 namespace ggml_delegate {
 
@@ -17,20 +18,31 @@ Error lower(GraphBuilder& builder, const ir::Embedding& op) {
             "node %s has a table of type %s", builder.name(), ggml_type_name(type));
   GGD_CHECK(indices.tensor->type == GGML_TYPE_I32, "node %s has indices of type %s", builder.name(),
             ggml_type_name(indices.tensor->type));
-  GGD_CHECK(indices.rank() + table.rank() - 1 <= kMaxRank, "the result of node %s has rank %zu",
-            builder.name(), indices.rank() + table.rank() - 1);
-  Sizes sizes;
   GatherRowsParams params;
-  params.rows = table.sizes[dim];
   params.wrap = op.wrap();
   params.fault = builder.fault();
-  for (size_t i = 0; i < table.rank(); ++i) {
+  Sizes table_sizes = table.sizes;
+  if (op.panel_rows() > 0) {
+    GGD_CHECK(table.rank() == 3 && dim == 0 && type == GGML_TYPE_F32 &&
+                  op.panel_rows() <= static_cast<uint64_t>(kMaxElements),
+              "node %s selects in dimension %zu of a table in panels, of %llu rows and type %s",
+              builder.name(), dim, static_cast<unsigned long long>(op.panel_rows()),
+              ggml_type_name(type));
+    table_sizes = {static_cast<int64_t>(op.panel_rows()), table.sizes[1]};
+    params.panels = true;
+    GGD_TRY(panels_weight(builder, 0, table_sizes[0], table_sizes[1]).error());
+  }
+  const size_t rank = indices.rank() + table_sizes.size() - 1;
+  GGD_CHECK(rank <= kMaxRank, "the result of node %s has rank %zu", builder.name(), rank);
+  Sizes sizes;
+  params.rows = table_sizes[dim];
+  for (size_t i = 0; i < table_sizes.size(); ++i) {
     if (i == dim) {
       for (const int64_t size : indices.sizes) sizes.push_back(size);
       continue;
     }
-    sizes.push_back(table.sizes[i]);
-    (i < dim ? params.matrices : params.width) *= table.sizes[i];
+    sizes.push_back(table_sizes[i]);
+    (i < dim ? params.matrices : params.width) *= table_sizes[i];
   }
   GGD_CHECK(sizes == builder.out_sizes(), "node %s selects other sizes than the file declares",
             builder.name());

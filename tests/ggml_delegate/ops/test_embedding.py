@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.export import Dim
 from torch.nn import functional
 
+from ggml_delegate import ir, preprocess
 from ggml_delegate.native import NativeProgram
 from tests.harness.ops import check_op, lower_ggml
 
@@ -88,3 +91,68 @@ def test_dynamic_sizes() -> None:
         dynamic_shapes=({0: n, 1: t},),
         more_inputs=[[_indices(1, 1, below=11)], [_indices(4, 64, below=11)]],
     )
+
+
+class _Tied(torch.nn.Module):
+    """A language model's first and last layer, which share their weight."""
+
+    def __init__(self, words: int, width: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = torch.nn.Embedding(words, width)
+
+    def forward(self, indices: Tensor) -> Tensor:
+        return functional.linear(torch.relu(self.words(indices)), self.words.weight)
+
+
+@pytest.mark.parametrize(("words", "width"), [(11, 6), (16, 1), (40, 33), (2, 5)])
+def test_a_table_that_is_a_weight_too(words: int, width: int) -> None:
+    n = Dim("n", min=1, max=9)
+    check_op(
+        _Tied(words, width),
+        [_indices(2, 7, below=words)],
+        dynamic_shapes=({0: n},),
+        more_inputs=[[_indices(9, 7, below=words)]],
+    )
+
+
+def test_a_table_that_is_a_weight_too_is_stored_once() -> None:
+    model = _Tied(1_024, 64)
+    program, _, _ = lower_ggml(model, [_indices(4, below=1_024)])
+    assert len(program.buffer) < 1.1 * model.words.weight.nbytes
+
+
+def test_an_index_outside_of_a_table_that_is_a_weight_is_an_error() -> None:
+    """The layer's panels of 16 rows have more rows than the table, of zeros."""
+    program, _, _ = lower_ggml(_Tied(11, 6), [_indices(4, below=11)])
+    native = NativeProgram(program.buffer)
+    for index in (-1, 11, 15, 16, 2**31 - 1, -(2**31)):
+        with pytest.raises(RuntimeError, match="index"):
+            native.run("forward", [torch.tensor([0, 1, index, 3])])
+
+
+def test_a_weight_that_is_an_input_of_its_layer_too() -> None:
+    table = _input(5, 5)
+    check_op(
+        lambda i: functional.linear(table, table) + functional.embedding(i, table),
+        [_indices(5, below=5)],
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"panelRows": 16}, {"panelRows": 33}, {"panelRows": 2**63}, {"dim": 1}, {"panelRows": 0}],
+)
+def test_wrong_panels_are_an_error(monkeypatch: pytest.MonkeyPatch, wrong: dict[str, int]) -> None:
+    serialize = ir.serialize
+
+    def patched(program: Any) -> bytes:
+        node = next(node for node in program.nodes if ir.op_name(node) == "Embedding")
+        for name, value in wrong.items():
+            setattr(node.op, name, value)
+        return serialize(program)
+
+    monkeypatch.setattr(preprocess.ir, "serialize", patched)
+    program, _, _ = lower_ggml(_Tied(20, 6), [_indices(4, below=16)])
+    with pytest.raises(RuntimeError):
+        NativeProgram(program.buffer).run("forward", [_indices(4, below=16)])
