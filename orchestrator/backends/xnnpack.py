@@ -158,6 +158,8 @@ def _unfit_arguments(nodes: Sequence[Node]) -> str | None:
             result = node.meta["val"]
             if tuple(bias.shape) != (result.shape[-1],):
                 return f"XNNPACK adds a row, but addmm's first input is {list(bias.shape)}"
+        if op_name(node) == "aten.gelu.default" and node.kwargs.get("approximate") == "tanh":
+            return "XNNPACK's GELU is the exact one, not its approximation by tanh"
         if op_name(node) == "aten.prelu.default" and node.meta["val"].dim() != 4:
             return "XNNPACK's prelu takes images, of rank 4"
         if op_name(node) in _POOLS and _rank(node.all_input_nodes[0]) != 4:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,6 +35,8 @@ _TIES = (1.0, 0.3)
 # The states that may be looked at for each; a beam finds plans with few calls as well.
 _ROOM_FOR_TIES = 4_000
 _BISECTIONS = 8
+# How much more than a lower bound a greedy plan may cost for no search to follow.
+_CLOSE = 0.003
 # Minimum cuts of larger graphs take seconds.
 _MOST_ATOMS_TO_CUT = 2_000
 
@@ -90,6 +93,9 @@ class Solver:
             plan = self.greedy()
             self._check_limits(plan)
             return self._bounded(plan) if plan.cost.is_complete else plan
+        close = self._close_baseline()
+        if close is not None:
+            return close
         problem = Problem(self.graph, self.allowed, near=self._near)
         found = self._find(problem)
         plan = self.plan(found)
@@ -97,10 +103,30 @@ class Solver:
             return self._limited(plan)
         plan = plan.noting(*_unknown_notes(problem))
         if found.dropped:
-            return self._bounded(min((plan, *self._baselines()), key=_by_cost))
+            return self._bounded(min((plan, *self._baselines), key=_by_cost))
         if self._near is not None:
             return self._fewest_calls(self._proved_by_relaxing(plan))
         return self._fewest_calls(_proved(plan))
+
+    def _close_baseline(self) -> Plan | None:
+        """Of a large graph, a greedy plan that a bound shows to be as good as the best, or nearly.
+
+        Where one delegate takes all (an unrolled GRU), there is nothing to find, and many ways to
+        look for it.
+        """
+        if self._method != "auto" or not _LARGE < len(self.graph.atoms) <= _MOST_ATOMS_TO_CUT:
+            return None
+        plan = min(self._baselines, key=_by_cost, default=None)
+        if plan is None:
+            return None
+        bound = min(plan.total_ns, lower_bound(self.graph, self.allowed, use_cut=False))
+        plan = replace(plan, lower_bound_ns=bound)
+        if plan.gap is None or plan.gap > _CLOSE:
+            return None
+        return plan.noting(
+            "No better plan was looked for: this one costs at most "
+            f"{plan.gap:.2%} more than the best."
+        )
 
     def _proved_by_relaxing(self, plan: Plan) -> Plan:
         """The best plan of the restricted search, with the bound that the relaxed one gives."""
@@ -161,6 +187,7 @@ class Solver:
         self.states += found.states
         return found
 
+    @functools.cached_property
     def _baselines(self) -> list[Plan]:
         """Greedy plans, each delegate once as the first."""
         names = [backend.name for backend in self.graph.backends]
@@ -228,7 +255,7 @@ class Solver:
                 f"{len(free.partitions)} partitions and copies "
                 f"{duplicated_bytes(self.graph, free.assignment)} bytes."
             )
-        plans = [*self._baselines(), *self._by_call_prices()]
+        plans = [*self._baselines, *self._by_call_prices()]
         if found.segments is not None:
             plans.append(self.plan(found))
         if not plans:

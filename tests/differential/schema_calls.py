@@ -15,6 +15,13 @@ from tests.differential.pool import Pool
 # The functional op behind each variant that exists for ExecuTorch's sake.
 _COPY = "_copy."
 _NUMBERS = [0.5, -0.5, 1.0, 2.0, -1.5, 3.0, 0.1]
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "approximate": ("none", "tanh"),
+    "rounding_mode": (None, "floor", "trunc"),
+    "start": (None, 0, 1, 2, -3, -7),
+    "end": (None, 1, 3, 5, -1, -2),
+}
+"""By the argument's name, where its type does not tell what makes sense."""
 
 
 def step_for(target: str, pool: Pool) -> Step | None:
@@ -27,7 +34,8 @@ def step_for(target: str, pool: Pool) -> Step | None:
     first: Ref | None = None
     for argument in overload(name)._schema.arguments:
         kind = str(argument.type)
-        if argument.has_default_value() and (kind not in _DRAWN or pool.rng.random() < 0.5):
+        is_drawn = kind in _DRAWN or argument.name in (*_CHOICES, "dim")
+        if argument.has_default_value() and (not is_drawn or pool.rng.random() < 0.5):
             continue
         value = _argument(kind, argument.name, pool, first)
         if value is _UNKNOWN:
@@ -66,17 +74,19 @@ def _position(name: str, argument: str) -> int:
 def _argument(kind: str, name: str, pool: Pool, first: Ref | None) -> Any:
     rng = pool.rng
     rank = pool.value(first).dim() if first is not None else 0
+    if name in _CHOICES:
+        return rng.choice(_CHOICES[name])
     if kind == "Tensor":
         return pool.pick() if first is None else _other(pool, first)
     if kind in ("number", "float", "Optional[number]", "Optional[float]"):
         return rng.choice(_NUMBERS)
     if kind == "bool":
         return rng.random() < 0.5
-    if kind == "int":
+    if kind == "int" or (kind == "Optional[int]" and name == "dim"):
         if "dim" in name:
             return rng.randint(-max(rank, 1), max(rank, 1) - 1)
         return rng.choice([0, 1, 2, 3])
-    if kind == "List[int]":
+    if kind == "List[int]" or (kind == "Optional[List[int]]" and name == "dim"):
         return sorted({rng.randrange(max(rank, 1)) for _ in range(rng.choice([1, 2]))})
     if kind.startswith("Optional["):
         return None

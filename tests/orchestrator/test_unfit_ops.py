@@ -47,6 +47,12 @@ CASES: dict[str, tuple[Callable[..., Any], torch.Tensor, tuple[str, ...], str]] 
         ("ggml", "xnnpack"),
         "portable",
     ),
+    "GELU by tanh": (
+        lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+        _noise(3, 4),
+        ("xnnpack",),
+        "xnnpack",
+    ),
     "prelu of a matrix": (
         lambda x: torch.prelu(x, _SLOPE),
         _noise(3, 4),

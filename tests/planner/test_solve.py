@@ -210,3 +210,24 @@ def test_large_graphs_fall_back_to_a_beam_and_say_so() -> None:
     assert plan.solver in ("beam", "greedy")
     assert plan.gap is not None and math.isfinite(plan.gap)
     assert any("too large" in note for note in plan.notes)
+
+
+def _long_chain(other_ns: float) -> CostGraph:
+    """A chain in which every third atom would be cheaper on the other delegate."""
+    costs = {f"a{i}": {"g": 1_000.0, "x": other_ns if i % 3 == 0 else 2_000.0} for i in range(450)}
+    edges = [("in", "a0"), *itertools.pairwise(costs)]
+    return graph_of(delegates("g", "x", overhead_ns=400.0), costs, edges)  # type: ignore[arg-type]
+
+
+def test_nothing_is_looked_for_where_one_delegate_is_as_good_as_any_plan() -> None:
+    plan = solve(_long_chain(1_000.0))
+    assert (plan.solver, plan.states, len(plan.partitions)) == ("greedy", 0, 1)
+    assert plan.gap is not None and plan.gap <= 0.003
+    assert any("No better plan was looked for" in note for note in plan.notes)
+
+
+def test_a_search_follows_where_the_bound_leaves_room() -> None:
+    graph = _long_chain(100.0)
+    plan = solve(graph)
+    assert plan.solver == "exact"
+    assert plan.total_ns < min(solve(graph, method="greedy").total_ns, 450 * 1_000.0)
