@@ -3,8 +3,14 @@
 
 #include "harness.h"
 #include "mutator.h"
+#include "runtime/ggml/guard.h"
 
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
+
+extern "C" int LLVMFuzzerInitialize(int* /*argc*/, char*** /*argv*/) {
+  ggml_delegate::set_memory_limit(ggml_delegate::fuzz::kMemoryLimit);
+  return 0;
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   ggml_delegate::fuzz::run_ir(data, size);

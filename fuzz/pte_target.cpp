@@ -4,7 +4,9 @@
 #include <random>
 #include <vector>
 
+#include "harness.h"
 #include "mutator.h"
+#include "runtime/ggml/guard.h"
 #include "runtime/program/errors.h"
 #include "runtime/program/program.h"
 #include "segments.h"
@@ -48,6 +50,11 @@ void run(const uint8_t* data, size_t size) {
 }
 
 }  // namespace
+
+extern "C" int LLVMFuzzerInitialize(int* /*argc*/, char*** /*argv*/) {
+  ggml_delegate::set_memory_limit(ggml_delegate::fuzz::kMemoryLimit);
+  return 0;
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {

@@ -3,6 +3,7 @@
 #include <ggml.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -66,20 +67,28 @@ void GgmlScope::remove(void* block) {
   }
 }
 
-size_t memory_limit() {
-  static const size_t limit = [] {
+namespace {
+
+std::atomic<size_t>& limit() {
+  static std::atomic<size_t> bytes = [] {
     const long pages = sysconf(_SC_PHYS_PAGES);
     const long page = sysconf(_SC_PAGESIZE);
     if (pages <= 0 || page <= 0) return std::numeric_limits<size_t>::max() / 2;
     return static_cast<size_t>(pages) * static_cast<size_t>(page);
   }();
-  return limit;
+  return bytes;
 }
+
+}  // namespace
+
+size_t memory_limit() { return limit(); }
+
+void set_memory_limit(size_t bytes) { limit() = bytes; }
 
 void check_memory_limit(size_t bytes) {
   if (bytes <= memory_limit()) return;
-  ET_LOG(Error, "ggml: a partition asks for %zu bytes of memory; the limit is the machine's %zu",
-         bytes, memory_limit());
+  ET_LOG(Error, "ggml: a partition asks for %zu bytes of memory; the limit is %zu", bytes,
+         memory_limit());
   throw std::bad_alloc();
 }
 

@@ -46,8 +46,9 @@ class GgmlScope {
   GgmlScope* outer_;
 };
 
-// How many bytes one partition may ask for at a time: what the machine has.
+// How many bytes one partition may ask for at a time: what the machine has, unless set.
 size_t memory_limit();
+void set_memory_limit(size_t bytes);
 
 // Throws std::bad_alloc, after a log line that names the limit, when a partition asks for more.
 void check_memory_limit(size_t bytes);

@@ -146,7 +146,9 @@ class Pool:
         ) and self._is_smooth(step, results[0])
 
     def _is_fit_result(self, first: Tensor, second: Tensor, *others: Tensor) -> bool:
-        if first.numel() == 0 or first.numel() > self.max_elements or first.dim() > 8:
+        if first.numel() > self.max_elements or first.dim() > 8:
+            return False
+        if any(value.numel() == 0 for value in (first, second, *others)):
             return False
         if any(value.dim() != first.dim() for value in others):
             return False  # eager squeezes a batch of one, an exported program no dynamic size

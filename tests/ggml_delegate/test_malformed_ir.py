@@ -30,6 +30,8 @@ def _lower(
     mutate: Mutation | None = None,
     mutate_bytes: Callable[[bytes], bytes] | None = None,
     dynamic: bool = False,
+    model: torch.nn.Module | None = None,
+    x: torch.Tensor | None = None,
 ) -> bytes:
     serialize = ir.serialize
 
@@ -42,7 +44,8 @@ def _lower(
     monkeypatch.setattr(preprocess.ir, "serialize", patched)
     torch.manual_seed(0)
     shapes = ({0: torch.export.Dim("n", min=2, max=32)},) if dynamic else None
-    program, _, _ = lower_ggml(_Model(), (torch.randn(3, 16),), shapes)
+    model = _Model() if model is None else model
+    program, _, _ = lower_ggml(model, (torch.randn(3, 16) if x is None else x,), shapes)
     return bytes(program.buffer)
 
 
@@ -241,6 +244,27 @@ def test_a_wrong_size_expression_is_an_error(
     monkeypatch: pytest.MonkeyPatch, mutation: Mutation
 ) -> None:
     assert _fails(_lower(monkeypatch, mutate=mutation, dynamic=True))
+
+
+def test_a_converted_input_beyond_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found by fuzzing: a file may ask for memory to convert an input in; the limit holds there."""
+
+    def enlarge(program: Any) -> None:
+        for tensor in program.tensors:
+            tensor.dims = [ir.Dim(value=1 << 18, expr=-1), ir.Dim(value=1 << 20, expr=-1)]
+
+    class Exponents(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.float().exp()
+
+    x = torch.ones(3, 16, dtype=torch.int64)
+    for dtype in (torch.float32, torch.int64):
+        with monkeypatch.context() as patch:
+            buffer = _lower(patch, mutate=enlarge, model=Exponents(), x=x.to(dtype))
+        with pytest.raises(RuntimeError) as error:
+            NativeProgram(buffer).run("forward", [x.to(dtype)])
+        # Float32 needs no copy; the tensor is not the one that the partition was made for.
+        assert ("bytes of memory; the limit is" in str(error.value)) == (dtype == torch.int64)
 
 
 def test_a_wrong_identifier_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
