@@ -177,6 +177,8 @@ def _unfit_arguments(nodes: Sequence[Node]) -> str | None:
             return f"XNNPACK drops a copy of {name}, and could not return it and {name} as well"
         if op_name(node) == "aten.convolution.default" and _pads_by_a_stride(*node.args):
             return "XNNPACK wants an output padding below the stride"
+        if op_name(node) == "aten.slice_copy.Tensor" and _starts_before(*node.args):
+            return "XNNPACK wants a slice to start within its input"
         if op_name(node) == "aten.upsample_bilinear2d.vec" and _rounds_a_scale(node):
             return "XNNPACK resizes by the ratio of the sizes, not by the scale factors given"
     return None
@@ -222,6 +224,12 @@ def _pads_by_a_stride(*arguments: Any) -> bool:
     stride, output_padding = arguments[3], arguments[7]
     strides = [*stride] * len(output_padding) if len(stride) == 1 else stride
     return any(pad >= step for pad, step in zip(output_padding, strides, strict=False))
+
+
+def _starts_before(*arguments: Any) -> bool:
+    """Whether a slice counts its start from the end, beyond the first element."""
+    source, dim, start = (*arguments, 0, None)[:3]
+    return isinstance(start, int) and start < -source.meta["val"].shape[dim]
 
 
 def _rounds_a_scale(node: Node) -> bool:

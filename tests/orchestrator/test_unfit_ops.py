@@ -53,6 +53,12 @@ CASES: dict[str, tuple[Callable[..., Any], torch.Tensor, tuple[str, ...], str]] 
         ("xnnpack",),
         "xnnpack",
     ),
+    "slice that starts before its input": (
+        lambda x: x[:, -7:3],
+        _noise(3, 4),
+        ("xnnpack",),
+        "xnnpack",
+    ),
     "prelu of a matrix": (
         lambda x: torch.prelu(x, _SLOPE),
         _noise(3, 4),
