@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
+from executorch.exir.sym_util import eval_upper_bound
 from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, TensorArgument
@@ -111,6 +112,7 @@ def _checked(name: str, program: ExportedProgram) -> ExportedProgram:
     if not any(isinstance(spec.arg, TensorArgument) for spec in outputs):
         raise ModelError(f"{where} returns no tensor; there is nothing to compute")
     _refuse_complex(where, program)
+    _refuse_unbounded(where, program)
     try:
         for tree in (program.call_spec.in_spec, plain_spec(program.call_spec.out_spec)):
             pytree.treespec_dumps(tree)
@@ -141,6 +143,26 @@ def _refuse_complex(where: str, program: ExportedProgram) -> None:
                     f"{where}: {node.name} has the complex number {number}, which ExecuTorch "
                     "cannot store; compute with real and imaginary parts as tensors of their own"
                 )
+
+
+def _refuse_unbounded(where: str, program: ExportedProgram) -> None:
+    """Refuse tensors without an upper bound: ExecuTorch reserves memory for all there may be."""
+    for node in program.graph.nodes:
+        for value in pytree.tree_leaves(node.meta.get("val")):
+            if not isinstance(value, torch.Tensor):
+                continue
+            for dim, size in enumerate(value.shape):
+                # Sizes of inputs without a bound count as in the example.
+                if isinstance(size, int) or size.node.hint is not None:
+                    continue
+                try:
+                    eval_upper_bound(size)
+                except RuntimeError as error:
+                    raise ModelError(
+                        f"{where}: dimension {dim} of {node.name} depends on data and has no upper "
+                        "bound, for which memory would be reserved; give it one with torch._check, "
+                        "for example torch._check(y.shape[0] <= 64)"
+                    ) from error
 
 
 def _distinct(inputs: Any) -> Any:

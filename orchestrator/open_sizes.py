@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Any
+from unittest import mock
 
+import sympy
 from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 
 @contextlib.contextmanager
@@ -16,6 +20,9 @@ def open_sizes_kept(programs: Iterable[ExportedProgram]) -> Iterator[None]:
     whether a batch is below 16). PyTorch takes the answer for the example's size as a condition
     from then on, and the program would take no other batch. What has to be asked was asked, and
     written into the program, when it was exported.
+
+    Sizes that depend on data are made anew by every pass, and what the program asserts of them
+    (torch._check) is noted of the new ones.
     """
     values = [node.meta.get("val") for each in programs for node in each.graph.nodes]
     modes = [getattr(value, "fake_mode", None) for value in values]
@@ -23,4 +30,28 @@ def open_sizes_kept(programs: Iterable[ExportedProgram]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for env in envs.values():
             stack.enter_context(env.suppress_guards())
+            stack.enter_context(_assertions_noted(env))
+        yield
+
+
+@contextlib.contextmanager
+def _assertions_noted(env: ShapeEnv) -> Iterator[None]:
+    """Inside, what is asserted of sizes that depend on data counts, suppressed guards or not.
+
+    What may be asked of them then has an answer, and they have bounds. The ranges of inputs' sizes,
+    which have a value in the example, stay as they are.
+    """
+    assert_at_run_time = env.guard_or_defer_runtime_assert
+
+    def assert_and_note(condition: sympy.Expr, *args: Any, **kwargs: Any) -> bool:
+        known = condition.free_symbols & env.backed_var_to_val.keys()
+        if known == condition.free_symbols:
+            return bool(assert_at_run_time(condition, *args, **kwargs))
+        ranges = {symbol: env.var_to_range[symbol] for symbol in known}
+        with mock.patch.object(env, "_suppress_guards_tls", lambda: False):
+            result = bool(assert_at_run_time(condition, *args, **kwargs))
+        env.var_to_range.update(ranges)
+        return result
+
+    with mock.patch.object(env, "guard_or_defer_runtime_assert", assert_and_note):
         yield

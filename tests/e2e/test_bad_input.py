@@ -62,6 +62,11 @@ REFUSED: dict[str, tuple[Callable[..., Any], tuple[Any, ...], str]] = {
     ),
     "a complex output": (lambda linear, x: torch.fft.rfft(x), (_x(),), "complex64"),
     "writes to its input": (lambda linear, x: x.add_(1) * 2, (_x(),), "writes to its input"),
+    "a size that depends on data, without a bound": (
+        lambda linear, x: torch.bincount((linear(x) * 3).long().abs().flatten()) * 2,
+        (_x(),),
+        r"dimension 0 of bincount depends on data and has no upper bound",
+    ),
     "a container that is no tuple": (
         lambda linear, x: Box(linear(x)),
         (_x(),),

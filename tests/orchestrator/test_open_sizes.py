@@ -68,3 +68,64 @@ def test_batch_and_length_of_a_signal_are_open(name: str, backends: tuple[str, .
         torch.testing.assert_close(program(x), model(x), rtol=1e-5, atol=1e-5)
     if "ggml" in backends:
         assert [each.backend for each in program.report.methods[0].partitions] == ["ggml"]
+
+
+class _Counted(nn.Module):
+    """As many rows as its input says."""
+
+    def forward(self, x: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+        n = count.item()
+        torch._check(n >= 1)
+        torch._check(n <= 24)
+        places = torch.arange(n, dtype=torch.float32)
+        return torch.sin(places[:, None] * 0.1 + x) * x
+
+
+class _Beginning(nn.Module):
+    """The first rows; there are no more than the open batch has."""
+
+    def forward(self, x: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+        n = count.item()
+        torch._check(n >= 1)
+        torch._check(n <= x.shape[0])
+        return torch.exp(x.narrow(0, 0, n)) + 1.0
+
+
+@pytest.mark.parametrize("backends", [("ggml", "xnnpack"), ("ggml",), ("xnnpack",), ()])
+@pytest.mark.parametrize("model", [_Counted(), _Beginning()], ids=["counted", "beginning"])
+def test_sizes_that_depend_on_data_keep_their_bounds(
+    model: nn.Module, backends: tuple[str, ...]
+) -> None:
+    """Each pass makes such sizes anew, and what the model asserts of them bounds the new ones."""
+    shapes = None
+    if isinstance(model, _Beginning):
+        shapes = ({0: Dim("batch", min=1, max=40)}, None)
+    rows = 1 if isinstance(model, _Counted) else 9
+    program = lower(
+        model,
+        (torch.randn(rows, 5), torch.tensor(3)),
+        backends=backends,
+        strategy="greedy",
+        dynamic_shapes=shapes,
+    )
+    for count in (1, 7, 24):
+        x = torch.randn(1 if isinstance(model, _Counted) else 30, 5)
+        torch.testing.assert_close(program(x, torch.tensor(count)), model(x, torch.tensor(count)))
+
+
+def test_assertions_leave_the_ranges_of_inputs() -> None:
+    program = export(
+        _Beginning(),
+        (torch.randn(9, 5), torch.tensor(3)),
+        dynamic_shapes=({0: Dim("batch", min=1, max=40)}, None),
+    )
+    rows = next(node.meta["val"] for node in program.graph.nodes if node.name == "x")
+    env = rows.fake_mode.shape_env
+    before = env.var_to_range[rows.shape[0].node.expr]
+    with open_sizes_kept([program]), rows.fake_mode:
+        size = env.create_unbacked_symint()
+        torch._check(size >= 3)
+        torch._check(size <= rows.shape[0])
+        found = env.var_to_range[size.node.expr]
+    assert (found.lower, found.upper) == (3, 40)
+    assert env.var_to_range[rows.shape[0].node.expr] == before
