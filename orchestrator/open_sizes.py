@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 from unittest import mock
@@ -38,18 +39,26 @@ def open_sizes_kept(programs: Iterable[ExportedProgram]) -> Iterator[None]:
 def _assertions_noted(env: ShapeEnv) -> Iterator[None]:
     """Inside, what is asserted of sizes that depend on data counts, suppressed guards or not.
 
-    What may be asked of them then has an answer, and they have bounds. The ranges of inputs' sizes,
-    which have a value in the example, stay as they are.
+    What may be asked of them then has an answer, and they have bounds, also by what was asserted
+    before: of a < b and then b <= 9, PyTorch alone takes no bound for a. The ranges of inputs'
+    sizes, which have a value in the example, stay as they are.
     """
     assert_at_run_time = env.guard_or_defer_runtime_assert
+    asserted: defaultdict[sympy.Symbol, list[sympy.Expr]] = defaultdict(list)
 
     def assert_and_note(condition: sympy.Expr, *args: Any, **kwargs: Any) -> bool:
-        known = condition.free_symbols & env.backed_var_to_val.keys()
-        if known == condition.free_symbols:
+        known = env.backed_var_to_val.keys()
+        unknown = condition.free_symbols - known
+        if not unknown:
             return bool(assert_at_run_time(condition, *args, **kwargs))
-        ranges = {symbol: env.var_to_range[symbol] for symbol in known}
+        ranges = {symbol: it for symbol, it in env.var_to_range.items() if symbol in known}
         with mock.patch.object(env, "_suppress_guards_tls", lambda: False):
             result = bool(assert_at_run_time(condition, *args, **kwargs))
+        for symbol in unknown:
+            for earlier in asserted[symbol]:
+                env._refine_ranges(earlier)
+            if isinstance(condition, sympy.Rel):
+                asserted[symbol].append(condition)
         env.var_to_range.update(ranges)
         return result
 

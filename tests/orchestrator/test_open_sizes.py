@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -91,16 +93,32 @@ class _Beginning(nn.Module):
         return torch.exp(x.narrow(0, 0, n)) + 1.0
 
 
+class _Columns(nn.Module):
+    """Some columns; that the first of them is one follows from what is asserted of the last."""
+
+    def forward(self, x: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+        end = count.item()
+        start = (count // 2).item()
+        torch._check(start >= 0)
+        torch._check(start < end)
+        torch._check(end <= 24)
+        return torch.relu(torch.cat([x, x, x, x, x], 1)[:, start:end]).mean(0)
+
+
+_OPEN = ({0: Dim("batch", min=1, max=40)}, None)
+# A model, its dynamic shapes, and the number of rows in the example and when run.
+_COUNTS: dict[str, tuple[nn.Module, Any, int, int]] = {
+    "counted": (_Counted(), None, 1, 1),
+    "beginning": (_Beginning(), _OPEN, 9, 30),
+    "columns": (_Columns(), None, 9, 9),
+}
+
+
 @pytest.mark.parametrize("backends", [("ggml", "xnnpack"), ("ggml",), ("xnnpack",), ()])
-@pytest.mark.parametrize("model", [_Counted(), _Beginning()], ids=["counted", "beginning"])
-def test_sizes_that_depend_on_data_keep_their_bounds(
-    model: nn.Module, backends: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("name", _COUNTS)
+def test_sizes_that_depend_on_data_keep_their_bounds(name: str, backends: tuple[str, ...]) -> None:
     """Each pass makes such sizes anew, and what the model asserts of them bounds the new ones."""
-    shapes = None
-    if isinstance(model, _Beginning):
-        shapes = ({0: Dim("batch", min=1, max=40)}, None)
-    rows = 1 if isinstance(model, _Counted) else 9
+    model, shapes, rows, rows_to_run = _COUNTS[name]
     program = lower(
         model,
         (torch.randn(rows, 5), torch.tensor(3)),
@@ -109,7 +127,7 @@ def test_sizes_that_depend_on_data_keep_their_bounds(
         dynamic_shapes=shapes,
     )
     for count in (1, 7, 24):
-        x = torch.randn(1 if isinstance(model, _Counted) else 30, 5)
+        x = torch.randn(rows_to_run, 5)
         torch.testing.assert_close(program(x, torch.tensor(count)), model(x, torch.tensor(count)))
 
 
@@ -117,7 +135,7 @@ def test_assertions_leave_the_ranges_of_inputs() -> None:
     program = export(
         _Beginning(),
         (torch.randn(9, 5), torch.tensor(3)),
-        dynamic_shapes=({0: Dim("batch", min=1, max=40)}, None),
+        dynamic_shapes=_OPEN,
     )
     rows = next(node.meta["val"] for node in program.graph.nodes if node.name == "x")
     env = rows.fake_mode.shape_env
