@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
+import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from orchestrator.backends.base import Backend, Candidate, Support
+from orchestrator.backends.base import Backend, Candidate, Rejection, Support
 from orchestrator.contraction import Contraction
-from orchestrator.graph import compute_nodes, is_getitem
+from orchestrator.graph import compute_nodes, is_getitem, op_name
+from orchestrator.layouts import CHANNELS_LAST_ORDER
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ def collect_candidates(ep: ExportedProgram, backends: Sequence[Backend]) -> Cand
     leaves the graph acyclic; other groups are taken apart.
     """
     nodes = list(compute_nodes(ep))
-    support = {backend.name: _with_getitems(backend.propose(ep)) for backend in backends}
+    support = _apart_from_kernels(
+        nodes, {backend.name: _with_getitems(backend.propose(ep)) for backend in backends}
+    )
     contraction = Contraction(nodes)
     for node in nodes:
         if is_getitem(node):
@@ -92,6 +96,48 @@ def _with_getitems(offer: Support) -> Support:
         candidates.append(Candidate(nodes, candidate.constants, candidate.divisible))
     rejections = [rejection for rejection in offer.rejections if not is_getitem(rejection.node)]
     return Support(candidates, rejections)
+
+
+def _apart_from_kernels(
+    nodes: Sequence[Node], support: Mapping[str, Support]
+) -> Mapping[str, Support]:
+    """Leave to kernels what reads a kernel's result in an order that no kernel makes.
+
+    Kernels compute on contiguous tensors here, and what they make can be brought to channels-last
+    alone. Broadcasting an image in channels-last may give yet another order.
+    """
+    while True:
+        taken = {
+            node for offer in support.values() for each in offer.candidates for node in each.nodes
+        }
+        made = {node for node in nodes if node not in taken and _is_in_another_order(node)}
+        readers = {node for node in taken if not made.isdisjoint(node.all_input_nodes)}
+        if not readers:
+            return support
+        support = {name: _without(offer, readers) for name, offer in support.items()}
+
+
+def _is_in_another_order(node: Node) -> bool:
+    """Whether a node makes a tensor that is neither contiguous nor in channels-last."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or "_dim_order" in op_name(node):
+        return False
+    default, order = tuple(range(value.dim())), tuple(value.dim_order())
+    if order in (default, CHANNELS_LAST_ORDER) or value.is_contiguous():
+        return False
+    is_image = value.dim() == len(CHANNELS_LAST_ORDER)
+    return not (is_image and value.is_contiguous(memory_format=torch.channels_last))
+
+
+def _without(offer: Support, nodes: Set[Node]) -> Support:
+    kept = [candidate for candidate in offer.candidates if nodes.isdisjoint(candidate.nodes)]
+    left = {node for candidate in kept for node in candidate.nodes}
+    lost = dict.fromkeys(
+        node for each in offer.candidates for node in each.nodes if node not in left
+    )
+    reason = "it reads, in a dim order that no kernel makes, what a kernel makes"
+    rejections = [Rejection(node, reason) for node in lost if not is_getitem(node)]
+    return Support(kept, [*offer.rejections, *rejections])
 
 
 def _merge_if_some_backend_takes_it(

@@ -271,3 +271,21 @@ def test_broadcasting_that_makes_a_dim_order_of_its_own(backends: list[str]) -> 
             Product(), inputs, backends=backends, strategy="greedy", tune="off"
         )
         torch.testing.assert_close(program(*inputs), x.mul(y).abs() + 0.3)
+
+
+@pytest.mark.parametrize("strategy", ["cost", "greedy"])
+def test_what_reads_a_kernels_result_in_an_order_that_kernels_do_not_make(
+    strategy: Literal["cost", "greedy"],
+) -> None:
+    """The fake division makes a third dim order, its kernel a contiguous tensor."""
+
+    class Compared(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            quotient = torch.div(x, y, rounding_mode="floor")
+            return torch.relu(quotient + 0.5) * x
+
+    x, y = _noise(1, 2, 5, 2), _noise(1, 2, 5, 1).to(**_LAST)
+    program = orchestrator.lower(
+        Compared(), (x, y), backends=["ggml", "xnnpack"], strategy=strategy, tune="off"
+    )
+    torch.testing.assert_close(program(x, y), Compared()(x, y))
