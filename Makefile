@@ -39,9 +39,12 @@ build: $(INSTALLED)
 demo: build
 	$(PY) examples/demo.py
 
+# Of the random numbers that tests draw.
+SEED ?= 0
+
 test: build
 	tools/system_packages.sh "$(PYTHON)" test
-	$(PY) -m pytest -q -n $(JOBS) tests
+	$(PY) -m pytest -q -n $(JOBS) --seed $(SEED) tests
 
 # ExecuTorch's own backend test suite; FLOWS and FILTER narrow it down.
 suite: build

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ggml_delegate.torch_speed import repeated_work_spared
 from tests.harness import accuracy
+from tests.harness.seeds import seed_all
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--accuracy: where to put the errors of ops (see tools/accuracy.py)."""
+    """--accuracy: where to put the errors of ops (see tools/accuracy.py); --seed: other numbers."""
     parser.addoption("--accuracy", type=Path, help="append the errors of ops to this file")
+    parser.addoption("--seed", type=int, default=0, help="of all random numbers in tests (0)")
+
+
+@pytest.hookimpl(tryfirst=True)  # before Hypothesis reads its option
+def pytest_configure(config: pytest.Config) -> None:
+    """Property tests draw by the same seed, unless they were given one or CI=1 fixes them."""
+    if config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = str(config.getoption("--seed"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -21,6 +31,40 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("--accuracy")
     if path is not None:
         accuracy.append_to(path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Seed what a module draws while it is imported."""
+    seed_all(collector.config.getoption("--seed"), collector.nodeid)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    """Seed what fixtures of several tests draw, whichever of these tests runs first."""
+    if fixturedef.scope != "function":
+        name = f"{request.node.nodeid} {fixturedef.argname} {getattr(request, 'param_index', 0)}"
+        seed_all(request.config.getoption("--seed"), name)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Say how to draw the same numbers again where a test failed."""
+    report = yield
+    if report.failed:
+        seed = item.config.getoption("--seed")
+        report.sections.append(("seed", f"repeat with: pytest --seed {seed} '{item.nodeid}'"))
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _seeded(request: pytest.FixtureRequest) -> None:
+    """A test draws the same numbers whichever tests run before it."""
+    seed_all(request.config.getoption("--seed"), request.node.nodeid)
 
 
 @pytest.fixture(scope="session", autouse=True)

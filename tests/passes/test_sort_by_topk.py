@@ -31,18 +31,30 @@ SORTS: dict[str, Callable[[Tensor], tuple[Tensor, ...]]] = {
     "argsort": lambda x: (torch.argsort(x * 2, dim=1, descending=True),),
     "msort": lambda x: (torch.msort(x * 2),),
     "twice": lambda x: (x.argsort(-1).argsort(-1), x),
-    "integers": lambda x: tuple(torch.sort((x * 1000).to(torch.int64))),
+    "integers": lambda x: tuple(torch.sort((x * 8).to(torch.int64))),
 }
 
 
 @pytest.mark.parametrize("name", SORTS)
-def test_sorts_equal_eager(name: str) -> None:
-    x = torch.randn(3, 7, 5)
+def test_sorts_of_distinct_values_equal_eager(name: str) -> None:
+    x = torch.randperm(105).reshape(3, 7, 5) / 8 - 5
     model = _Function(SORTS[name])
     program = lower(model, (x,))
     assert not program.report.methods[0].missing_kernels
     for got, want in zip(program(x), model(x), strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+@pytest.mark.parametrize("descending", [False, True])
+def test_sort_orders_ties_in_some_way(dtype: torch.dtype, descending: bool) -> None:
+    """No order among equals is promised, but every element comes exactly once."""
+    x = torch.randint(-2, 3, (3, 9)).to(dtype)
+    model = _Function(lambda x: tuple(torch.sort(x * 2, descending=descending)))
+    values, indices = lower(model, (x,))(x)
+    torch.testing.assert_close(values, model(x)[0], rtol=0, atol=0)
+    torch.testing.assert_close((x * 2).gather(1, indices), values, rtol=0, atol=0)
+    assert torch.equal(indices.sort(1).values, torch.arange(9).expand(3, 9))
 
 
 def test_nan_comes_above_infinity() -> None:
