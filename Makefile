@@ -75,11 +75,11 @@ fuzz: build
 	tools/system_packages.sh "$(PYTHON)" fuzz
 	tools/fuzz.sh $(BIN) $(FUZZ_SECONDS)
 
-# Random graphs to compare with eager PyTorch.
+# Random graphs to compare with eager PyTorch; KINDS narrows them down (tests/differential/kinds.py).
 GRAPHS ?= 20000
 
 differential: build
-	$(PY) -m tests.differential --graphs $(GRAPHS) --jobs $(JOBS)
+	$(PY) -m tests.differential --graphs $(GRAPHS) --jobs $(JOBS) $(if $(KINDS),--kinds $(KINDS))
 
 clean:
 	rm -rf build $(INSTALLED)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-from torch import Tensor
 
 import orchestrator
 from ggml_delegate.native import NativeProgram
 from orchestrator.planning import Solver
 from tests.differential.graphs import Graph
-from tests.differential.plans import export_graphs, lower_plans
-from tests.differential.pool import MAX_BATCH
+from tests.differential.plans import lower_as_lower_does, lower_plans
 from tests.differential.reduce import reduced
-from tests.differential.tolerance import difference, outputs_of, tolerances
+from tests.differential.subjects import METHOD, Subject
+from tests.harness.allowed import Allowed
 
 
 @dataclass
@@ -35,13 +34,14 @@ class Tally:
     """What was compared.
 
     plans: how many lowered graphs there were, those of one graph under several plans counted each.
-    whole: how many of them `orchestrator.lower` made.
+    whole: how many of them `orchestrator.lower` made. traits: how many graphs had each trait.
     """
 
     graphs: int = 0
     plans: int = 0
     whole: int = 0
     elements: int = 0
+    traits: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
@@ -50,29 +50,34 @@ class Tally:
         self.plans += other.plans
         self.whole += other.whole
         self.elements += other.elements
+        self.traits += other.traits
         self.failures += other.failures
 
 
-def check_graphs(graphs: Sequence[Graph], solvers: Mapping[str, Solver]) -> Tally:
+def check_graphs(subject: Subject, solvers: Mapping[str, Solver]) -> Tally:
     """Checks graphs side by side under each plan, by name.
 
     Where lowering or running raises, it is done in parts, down to the graph and plan that do it.
     The tally leaves the number of graphs to the caller.
     """
-    try:
-        native = NativeProgram(lower_plans(export_graphs(graphs), solvers))
-    except Exception:  # whatever lowering or loading raises is a finding
-        return _check_apart(graphs, solvers)
     tally = Tally()
+    if subject.two_methods:  # the methods of all plans in one file would share their states
+        for name, solver in solvers.items():
+            tally.add(_check_plan(subject, name, solver))
+        return tally
+    try:
+        native = NativeProgram(_lowered(subject, solvers))
+    except Exception:  # whatever lowering or loading raises is a finding
+        return _check_apart(subject, solvers)
     for name, solver in solvers.items():
         try:
-            tally.add(_compare(graphs, native, name, name))
+            tally.add(_compare(subject, native, {METHOD: name}, name))
         except Exception:  # the same for running
-            tally.add(_check_apart(graphs, {name: solver}))
+            tally.add(_check_apart(subject, {name: solver}))
     return tally
 
 
-def check_whole(graphs: Sequence[Graph], backends: Sequence[str]) -> Tally:
+def check_whole(subject: Subject, backends: Sequence[str]) -> Tally:
     """Checks graphs side by side through `orchestrator.lower`, with the plan that it finds itself.
 
     A graph that it warns will not load, because no backend and no kernel has one of its ops, is not
@@ -80,18 +85,19 @@ def check_whole(graphs: Sequence[Graph], backends: Sequence[str]) -> Tally:
     """
     label = f"lower(backends={list(backends)})"
     try:
-        program = orchestrator.lower(export_graphs(graphs), backends=backends, tune="off")
+        program = orchestrator.lower(subject.programs, backends=backends, tune="off")
         if not any(method.missing_kernels for method in program.report.methods):
-            tally = _compare(graphs, NativeProgram(program.buffer), "forward", label)
+            methods = {method: method for method in subject.programs}
+            tally = _compare(subject, NativeProgram(program.buffer), methods, label)
             tally.whole = tally.plans
             return tally
         failures = []
     except Exception:  # a finding, as above
-        failures = [Failure(graphs[0], label, _last_lines())]
-    if len(graphs) == 1:
+        failures = [Failure(subject.graphs[0], label, _last_lines())]
+    if len(subject.graphs) == 1:
         return Tally(failures=failures)
     tally = Tally()
-    for half in _halves(graphs):
+    for half in subject.halves():
         tally.add(check_whole(half, backends))
     return tally
 
@@ -104,60 +110,68 @@ def reduce_failure(failure: Failure, check: Callable[[Graph], Tally]) -> Failure
     return next(iter(check(graph).failures), failure)
 
 
-def _check_apart(graphs: Sequence[Graph], solvers: Mapping[str, Solver]) -> Tally:
+def _check_apart(subject: Subject, solvers: Mapping[str, Solver]) -> Tally:
     """Checks each half of the graphs; of one graph, each plan."""
     tally = Tally()
-    if len(graphs) > 1:
-        for half in _halves(graphs):
+    if len(subject.graphs) > 1:
+        for half in subject.halves():
             tally.add(check_graphs(half, solvers))
         return tally
     for name, solver in solvers.items():
-        try:
-            native = NativeProgram(lower_plans(export_graphs(graphs), {name: solver}))
-            tally.add(_compare(graphs, native, name, name))
-        except Exception:
-            tally.failures.append(Failure(graphs[0], name, _last_lines()))
+        tally.add(_check_plan(subject, name, solver))
     return tally
 
 
-def _halves(graphs: Sequence[Graph]) -> tuple[Sequence[Graph], Sequence[Graph]]:
-    return graphs[: len(graphs) // 2], graphs[len(graphs) // 2 :]
+def _check_plan(subject: Subject, name: str, solver: Solver) -> Tally:
+    """Checks graphs under one plan; where it raises, each half of them."""
+    methods = {method: method for method in subject.programs}
+    try:
+        if subject.two_methods:
+            solvers = dict.fromkeys(methods, solver)
+            buffer = lower_as_lower_does(subject.programs, solvers, shares_state=True)
+        else:
+            methods = {METHOD: name}
+            buffer = _lowered(subject, {name: solver})
+        return _compare(subject, NativeProgram(buffer), methods, name)
+    except Exception:
+        if len(subject.graphs) == 1:
+            return Tally(failures=[Failure(subject.graphs[0], name, _last_lines())])
+    tally = Tally()
+    for half in subject.halves():
+        tally.add(_check_plan(half, name, solver))
+    return tally
 
 
-def _compare(graphs: Sequence[Graph], native: NativeProgram, method: str, label: str) -> Tally:
-    tally = Tally(plans=len(graphs))
-    for seed, batch in _runs(graphs):
-        inputs = [graph.make_inputs(seed, batch) for graph in graphs]
-        flat = [value for part in inputs for value in part]
-        results = iter(native.run(method, flat, relayout=True))
-        for graph, values in zip(graphs, inputs, strict=True):
-            wanted = outputs_of(graph, values)
+def _lowered(subject: Subject, solvers: Mapping[str, Solver]) -> bytes:
+    """A .pte with one method per plan, by the plan's name."""
+    program = subject.programs[METHOD]
+    if subject.as_lower_does:
+        return lower_as_lower_does(dict.fromkeys(solvers, program), solvers)
+    return lower_plans(program, solvers)
+
+
+def _compare(
+    subject: Subject, native: NativeProgram, methods: Mapping[str, str], label: str
+) -> Tally:
+    """Makes the subject's calls in turn; `methods` has the program's name of each method."""
+    tally = Tally(plans=len(subject.graphs))
+    for call in subject.calls:
+        results = iter(native.run(methods[call.method], call.inputs, relayout=True))
+        for graph, wanted in zip(subject.graphs, call.wanted, strict=True):
             got = [next(results) for _ in wanted]
-            tally.elements += sum(want.numel() for want in wanted)
-            what = _first_difference(got, wanted, tolerances(graph, values))
+            tally.elements += sum(want.value.numel() for want in wanted)
+            what = _first_difference(got, wanted)
             if what is not None:
-                tally.failures.append(Failure(graph, label, f"seed {seed}: {what}"))
+                tally.failures.append(Failure(graph, label, f"{call.what}: {what}"))
     return tally
 
 
-def _first_difference(
-    got: Sequence[object], wanted: Sequence[Tensor], allowed: Sequence[float]
-) -> str | None:
-    for i, (value, want, most) in enumerate(zip(got, wanted, allowed, strict=True)):
-        assert isinstance(value, Tensor)
-        what = difference(value, want, most)
+def _first_difference(got: Sequence[object], wanted: Sequence[Allowed]) -> str | None:
+    for i, (value, want) in enumerate(zip(got, wanted, strict=True)):
+        what = want.difference(value)
         if what is not None:
             return f"output {i}: {what}"
     return None
-
-
-def _runs(graphs: Sequence[Graph]) -> Iterator[tuple[int, int | None]]:
-    """Seeds and batch sizes to run with."""
-    yield 1, None
-    yield 2, None
-    if any(graph.dynamic for graph in graphs):
-        yield 3, 1
-        yield 4, MAX_BATCH
 
 
 def _last_lines() -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import random
 
+import torch
+
 from ggml_delegate.registry import rules
 from tests.differential.graphs import Graph
-from tests.differential.plans import is_exportable
+from tests.differential.grow import MAX_STEPS, TRIES, finish
 from tests.differential.pool import Pool
 from tests.differential.proposals import PROPOSALS
 from tests.differential.schema_calls import natural_name, step_for
-from tests.differential.tolerance import is_comparable
+from tests.differential.subjects import is_exportable
+from tests.differential.tolerance import is_comparable, outputs_of
 
-MAX_STEPS = 7
-_TRIES = 12
 _POOLS = 200
 # Drawn more often: these have the most forms, and most of a model's work.
 _HEAVY = {
@@ -55,11 +56,14 @@ def random_graph(
     *,
     dynamic: bool = False,
     channels_last: bool = False,
+    channels_last_weights: bool = False,
+    dtype: torch.dtype = torch.float32,
     target: str | None = None,
 ) -> Graph:
     """A graph of one to MAX_STEPS steps, each of which has finite, smooth and varied results.
 
     dynamic: the first size of inputs may change. channels_last: images do come so.
+    channels_last_weights: weights of images do. dtype: of inputs, constants and results.
     target: an op that has to be among the steps.
 
     Raises:
@@ -67,18 +71,26 @@ def random_graph(
     """
     for _ in range(_POOLS):
         large = rng.random() < 0.08
-        pool = Pool(rng, dynamic=dynamic, channels_last=channels_last, large=large)
-        pool.new_input(pool.sizes(4 if channels_last else rng.choice([2, 3, 4, 4])))
-        if target is not None and not any(_grow(pool, target) for _ in range(_TRIES)):
+        pool = Pool(
+            rng,
+            dynamic=dynamic,
+            channels_last=channels_last,
+            channels_last_weights=channels_last_weights,
+            large=large,
+        )
+        images = channels_last or channels_last_weights
+        pool.new_input(pool.sizes(4 if images else rng.choice([2, 3, 4, 4])))
+        if target is not None and not any(_grow(pool, target) for _ in range(TRIES)):
             continue
         wanted = rng.randint(1, MAX_STEPS)
-        for _ in range(_TRIES * wanted):
+        for _ in range(TRIES * wanted):
             if len(pool.graph.steps) >= wanted:
                 break
             _grow(pool, rng.choice(targets()))
         if pool.graph.steps:
-            graph = _finish(pool)
-            fits = is_comparable(graph) and dynamic == graph.dynamic
+            graph = finish(pool)
+            graph.dtype = dtype
+            fits = _computes(graph) and is_comparable(graph) and dynamic == graph.dynamic
             if fits and (not dynamic or is_exportable(graph)):
                 return graph
     raise LookupError(
@@ -87,20 +99,18 @@ def random_graph(
     )
 
 
+def _computes(graph: Graph) -> bool:
+    """Whether eager PyTorch has the graph's ops in its dtype."""
+    if graph.dtype == torch.float32:
+        return True
+    try:
+        outputs = outputs_of(graph, graph.make_inputs(1))
+    except (RuntimeError, NotImplementedError):
+        return False
+    return all(not out.is_floating_point() or out.dtype == graph.dtype for out in outputs)
+
+
 def _grow(pool: Pool, target: str) -> bool:
     proposal = PROPOSALS.get(target)
     step = proposal(pool) if proposal is not None else step_for(target, pool)
     return step is not None and pool.try_step(step)
-
-
-def _finish(pool: Pool) -> Graph:
-    """Returns what no step reads, and now and then something that is also read."""
-    graph = pool.graph
-    read = {ref for step in graph.steps for ref in step.refs()}
-    results = [ref for ref in pool.refs(dtype=None) if ref.kind == "v"]
-    outputs = [ref for ref in results if ref not in read]
-    inner = [ref for ref in results if ref in read]
-    if inner and pool.rng.random() < 0.2:
-        outputs.append(pool.rng.choice(inner))
-    graph.outputs = outputs or results[-1:]
-    return graph.pruned()

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.differential.quantizing import GROUP, TORCHAO, quantized_weight
+
+# The seed of the states' first values.
+_FIRST_STATES = 77
 
 
 @dataclass(frozen=True)
@@ -45,45 +51,124 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Symbol:
+    """A size that may change from run to run, in multiples of `step`: `low`, `high`, or `other`.
+
+    Inputs of one graph that name equal symbols share the size.
+    """
+
+    name: str
+    example: int
+    low: int
+    high: int
+    other: int
+    step: int = 1
+
+    def at(self, run: int) -> int:
+        """The size in the run of a number: the example's, the smallest, the largest, another."""
+        return (self.example, self.low, self.high, self.other)[run]
+
+
+@dataclass(frozen=True)
 class Input:
     """An input: float32 noise, or integers from 0 to `below` - 1.
 
-    `dynamic` inputs share their first size, which may change from run to run.
+    symbols: the dimensions whose sizes may change, each with its symbol. ascending: the integers
+    follow each other. state: what the graph itself keeps from call to call and changes; not passed
+    by callers. zeros: the state's first value, else noise.
     """
 
     sizes: tuple[int, ...]
     below: int = 0
     dtype: torch.dtype = torch.float32
     channels_last: bool = False
-    dynamic: bool = False
+    symbols: tuple[tuple[int, Symbol], ...] = ()
+    ascending: bool = False
+    state: bool = False
+    zeros: bool = False
+
+    def sizes_in(self, run: int) -> tuple[int, ...]:
+        """Its sizes in the run of a number."""
+        sizes = list(self.sizes)
+        for dim, symbol in self.symbols:
+            sizes[dim] = symbol.at(run)
+        return tuple(sizes)
 
 
 @dataclass
 class Graph:
-    """A program of steps; `outputs` are what it returns."""
+    """A program of steps; `outputs` are what it returns.
+
+    writes: the new values of states, by the number of their input. quantized: how its weights and
+    activations are quantized, one of `quantizing.WAYS`. dtype: of inputs, constants and results.
+    """
 
     inputs: list[Input] = field(default_factory=list)
     constants: list[Tensor] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     outputs: list[Ref] = field(default_factory=list)
+    writes: dict[int, Ref] = field(default_factory=dict)
+    quantized: str = ""
+    dtype: torch.dtype = torch.float32
 
     def module(self) -> GraphModule:
         """The graph as a model in eval mode."""
         return GraphModule(self).eval()
 
-    def make_inputs(self, seed: int, batch: int | None = None) -> list[Tensor]:
-        """Inputs of the graph's sizes; `batch` replaces the first size of dynamic ones."""
+    def make_inputs(self, seed: int, run: int = 0) -> list[Tensor]:
+        """Values for all inputs, states too, of the sizes in the run of a number."""
         generator = torch.Generator().manual_seed(seed)
-        return [_make_input(spec, generator, batch) for spec in self.inputs]
+        return [self.cast(_make_input(spec, generator, run)) for spec in self.inputs]
+
+    def arguments(self, values: Sequence[Tensor]) -> list[Tensor]:
+        """Those among the values of all inputs that a caller passes."""
+        return [value for spec, value in zip(self.inputs, values, strict=True) if not spec.state]
+
+    def first_states(self) -> dict[int, Tensor]:
+        """What the states hold before the first call, by the number of their input."""
+        values = self.make_inputs(_FIRST_STATES)
+        return {
+            i: torch.zeros_like(values[i]) if spec.zeros else values[i]
+            for i, spec in enumerate(self.inputs)
+            if spec.state
+        }
+
+    def quantized_weights(self) -> dict[int, bool]:
+        """The constants that torchao quantizes, by number; True for tables of embeddings."""
+        if self.quantized not in TORCHAO:
+            return {}
+        places = {"aten.linear.default": 1, "aten.embedding.default": 0}
+        return {
+            step.args[places[step.op]].index: step.op == "aten.embedding.default"
+            for step in self.steps
+            if step.op in places and self._divides(step.args[places[step.op]])
+        }
+
+    def _divides(self, ref: Ref) -> bool:
+        """Whether it is a constant that can be quantized: its rows divide into the groups."""
+        if ref.kind != "w":
+            return False
+        return not self.quantized.endswith("groups") or (
+            self.constants[ref.index].shape[-1] % GROUP == 0
+        )
+
+    def cast(self, value: Tensor) -> Tensor:
+        """A value in the graph's dtype, if it is no integer."""
+        return value.to(self.dtype) if value.is_floating_point() else value
+
+    @property
+    def symbols(self) -> tuple[Symbol, ...]:
+        """The sizes that may change, each once."""
+        return tuple(dict.fromkeys(symbol for spec in self.inputs for _, symbol in spec.symbols))
 
     @property
     def dynamic(self) -> bool:
         """Whether some input has a size that may change."""
-        return any(spec.dynamic for spec in self.inputs)
+        return bool(self.symbols)
 
     def pruned(self) -> Graph:
-        """The graph without inputs, constants and steps that no output needs."""
-        needed = set(self.outputs)
+        """The graph without inputs, constants and steps that no output and no state needs."""
+        needed = {*self.outputs, *self.writes.values(), *(Ref("x", i) for i in self.writes)}
         for index in reversed(range(len(self.steps))):
             if any(ref.kind == "v" and ref.index == index for ref in needed):
                 needed.update(self.steps[index].refs())
@@ -92,46 +177,63 @@ class Graph:
         def rename(ref: Ref) -> Ref:
             return Ref(ref.kind, kept[ref.kind].index(ref.index), ref.item)
 
-        return Graph(
-            [self.inputs[old] for old in kept["x"]],
-            [self.constants[old] for old in kept["w"]],
-            [self.steps[old].renamed(rename) for old in kept["v"]],
-            [rename(ref) for ref in self.outputs],
+        return replace(
+            self,
+            inputs=[self.inputs[old] for old in kept["x"]],
+            constants=[self.constants[old] for old in kept["w"]],
+            steps=[self.steps[old].renamed(rename) for old in kept["v"]],
+            outputs=[rename(ref) for ref in self.outputs],
+            writes={kept["x"].index(i): rename(ref) for i, ref in self.writes.items()},
         )
 
     def source(self) -> str:
         """The graph as text, to be read by whoever looks into a failure."""
-        lines = [f"x{i} = {spec}" for i, spec in enumerate(self.inputs)]
+        lines = [f"x{i} = {_described(spec)}" for i, spec in enumerate(self.inputs)]
         for i, value in enumerate(self.constants):
             lines.append(f"w{i} = {value.dtype} {list(value.shape)}")
         for i, step in enumerate(self.steps):
             arguments = [_text(arg) for arg in step.args]
             arguments += [f"{name}={_text(value)}" for name, value in step.kwargs.items()]
             lines.append(f"v{i} = {step.op}({', '.join(arguments)})")
+        lines += [f"x{i} <- {_text(ref)}" for i, ref in self.writes.items()]
         lines.append(f"return {', '.join(map(_text, self.outputs))}")
+        lines += [f"quantized: {self.quantized}"] if self.quantized else []
+        lines += [f"in {self.dtype}"] if self.dtype != torch.float32 else []
         return "\n".join(lines)
 
 
 class GraphModule(nn.Module):
-    """Runs a graph; its constants are parameters."""
+    """Runs a graph; its constants are parameters, its states are buffers."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph
+        weights = graph.quantized_weights()
         for index, value in enumerate(graph.constants):
-            if value.is_floating_point():
-                parameter = nn.Parameter(value.clone(), requires_grad=False)
+            if index in weights:
+                weight = quantized_weight(value, graph.quantized, is_table=weights[index])
+                self.register_parameter(f"constant_{index}", weight)
+            elif value.is_floating_point():
+                parameter = nn.Parameter(graph.cast(value).clone(), requires_grad=False)
                 self.register_parameter(f"constant_{index}", parameter)
             else:
                 self.register_buffer(f"constant_{index}", value.clone())
+        for index, value in graph.first_states().items():
+            self.register_buffer(f"state_{index}", value)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Calls the steps in order."""
+        """Calls the steps in order, then writes the states."""
         constants = [getattr(self, f"constant_{i}") for i in range(len(self.graph.constants))]
-        values = Values(list(inputs), constants, [])
+        passed = iter(inputs)
+        specs = enumerate(self.graph.inputs)
+        values = [getattr(self, f"state_{i}") if s.state else next(passed) for i, s in specs]
+        everything = Values(values, constants, [])
         for step in self.graph.steps:
-            values.results.append(call(step, values))
-        return tuple(resolve(ref, values) for ref in self.graph.outputs)
+            everything.results.append(call(step, everything))
+        results = tuple(resolve(ref, everything) for ref in self.graph.outputs)
+        for i, ref in self.graph.writes.items():
+            getattr(self, f"state_{i}").copy_(resolve(ref, everything))
+        return results
 
 
 class UnionModule(nn.Module):
@@ -145,7 +247,7 @@ class UnionModule(nn.Module):
         """Hands each graph its inputs."""
         results, start = [], 0
         for part in self.parts:
-            count = len(part.graph.inputs)
+            count = sum(not spec.state for spec in part.graph.inputs)
             results.append(part(*inputs[start : start + count]))
             start += count
         return results
@@ -169,7 +271,14 @@ def call(step: Step, values: Values) -> Any:
     """Runs one step on the values before it."""
     args = [resolve(arg, values) for arg in step.args]
     kwargs = {name: resolve(value, values) for name, value in step.kwargs.items()}
-    return overload(step.op)(*args, **kwargs)
+    return _FUNCTIONS.get(step.op, overload(step.op))(*args, **kwargs)
+
+
+# Torchao's weights replace these, not the ops that they call.
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "aten.linear.default": functional.linear,
+    "aten.embedding.default": lambda table, indices: functional.embedding(indices, table),
+}
 
 
 def resolve(argument: Any, values: Values) -> Any:
@@ -204,16 +313,27 @@ def overload(name: str) -> Any:
     return functools.reduce(getattr, name.split("."), torch.ops)
 
 
-def _make_input(spec: Input, generator: torch.Generator, batch: int | None) -> Tensor:
-    sizes = spec.sizes
-    if spec.dynamic and batch is not None:
-        sizes = (batch, *sizes[1:])
+def _make_input(spec: Input, generator: torch.Generator, run: int) -> Tensor:
+    sizes = spec.sizes_in(run)
     if spec.dtype == torch.bool:
         return torch.randint(0, 2, sizes, generator=generator).bool()
+    if spec.ascending:
+        start = torch.randint(0, spec.below - sizes[0] + 1, (1,), generator=generator)
+        return torch.arange(sizes[0]) + start
     if spec.below:
         return torch.randint(0, spec.below, sizes, generator=generator, dtype=spec.dtype)
     value = torch.randn(sizes, generator=generator)
     return value.contiguous(memory_format=torch.channels_last) if spec.channels_last else value
+
+
+def _described(spec: Input) -> str:
+    """An input's fields that are not as usual."""
+    shown = [
+        f"{each.name}={getattr(spec, each.name)}"
+        for each in fields(spec)
+        if getattr(spec, each.name) != each.default
+    ]
+    return f"Input({', '.join(shown)})"
 
 
 def _text(argument: Any) -> str:

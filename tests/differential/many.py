@@ -13,17 +13,16 @@ import torch
 
 from ggml_delegate.torch_speed import repeated_work_spared
 from tests.differential.check import Failure, Tally, check_graphs, check_whole, reduce_failure
-from tests.differential.generate import random_graph
 from tests.differential.graphs import Graph
-from tests.differential.plans import plans_for
+from tests.differential.kinds import KINDS, Kind
+from tests.differential.plans import plans_for, some_plans_for
+from tests.differential.traits import traits_of
 
-PER_PROGRAM = 72
-# How many of them also go through lower(), which plans them by itself: a few at a time (many side
-# by side take long to plan), for one subset after the other.
-_WHOLE, _AT_ONCE = 9, 3
+# How many failures of a program are cut down; where there are more, they are mostly alike.
+_REDUCED = 3
+# What the graphs that go through lower(), which plans them by itself, are lowered for: some at a
+# time (many side by side take long to plan), for one subset after the other.
 _SUBSETS = (("ggml", "xnnpack"), ("ggml",), ("xnnpack",), ("xnnpack", "ggml"), ())
-# Of eight programs one has dynamic sizes and one channels-last inputs.
-_KINDS = ({}, {"dynamic": True}, {}, {"channels_last": True}, {}, {}, {}, {})
 
 
 def set_up_worker() -> None:
@@ -34,45 +33,54 @@ def set_up_worker() -> None:
     gc.freeze()  # what is imported stays
 
 
-def check_program(seed: int, graphs: int = PER_PROGRAM) -> Tally:
-    """Checks one program of some graphs."""
+def check_program(seed: int, name: str = "plain", graphs: int | None = None) -> Tally:
+    """Checks one program of a kind, with as many graphs as it has by default, or so many."""
+    kind = KINDS[name]
     rng = random.Random(seed)
-    kind = _KINDS[seed % len(_KINDS)]
     # Exporting makes objects by the million that live until the program is made.
     gc.disable()
     try:
         with repeated_work_spared():
-            made = [random_graph(rng, **kind) for _ in range(graphs)]
-            tally = _check(made, seed)
+            made = [kind.draw(rng) for _ in range(kind.graphs if graphs is None else graphs)]
+            tally = _check(made, kind, seed)
     finally:
         gc.enable()
         gc.collect()
     tally.graphs = len(made)
+    for graph in made:
+        tally.traits.update(traits_of(graph))
     return tally
 
 
-def _check(graphs: Sequence[Graph], seed: int) -> Tally:
-    solvers = plans_for(graphs, seed)
-    tally = check_graphs(graphs, solvers)
-    _reduce(tally, lambda graph: check_graphs([graph], solvers))
+def _check(graphs: Sequence[Graph], kind: Kind, seed: int) -> Tally:
+    tally = Tally()
+    if not kind.two_methods:
+        plans = some_plans_for if kind.as_lower_does else plans_for
+        solvers = plans(graphs, seed)
+        tally.add(check_graphs(kind.subject(graphs), solvers))
+        _reduce(tally, lambda graph: check_graphs(kind.subject([graph]), solvers))
     # Kernels that change a tensor's rank refuse channels-last tensors: see plans_for.
     images = any(spec.channels_last for graph in graphs for spec in graph.inputs)
-    whole_ones = graphs[:_WHOLE]
-    for start in range(0, len(whole_ones), _AT_ONCE):
-        number = seed * _WHOLE // _AT_ONCE + start // _AT_ONCE
+    whole_ones = graphs[: kind.whole]
+    for start in range(0, len(whole_ones), kind.at_once):
+        number = (seed * kind.whole + start) // kind.at_once
         backends = _SUBSETS[0] if images else _SUBSETS[number % len(_SUBSETS)]
-        whole = check_whole(whole_ones[start : start + _AT_ONCE], backends)
-        _reduce(whole, functools.partial(_check_one_whole, backends=backends))
+        subject = kind.subject(whole_ones[start : start + kind.at_once])
+        whole = check_whole(subject, backends)
+        check_one = functools.partial(_check_one, kind=kind, backends=backends)
+        _reduce(whole, check_one)
         tally.add(whole)
     return tally
 
 
-def _check_one_whole(graph: Graph, backends: Sequence[str]) -> Tally:
-    return check_whole([graph], backends)
+def _check_one(graph: Graph, kind: Kind, backends: Sequence[str]) -> Tally:
+    return check_whole(kind.subject([graph]), backends)
 
 
 def _reduce(tally: Tally, check: Callable[[Graph], Tally]) -> None:
-    tally.failures = [reduce_failure(failure, check) for failure in _one_each(tally)]
+    failures = list(_one_each(tally))
+    reduced = [reduce_failure(failure, check) for failure in failures[:_REDUCED]]
+    tally.failures = reduced + failures[_REDUCED:]
 
 
 def _one_each(tally: Tally) -> Iterator[Failure]:

@@ -9,20 +9,22 @@ from collections.abc import Mapping, Sequence
 import torch
 from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
 from executorch.exir.backend.partitioner import PartitionResult
-from torch._dynamo.exc import UserError
-from torch.export import Dim, ExportedProgram, export
+from torch.export import ExportedProgram
 
 from orchestrator.backends import resolve_backends
 from orchestrator.capability import split_by_capability
 from orchestrator.channels_last import ChannelsLastPass
 from orchestrator.edge import edge_compile_config
+from orchestrator.flow import to_edge_with
+from orchestrator.graph import mutated_buffers
 from orchestrator.kernel_dim_orders import make_kernels_contiguous
+from orchestrator.open_sizes import open_sizes_kept
 from orchestrator.options import PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner, UndecomposedOpError
 from orchestrator.planner import CostGraph, Plan, price_plan, split_into_segments
 from orchestrator.planning import Solver
-from tests.differential.graphs import Graph, UnionModule
-from tests.differential.pool import MAX_BATCH
+from tests.differential.graphs import Graph
+from tests.differential.subjects import METHOD, Subject
 
 BACKENDS = ("ggml", "xnnpack")
 _OPTIONS = PlanOptions(tune="off")  # the plans must not depend on what this machine has measured
@@ -31,27 +33,8 @@ _CHANNELS_LAST_PLANS = {"both", "random_1"}
 
 
 def export_graphs(graphs: Sequence[Graph]) -> ExportedProgram:
-    """One program of several graphs; each dynamic one has a batch size of its own."""
-    inputs = [value for graph in graphs for value in graph.make_inputs(0)]
-    shapes: list[dict[int, Dim] | None] = []
-    for index, graph in enumerate(graphs):
-        size = Dim(f"n{index}", min=1, max=MAX_BATCH)
-        shapes += [{0: size} if spec.dynamic else None for spec in graph.inputs]
-    dynamic = any(graph.dynamic for graph in graphs)
-    return export(
-        UnionModule(graphs).eval(),
-        tuple(inputs),
-        dynamic_shapes=(tuple(shapes),) if dynamic else None,
-    )
-
-
-def is_exportable(graph: Graph) -> bool:
-    """Whether torch exports the graph with the sizes that are to stay dynamic."""
-    try:
-        export_graphs([graph])
-    except UserError:  # an op fixes the size, or a relation of sizes
-        return False
-    return True
+    """One program of several graphs; each dynamic one has sizes of its own."""
+    return Subject(graphs).programs[METHOD]
 
 
 def random_plan(seed: int, *, kernels: bool = True) -> Solver:
@@ -91,6 +74,14 @@ def only(name: str) -> Solver:
     return solve
 
 
+def some_plans_for(graphs: Sequence[Graph], seed: int) -> dict[str, Solver]:
+    """A random plan, and two of the other ones in turn."""
+    plans = plans_for(graphs, seed)
+    others = [name for name in plans if name != "random_0"]
+    chosen = [others[(seed + i) % len(others)] for i in range(2)]
+    return {name: plans[name] for name in ("random_0", *chosen)}
+
+
 def plans_for(graphs: Sequence[Graph], seed: int) -> dict[str, Solver]:
     """One plan per subset of the backends, and two random ones.
 
@@ -125,7 +116,11 @@ class _KeepsOps(OrchestratorPartitioner):
 
 
 def lower_plans(program: ExportedProgram, solvers: Mapping[str, Solver]) -> bytes:
-    """A .pte with one method per plan, by the plan's name."""
+    """A .pte with one method per plan, by the plan's name.
+
+    All plans share the edge-dialect program, which makes this several times as fast as lowering
+    as `lower()` does. It has no second round of rewriting for what a plan shows.
+    """
     with torch.no_grad():
         edge = _to_edge(program)
         partitioners = {
@@ -138,9 +133,38 @@ def lower_plans(program: ExportedProgram, solvers: Mapping[str, Solver]) -> byte
         manager = EdgeProgramManager(programs, compile_config=edge_compile_config())
         lowered = manager.to_backend(dict(partitioners))
         for name in solvers:
+            _keep_initial_states(lowered.exported_program(name))
             make_kernels_contiguous(lowered.exported_program(name))
         buffer = lowered.to_executorch().buffer
     return bytes(buffer)
+
+
+def lower_as_lower_does(
+    programs: Mapping[str, ExportedProgram],
+    solvers: Mapping[str, Solver],
+    *,
+    shares_state: bool = False,
+) -> bytes:
+    """A .pte with one method per program, each under its own plan, by the same way as `lower()`.
+
+    programs, solvers: by method. shares_state: whether methods share the buffers of one name.
+    """
+    with torch.no_grad(), open_sizes_kept(programs.values()):
+        edge, _ = to_edge_with(
+            programs,
+            lambda name, decompose: OrchestratorPartitioner(
+                BACKENDS, _OPTIONS, decompose=decompose, solver=solvers[name]
+            ),
+        )
+        for name in programs:
+            _keep_initial_states(edge.exported_program(name))
+            make_kernels_contiguous(edge.exported_program(name))
+        return bytes(edge.to_executorch().buffer)
+
+
+def _keep_initial_states(program: ExportedProgram) -> None:
+    for node in mutated_buffers(program):
+        node.meta["et_init_buffer"] = True
 
 
 def _to_edge(program: ExportedProgram) -> ExportedProgram:

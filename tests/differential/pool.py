@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.differential.graphs import Graph, Input, Ref, Step, Values, call
+from tests.differential.graphs import Graph, Input, Ref, Step, Symbol, Values, call
 
 LARGEST = 1e4
 """Largest value that may occur: beyond it float32 has too little left behind the point."""
@@ -27,7 +27,10 @@ MAX_ELEMENTS_LARGE = 80_000
 class Pool:
     """Builds one graph: holds the value of every Ref for several sets of inputs.
 
-    Two sets have the graph's own sizes, the others the extreme batch sizes if the graph is dynamic.
+    Two sets have the graph's own sizes; if the graph is dynamic, the others have the extreme sizes.
+
+    dynamic: the batch may change, the first size of inputs that is as large. symbols: other sizes
+    that may change, wherever an input is as large as a symbol's example.
     """
 
     def __init__(
@@ -37,17 +40,22 @@ class Pool:
         dynamic: bool = False,
         channels_last: bool = False,
         large: bool = False,
+        symbols: Sequence[Symbol] = (),
+        channels_last_weights: bool = False,
     ) -> None:
         self.rng = rng
         self.graph = Graph()
+        self.symbols = tuple(symbols)
+        self.channels_last_weights = channels_last_weights
         self.dynamic = dynamic
         self.channels_last = channels_last
         self.max_elements = MAX_ELEMENTS_LARGE if large else MAX_ELEMENTS
         self.batch = rng.choice([2, 3, 5])
-        self.batches = [None, None, 1, MAX_BATCH] if dynamic else [None, None]
+        self._batch = Symbol("n", self.batch, 1, MAX_BATCH, 4)
+        self.runs = (0, 0, 1, 2, 3) if symbols else (0, 0, 1, 2) if dynamic else (0, 0)
         self._seed = rng.randrange(1 << 30)
         self._generator = torch.Generator().manual_seed(self._seed)
-        self._values = [Values([], self.graph.constants, []) for _ in self.batches]
+        self._values = [Values([], self.graph.constants, []) for _ in self.runs]
 
     # ---- values ---------------------------------------------------------------------------------
 
@@ -80,7 +88,10 @@ class Pool:
         return Ref("v", len(self.graph.steps) - 1)
 
     def sizes(self, rank: int | None = None) -> tuple[int, ...]:
-        """Sizes for a new input; the first one is the batch size where the graph is dynamic."""
+        """Sizes for a new input.
+
+        The first one is the batch size, or the last ones are the symbols', where those may change.
+        """
         rng = self.rng
         rank = rng.choice([0, 1, 2, 2, 3, 3, 4, 4, 4, 5]) if rank is None else rank
         large = self.max_elements > MAX_ELEMENTS
@@ -89,6 +100,8 @@ class Pool:
             sizes = tuple(rng.choice(choices) for _ in range(rank))
             if self.dynamic and rank:
                 sizes = (self.batch, *sizes[1:])
+            if self.symbols and rank > len(self.symbols):
+                sizes = (*sizes[: -len(self.symbols)], *(each.example for each in self.symbols))
             if torch.Size(sizes).numel() * 5 <= self.max_elements * (1 if large else 2):
                 return sizes
 
@@ -98,14 +111,23 @@ class Pool:
         self, sizes: Sequence[int], *, below: int = 0, dtype: torch.dtype = torch.float32
     ) -> Ref:
         """Adds an input: noise, or integers from 0 to `below` - 1."""
-        dynamic = self.dynamic and len(sizes) > 0 and sizes[0] == self.batch
         channels_last = self.channels_last and len(sizes) == 4 and not below
-        spec = Input(tuple(sizes), below, dtype, channels_last, dynamic)
+        symbols = self.symbols_of(sizes)
+        return self.add_input(Input(tuple(sizes), below, dtype, channels_last, symbols))
+
+    def add_input(self, spec: Input) -> Ref:
+        """Adds an input that is described already."""
         self.graph.inputs.append(spec)
         for which, values in enumerate(self._values):
-            batch = self.batches[which]
-            values.inputs[:] = self.graph.make_inputs(self._seed + which % 2, batch)
+            values.inputs[:] = self.graph.make_inputs(self._seed + which % 2, self.runs[which])
         return Ref("x", len(self.graph.inputs) - 1)
+
+    def symbols_of(self, sizes: Sequence[int]) -> tuple[tuple[int, Symbol], ...]:
+        """The dimensions of an input of these sizes that may change."""
+        if self.dynamic and len(sizes) > 0 and sizes[0] == self.batch:
+            return ((0, self._batch),)
+        known = {symbol.example: symbol for symbol in self.symbols}
+        return tuple((dim, known[size]) for dim, size in enumerate(sizes) if size in known)
 
     def new_constant(self, value: Tensor) -> Ref:
         """Adds a weight, or gives one of the same sizes that is there already."""
@@ -118,12 +140,15 @@ class Pool:
 
     def weight(self, *sizes: int, spread: float = 1.0, around: float = 0.0) -> Ref:
         """A constant of normally distributed numbers."""
-        return self.new_constant(torch.randn(sizes, generator=self._generator) * spread + around)
+        value = torch.randn(sizes, generator=self._generator) * spread + around
+        if self.channels_last_weights and len(sizes) == 4:
+            value = value.contiguous(memory_format=torch.channels_last)
+        return self.new_constant(value)
 
     def try_step(self, step: Step) -> bool:
         """Appends a step if torch takes it and its results are fit for a comparison."""
         results = []
-        for which in range(len(self.batches)):
+        for which in range(len(self.runs)):
             try:
                 results.append(call(step, self._values[which]))
             except (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError):

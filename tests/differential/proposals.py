@@ -443,7 +443,7 @@ def _clone(pool: Pool) -> Step:
 
 def _smallest_size(pool: Pool, ref: Ref, dim: int) -> int:
     """The size of a dimension with the smallest batch, so that indices are within it always."""
-    return min(pool.value(ref, which).shape[dim] for which in range(len(pool.batches)))
+    return min(pool.value(ref, which).shape[dim] for which in range(len(pool.runs)))
 
 
 def _indices(pool: Pool, sizes: tuple[int, ...], below: int) -> Ref:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -16,7 +17,7 @@ def reduced(graph: Graph, fails: Callable[[Graph], bool]) -> Graph:
     Tries each output alone, then its last steps on inputs in place of what they read.
     """
     for output in graph.outputs:
-        part = Graph(graph.inputs, graph.constants, graph.steps, [output]).pruned()
+        part = replace(graph, outputs=[output]).pruned()
         if not fails(part):
             continue
         for count in range(1, len(part.steps)):
@@ -28,7 +29,12 @@ def reduced(graph: Graph, fails: Callable[[Graph], bool]) -> Graph:
 
 
 def _last_steps(graph: Graph, count: int) -> Graph | None:
-    """The last steps, reading inputs in place of earlier results; None if those are integers."""
+    """The last steps, reading inputs in place of earlier results; None if those are integers.
+
+    None as well of graphs that keep states, which those steps may not reach.
+    """
+    if graph.writes:
+        return None
     first = len(graph.steps) - count
     values = Values(list(graph.make_inputs(1)), graph.constants, [])
     with torch.no_grad():
@@ -43,7 +49,7 @@ def _last_steps(graph: Graph, count: int) -> Graph | None:
                 if value.dtype != torch.float32:
                     return None
                 replaced[ref] = Ref("x", len(inputs))
-                inputs.append(Input(tuple(value.shape), dynamic=False))
+                inputs.append(Input(tuple(value.shape)))
 
     def rename(ref: Ref) -> Ref:
         if ref in replaced:
@@ -52,4 +58,4 @@ def _last_steps(graph: Graph, count: int) -> Graph | None:
 
     steps = [step.renamed(rename) for step in graph.steps[first:]]
     outputs = [rename(ref) for ref in graph.outputs]
-    return Graph(inputs, graph.constants, steps, outputs).pruned()
+    return replace(graph, inputs=inputs, steps=steps, outputs=outputs).pruned()

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import logging
-import math
+import random
 import warnings
 from collections.abc import Iterator
 
 import pytest
 import torch
 
-from tests.differential.many import PER_PROGRAM, check_program
+from tests.differential.kinds import KINDS, LEFT_OUT
+from tests.differential.many import check_program
+from tests.differential.traits import TRAITS, traits_of
 
-GRAPHS = 500
+# Of each kind that has few graphs to a program.
+_FEW = 9
+_LARGE = ("plain", "dynamic-batch", "plain", "channels-last", "plain", "plain", "plain")
+_SMALL = tuple(name for name in KINDS if name not in {*_LARGE, *LEFT_OUT})
+PROGRAMS = (
+    *((name, seed, KINDS[name].graphs) for seed, name in enumerate(_LARGE)),
+    *((name, seed, _FEW) for seed, name in enumerate(_SMALL, 100)),
+)
+"""Kinds of programs, with their seeds and how many graphs they have."""
 
 
 @pytest.fixture(autouse=True)
@@ -28,11 +38,31 @@ def _silent_on_one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("seed", range(math.ceil(GRAPHS / PER_PROGRAM)))
-def test_every_plan_computes_what_eager_does(seed: int) -> None:
-    tally = check_program(seed)
+@pytest.mark.parametrize(("kind", "seed", "graphs"), PROGRAMS)
+def test_every_plan_computes_what_eager_does(kind: str, seed: int, graphs: int) -> None:
+    tally = check_program(seed, kind, graphs)
     if tally.failures:
         pytest.fail("\n\n".join(map(str, tally.failures)), pytrace=False)
-    assert tally.graphs == PER_PROGRAM
+    assert tally.graphs == graphs
     assert tally.plans >= tally.graphs
     assert tally.elements > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_graphs_of_a_kind_have_its_trait(kind: str) -> None:
+    rng = random.Random(1)
+    traits = set().union(*(traits_of(KINDS[kind].draw(rng)) for _ in range(12)))
+    assert KINDS[kind].traits & traits == KINDS[kind].traits
+    assert traits <= set(TRAITS)
+
+
+@pytest.mark.parametrize("kind", ["static-int8-per-tensor", "dynamic-int8-per-channel", "torchao"])
+def test_quantized_results_of_a_wrong_scale_are_noticed(kind: str) -> None:
+    rng = random.Random(2)
+    subject = KINDS[kind].subject([KINDS[kind].draw(rng) for _ in range(4)])
+    call = subject.calls[0]
+    outputs = [want for wanted in call.wanted for want in wanted]
+    assert len(outputs) >= 4
+    for want in outputs:
+        assert want.difference(want.value) is None
+        assert want.difference(want.value * 1.25) is not None

@@ -4,69 +4,95 @@ An output's largest absolute error, over the output's largest value, is at most 
 NOISE_FACTOR times the change that rounding errors of NOISE in every input and every intermediate
 result make in eager (what an op that adds up its inputs in another order loses is like noise in
 them; where its steps cancel, as GELU's do, it is like noise in its arguments' last digits).
+Of graphs in half precision both are what that precision rounds by.
 Integers and bools have to be the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tests.differential.graphs import Graph, Values, call, resolve
+from tests.harness.allowed import Allowed, largest
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What the results of a dtype may be off by; see above. most: above it, nothing is told."""
+
+    base: float
+    noise: float
+    factor: float
+    most: float
+
 
 BASE_TOLERANCE = 2e-5
 NOISE = 1e-6
 NOISE_FACTOR = 20.0
+MAX_TOLERANCE = 2e-3
 CANCELLED = 0.01
 """How large a result counts at least, next to its step's arguments."""
-MAX_TOLERANCE = 2e-3
-"""Graphs that would need more amplify rounding errors too much to tell anything."""
+ROUNDING: Mapping[torch.dtype, Rounding] = {
+    torch.float32: Rounding(BASE_TOLERANCE, NOISE, NOISE_FACTOR, MAX_TOLERANCE),
+    torch.bfloat16: Rounding(2.0**-8, 2.0**-9, 2.0, 0.1),
+    torch.float16: Rounding(2.0**-11, 2.0**-12, 2.0, 0.02),
+}
 
 
 def is_comparable(graph: Graph) -> bool:
     """Whether rounding errors stay small enough in the graph."""
-    return all(t <= MAX_TOLERANCE for t in tolerances(graph, graph.make_inputs(1)))
+    most = ROUNDING[graph.dtype].most
+    allowed = allowed_outputs(graph, graph.make_inputs(1))
+    return all(each.error <= most * largest(each.value) for each in allowed)
 
 
-def tolerances(graph: Graph, inputs: Sequence[Tensor]) -> list[float]:
-    """For each output, the largest error allowed over its largest value; 0 for integers."""
-    exact, noisy = outputs_of(graph, inputs), outputs_of(graph, inputs, noise=NOISE)
-    return [
-        BASE_TOLERANCE + NOISE_FACTOR * _error(a, b) if a.is_floating_point() else 0.0
-        for a, b in zip(noisy, exact, strict=True)
-    ]
+def allowed_outputs(graph: Graph, inputs: Sequence[Tensor]) -> list[Allowed]:
+    """Eager's outputs, with the error that each may have.
+
+    inputs: values of all of the graph's inputs, its states among them.
+    """
+    exact, noisy = outputs_of(graph, inputs), outputs_of(graph, inputs, noise=True)
+    return allowed_between(graph, exact, noisy)
 
 
-def difference(got: Tensor, want: Tensor, allowed: float) -> str | None:
-    """What is wrong with an output, or None."""
-    if got.shape != want.shape or got.dtype != want.dtype:
-        return f"{got.dtype} {list(got.shape)}, expected {want.dtype} {list(want.shape)}"
-    if not want.is_floating_point():
-        return None if got.equal(want) else f"{(got != want).sum()} integers differ"
-    error = _error(got, want)
-    return None if error <= allowed else f"error {error:.2e} of the scale, allowed {allowed:.2e}"
+def allowed_between(
+    graph: Graph, exact: Sequence[Tensor], noisy: Sequence[Tensor]
+) -> list[Allowed]:
+    """Outputs with the error that each may have, judged by how far noisy ones are from them."""
+    rounding = ROUNDING[graph.dtype]
+    results = []
+    for value, other in zip(exact, noisy, strict=True):
+        error = 0.0
+        if value.is_floating_point() and value.numel():
+            moved = (other.double() - value.double()).abs().max().item()
+            error = rounding.base * largest(value) + rounding.factor * moved
+        results.append(Allowed(value, error))
+    return results
 
 
-def _error(got: Tensor, want: Tensor) -> float:
-    if want.numel() == 0 or want.abs().max() == 0:
-        return 0.0 if got.equal(want) else float("inf")
-    error = (got.double() - want.double()).abs().max().item() / want.abs().max().item()
-    return error if error == error else float("inf")
+def outputs_of(graph: Graph, inputs: Sequence[Tensor], *, noise: bool = False) -> list[Tensor]:
+    """Eager's outputs; noise: each value is off by as much as rounding may make it."""
+    values = run_eagerly(graph, inputs, noise=noise)
+    return [resolve(ref, values) for ref in graph.outputs]
 
 
-def outputs_of(graph: Graph, inputs: Sequence[Tensor], noise: float = 0.0) -> list[Tensor]:
-    """Eager's outputs; `noise` is added to each value, as a fraction of its largest element."""
+def run_eagerly(graph: Graph, inputs: Sequence[Tensor], *, noise: bool = False) -> Values:
+    """All that the steps compute."""
     generator = torch.Generator().manual_seed(7)
+    share = ROUNDING[graph.dtype].noise if noise else 0.0
 
     def shaken(value: Tensor, at_least: float = 0.0) -> Tensor:
         if not value.is_floating_point() or not noise or value.numel() == 0:
             return value
         shake = torch.rand(value.shape, generator=generator) * 2 - 1
-        return value + noise * max(_largest(value), at_least) * shake
+        return value + (share * max(largest(value), at_least) * shake).to(value.dtype)
 
-    values = Values(list(map(shaken, inputs)), graph.constants, [])
+    constants = [graph.cast(value) for value in graph.constants]
+    values = Values(list(map(shaken, inputs)), constants, [])
     with torch.no_grad():
         for step in graph.steps:
             result = call(step, values)
@@ -78,10 +104,9 @@ def outputs_of(graph: Graph, inputs: Sequence[Tensor], noise: float = 0.0) -> li
                 parts = [shaken(part, scale) for part in parts]
                 result = parts[0] if isinstance(result, Tensor) else parts
             values.results.append(result)
-    return [resolve(ref, values) for ref in graph.outputs]
+    return values
 
 
-def _largest(value: Tensor) -> float:
-    if value.numel() == 0 or not value.is_floating_point():
-        return 0.0
-    return float(value.abs().max())
+def _largest(value: object) -> float:
+    parts = value if isinstance(value, list | tuple) else [value]
+    return max((largest(part) for part in parts if isinstance(part, Tensor)), default=0.0)

@@ -1,0 +1,126 @@
+"""The kinds of programs that random graphs are drawn for, and how often."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from tests.differential.generate import random_graph
+from tests.differential.graphs import Graph
+from tests.differential.open_graphs import open_graph
+from tests.differential.quantized_graphs import pt2e_graph, torchao_graph
+from tests.differential.quantizing import PT2E
+from tests.differential.state_graphs import state_graph
+from tests.differential.subjects import Subject
+from tests.differential.traits import TWO_METHODS
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of program.
+
+    traits: that some of its graphs have. graphs: to one program. whole: how many of them also go
+        through `lower()`, some at once. two_methods: whether they have two methods, which
+        `lower()` alone makes. as_lower_does: see `Subject`; takes longer, so that
+        there are fewer graphs and plans to a program.
+    """
+
+    name: str
+    draw: Callable[[random.Random], Graph]
+    traits: frozenset[str] = frozenset()
+    graphs: int = 72
+    whole: int = 9
+    at_once: int = 3
+    two_methods: bool = False
+    as_lower_does: bool = False
+
+    def subject(self, graphs: Sequence[Graph]) -> Subject:
+        """Graphs of this kind as one program."""
+        return Subject(graphs, self.two_methods, self.as_lower_does)
+
+
+_few = partial(Kind, graphs=12, whole=6, as_lower_does=True)
+
+
+def _quantized(way: str) -> Kind:
+    return _few(way.replace(" ", "-"), partial(pt2e_graph, way=way), frozenset({way}))
+
+
+_ALL = (
+    Kind("plain", random_graph),
+    Kind("dynamic-batch", partial(random_graph, dynamic=True), frozenset({"dynamic batch"})),
+    Kind(
+        "channels-last",
+        partial(random_graph, channels_last=True),
+        frozenset({"channels-last inputs"}),
+    ),
+    _few(
+        "channels-last-weights",
+        partial(random_graph, channels_last_weights=True),
+        frozenset({"channels-last weights"}),
+    ),
+    _few(
+        "open-sizes",
+        open_graph,
+        frozenset({"dynamic height and width", "dynamic length"}),
+    ),
+    *map(_quantized, PT2E),
+    _few("torchao", torchao_graph, frozenset({"torchao embedding"})),
+    _few("states", state_graph, frozenset({"state over several calls"})),
+    Kind(
+        "two-methods",
+        partial(state_graph, two_methods=True),
+        frozenset({TWO_METHODS}),
+        graphs=12,
+        whole=12,
+        at_once=4,
+        two_methods=True,
+    ),
+    *(
+        _few(str(dtype)[6:], partial(random_graph, dtype=dtype), frozenset({str(dtype)[6:]}))
+        for dtype in (torch.bfloat16, torch.float16)
+    ),
+)
+KINDS = {kind.name: kind for kind in _ALL}
+
+_ROUNDED = (
+    "ExecuTorch's kernels round to half precision within an op, where PyTorch does not, and are "
+    "off by up to a tenth"
+)
+_QUANTIZED = "channels-last and folded constants still break quantized graphs"
+LEFT_OUT = {
+    "bfloat16": _ROUNDED,
+    "float16": _ROUNDED,
+    "static-int8-per-tensor": _QUANTIZED,
+    "static-int8-per-channel": _QUANTIZED,
+    "dynamic-int8-per-channel": _QUANTIZED,
+    "torchao": _QUANTIZED,
+    "open-sizes": "delegates still refuse sizes that are expressions of others",
+    "channels-last-weights": "XNNPACK still fails to lower them",
+    "two-methods": "methods do not share buffers yet",
+}
+"""The kinds that are drawn only when asked for, and why."""
+
+_TURN = (
+    *("plain", "dynamic-batch", "static-int8-per-channel", "open-sizes"),
+    *("plain", "channels-last", "states", "dynamic-int8-per-channel"),
+    *("plain", "plain", "channels-last-weights", "static-int8-per-tensor"),
+    *("plain", "plain", "torchao", "two-methods"),
+)
+ORDER = tuple(name for name in _TURN if name not in LEFT_OUT)
+"""The kinds of the programs by their number, again and again; seeds count the programs."""
+
+
+def kinds_of(order: Iterable[str], graphs: int) -> Iterator[Kind]:
+    """Kinds of programs, until they have so many graphs."""
+    names = list(order)
+    count = number = 0
+    while count < graphs:
+        kind = KINDS[names[number % len(names)]]
+        yield kind
+        count += kind.graphs
+        number += 1

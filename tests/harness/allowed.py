@@ -1,0 +1,39 @@
+"""An expected output with the error that it may have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """An output, and the largest absolute error it may have; integers have to be the same."""
+
+    value: Tensor
+    error: float
+
+    def difference(self, got: object) -> str | None:
+        """What is wrong with an output, or None."""
+        want = self.value
+        if not isinstance(got, Tensor):
+            return f"a {type(got).__name__}, expected a tensor"
+        if got.shape != want.shape or got.dtype != want.dtype:
+            return f"{got.dtype} {list(got.shape)}, expected {want.dtype} {list(want.shape)}"
+        if not want.is_floating_point():
+            return None if got.equal(want) else f"{(got != want).sum()} integers differ"
+        if want.numel() == 0:
+            return None
+        error = (got.double() - want.double()).abs().max().item()
+        if error <= self.error:  # false of what is no number
+            return None
+        scale = largest(want) or 1.0
+        return f"error {error / scale:.2e} of the scale, allowed {self.error / scale:.2e}"
+
+
+def largest(value: Tensor) -> float:
+    """The largest absolute value of a float tensor; 0 of others, and of empty ones."""
+    if value.numel() == 0 or not value.is_floating_point():
+        return 0.0
+    return float(value.abs().max())
