@@ -1,4 +1,4 @@
-"""Runs ExecuTorch's own backend test suite (operators, float) through this project.
+"""Runs ExecuTorch's own backend test suite (operators, float and int8) through this project.
 
     python tools/suite.py [--flows FLOW ...] [--filter EXPRESSION] [--jobs N] [--seed N] [--docs]
 
@@ -16,6 +16,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,31 @@ from page import write_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "suite"
-FLOWS = ("orchestrator", "orchestrator_dynamic", "xnnpack", "xnnpack_dynamic")
-OWN = FLOWS[:2]
-
-_TITLES = {
+_FLOAT = {
     "orchestrator": "ggml + xnnpack",
     "orchestrator_dynamic": "ggml + xnnpack, dynamic sizes",
+    "orchestrator_cost": "ggml + xnnpack, by cost",
+    "orchestrator_random": "ggml + xnnpack, random plans",
     "xnnpack": "xnnpack alone",
     "xnnpack_dynamic": "xnnpack alone, dynamic sizes",
 }
+_QUANTIZED = {
+    "static_int8_per_channel": "int8 per channel",
+    "static_int8_per_tensor": "int8 per tensor",
+    "dynamic_int8_per_channel": "int8 per channel, dynamic activations",
+}
+_WAYS = {
+    "orchestrator": "ggml + xnnpack",
+    "orchestrator_random": "ggml + xnnpack, random plans",
+    "xnnpack": "xnnpack alone",
+}
+_TITLES = _FLOAT | {
+    f"{way}_{name}": f"{who}, {what}"
+    for name, what in _QUANTIZED.items()
+    for way, who in _WAYS.items()
+}
+FLOWS = tuple(_TITLES)
+OWN = tuple(flow for flow in FLOWS if flow.startswith("orchestrator"))
 
 
 def suite_folder() -> Path:
@@ -58,7 +75,9 @@ def run_flow(flow: str, jobs: int, seed: int, expression: str | None) -> None:
         *("-k", f"{chosen} and ({expression})" if expression else chosen),
         str(suite / "operators"),
     ]
+    start = time.monotonic()
     subprocess.run(command, cwd=ROOT, check=False)
+    print(f"{flow}: {time.monotonic() - start:.0f} s", flush=True)
     if not path.exists():
         raise SystemExit(f"the suite did not run for {flow}; see the messages above")
     tests = json.loads(path.read_text())

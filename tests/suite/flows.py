@@ -1,220 +1,108 @@
-"""How ExecuTorch's backend test suite lowers a test: through this project, or XNNPACK alone.
+"""The flows that ExecuTorch's backend test suite runs through: this project's, and XNNPACK's alone.
 
-The static flows lower the suite's tests as they are. The dynamic ones leave every size open that
-the model allows, and run the program on the example inputs and on inputs of other sizes. This
-project's flows rewrite a program as `lower()` does before they partition it. Outputs are compared a
-thousand times closer than the suite itself does, whose tests are of float32 alone.
+This project's greedy flows of float models rewrite a program and partition it in ExecuTorch's own
+call. All others lower just as `lower()` does, and run in this project's runtime: by cost, under
+which models as small as the suite's mostly stay on kernels; under a random legal plan; and
+quantized models, as the suite's own XNNPACK flows quantize them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Set
+from functools import partial
 from typing import Any
 
+import executorch.kernels.quantized  # noqa: F401  (the kernels of quantized ops, for XNNPACK alone)
 import torch
 from executorch.backends.test.harness import Tester
-from executorch.backends.test.harness.stages import Export, StageType, ToEdgeTransformAndLower
+from executorch.backends.test.harness.stages import Export, Serialize, ToEdgeTransformAndLower
 from executorch.backends.test.suite.flow import TestFlow
+from executorch.backends.test.suite.flows.xnnpack import (
+    XNNPACK_DYNAMIC_INT8_PER_CHANNEL_TEST_FLOW,
+    XNNPACK_STATIC_INT8_PER_CHANNEL_TEST_FLOW,
+    XNNPACK_STATIC_INT8_PER_TENSOR_TEST_FLOW,
+)
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir.backend.partitioner import Partitioner
-from torch.export import Dim, ExportedProgram
-from torch.utils import _pytree as pytree
 
 import ggml_delegate.native  # noqa: F401  (registers the ggml backend in this process's runtime)
-from ggml_delegate.passes import apply_passes
-from orchestrator.edge import edge_compile_config
-from orchestrator.open_sizes import open_sizes_kept
 from orchestrator.options import PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner
+from orchestrator.planning import Solver
+from tests.differential.plans import random_plan
+from tests.suite.stages import Lower, LowerAsWeDo, RewriteAndLower, RunNatively
+from tests.suite.testers import DynamicExport, DynamicTester, FloatTester, QuantizedTester
 
-# The largest size that a dimension left open may take, as a multiple of the example's.
-_GROWTH = 2
-# Absolute and relative.
-_TOLERANCE = 1e-4
-
-
-def _orchestrator() -> Partitioner:
-    # By cost, models as small as the suite's stay on kernels, and no delegate would be tested.
-    return OrchestratorPartitioner(["ggml", "xnnpack"], PlanOptions(strategy="greedy"))
-
-
-class _Lower(ToEdgeTransformAndLower):  # type: ignore[misc]  # executorch is untyped
-    def __init__(self, partitioner: Callable[[], Partitioner]) -> None:
-        super().__init__(partitioner, edge_compile_config=edge_compile_config())
-
-
-class _RewriteAndLower(_Lower):
-    def run(self, artifact: ExportedProgram, *args: Any, **kwargs: Any) -> None:
-        """Lowers the program as this project's passes write it, its sizes as open as they are."""
-        program = apply_passes(artifact)
-        with open_sizes_kept([program]):
-            super().run(program, *args, **kwargs)
-
-
-class _DynamicExport(Export):  # type: ignore[misc]
-    """Exports with every size open; torch.export closes those that the model fixes."""
-
-    def run(self, artifact: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Exports `artifact`, or says why none of its sizes can be open."""
-        shapes = self.dynamic_shapes or pytree.tree_map(_open_sizes, inputs)
-        self.exported_program = torch.export.export(
-            artifact, inputs, dynamic_shapes=shapes, strict=False
-        )
-        if not _symbols(self.exported_program):
-            raise StaticModelError("the model fixes every size of its inputs")
-
-
-class StaticModelError(ValueError):
-    """A model none of whose input sizes can change: there is no dynamic variant of its test."""
-
-
-def _open_sizes(value: Any) -> Any:
-    if not isinstance(value, torch.Tensor):
-        return None
-    return {
-        dim: Dim.AUTO(min=1, max=_GROWTH * size) if size > 1 else None
-        for dim, size in enumerate(value.shape)
-    }
-
-
-def _symbols(program: ExportedProgram) -> bool:
-    return any(
-        isinstance(node.meta.get("val"), torch.Tensor)
-        and any(isinstance(size, torch.SymInt) for size in node.meta["val"].shape)
-        for node in program.graph.nodes
-        if node.op == "placeholder"
-    )
-
-
-class _Tester(Tester):  # type: ignore[misc]
-    __test__ = False
-
-    def __init__(
-        self,
-        lower: Callable[[], _Lower],
-        export: type[Export],
-        module: torch.nn.Module,
-        example_inputs: tuple[Any, ...],
-    ) -> None:
-        stages = Tester.default_stage_classes() | {
-            StageType.EXPORT: export,
-            StageType.TO_EDGE_TRANSFORM_AND_LOWER: lower,
-        }
-        super().__init__(module, example_inputs, stage_classes=stages)
-
-    def run_method_and_compare_outputs(self, *args: Any, **kwargs: Any) -> Any:
-        """As in Tester, but closer."""
-        kwargs |= {"atol": _TOLERANCE, "rtol": _TOLERANCE}
-        return super().run_method_and_compare_outputs(*args, **kwargs)
-
-
-class _DynamicTester(_Tester):
-    """Compares for the example inputs, then for others whose open sizes are smaller and larger."""
-
-    __test__ = False
-
-    def run_method_and_compare_outputs(self, *args: Any, inputs: Any = None, **kwargs: Any) -> Any:
-        """As in Tester, for more than one set of inputs."""
-        inputs = next(self.generate_random_inputs()) if inputs is None else inputs
-        super().run_method_and_compare_outputs(*args, inputs=inputs, **kwargs)
-        program = self.stages[StageType.EXPORT].artifact
-        for scale in (1, -1):
-            other = other_sizes(program, inputs, scale)
-            if other is not None and _holds(program, self.original_module, other):
-                super().run_method_and_compare_outputs(*args, inputs=other, **kwargs)
-        return self
-
-
-def other_sizes(program: ExportedProgram, inputs: Sequence[Any], change: int) -> Any:
-    """Inputs like `inputs` in which every size that `program` leaves open differs by `change`.
-
-    Returns None when no input has an open size, or the change breaks what the program demands of
-    the sizes.
-    """
-    names = program.graph_signature.user_inputs
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    limits = program.range_constraints
-    leaves, spec = pytree.tree_flatten(tuple(inputs))
-    changed = False
-    results = []
-    for name, leaf in zip(names, leaves, strict=True):
-        fake = values.get(name)
-        if not isinstance(leaf, torch.Tensor) or not isinstance(fake, torch.Tensor):
-            results.append(leaf)
-            continue
-        sizes = list(leaf.shape)
-        for dim, size in enumerate(fake.shape):
-            if not isinstance(size, torch.SymInt):
-                continue
-            symbols = {
-                symbol: size.node.shape_env.backed_var_to_val[symbol] + change
-                for symbol in size.node.expr.free_symbols
-            }
-            if any(
-                symbol in limits and not limits[symbol].lower <= value <= limits[symbol].upper
-                for symbol, value in symbols.items()
-            ):
-                return None
-            sizes[dim] = int(size.node.expr.subs(symbols))
-            changed = True
-        results.append(_like(leaf, sizes))
-    return pytree.tree_unflatten(results, spec) if changed else None
-
-
-def _like(example: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-    """A tensor of these sizes with values as in `example`, the last ones repeated, or cut off.
-
-    What is sorted stays so (offsets).
-    """
-    result = example
-    for dim, size in enumerate(sizes):
-        if size > result.shape[dim]:
-            more = size - result.shape[dim]
-            result = torch.cat([result, result.narrow(dim, result.shape[dim] - more, more)], dim)
-        result = result.narrow(dim, 0, size)
-    return result.contiguous()
-
-
-def _holds(program: ExportedProgram, module: torch.nn.Module, inputs: Sequence[Any]) -> bool:
-    """Whether the exported program does with these inputs what the module does.
-
-    torch.export does not tell all that a program demands of sizes: one that splits 6 rows by two
-    has three results, and leaves out the fourth one of 7 rows.
-    """
-    try:
-        wanted, got = module(*inputs), program.module()(*inputs)
-    except (RuntimeError, IndexError, ValueError, AssertionError):
-        return False
-    return _shapes(wanted) == _shapes(got)
-
-
-def _shapes(results: Any) -> list[torch.Size]:
-    return [leaf.shape for leaf in pytree.tree_leaves(results) if isinstance(leaf, torch.Tensor)]
-
-
-def _flow(name: str, lower: Callable[[], _Lower], dynamic: bool) -> TestFlow:
-    tester, export = (_DynamicTester, _DynamicExport) if dynamic else (_Tester, Export)
-
-    def make(module: torch.nn.Module, example_inputs: tuple[Any, ...]) -> _Tester:
-        return tester(lower, export, module, example_inputs)
-
-    return TestFlow(name, backend=name.removesuffix("_dynamic"), tester_factory=make)
-
-
-def _ours() -> _Lower:
-    return _RewriteAndLower(_orchestrator)
-
-
-def _xnnpack() -> _Lower:
-    return _Lower(XnnpackPartitioner)
-
-
-FLOWS: dict[str, TestFlow] = {
-    flow.name: flow
-    for flow in (
-        _flow("orchestrator", _ours, dynamic=False),
-        _flow("orchestrator_dynamic", _ours, dynamic=True),
-        _flow("xnnpack", _xnnpack, dynamic=False),
-        _flow("xnnpack_dynamic", _xnnpack, dynamic=True),
-    )
+BACKENDS = ("ggml", "xnnpack")
+# The plans must not depend on what this machine has measured.
+_GREEDY = PlanOptions(strategy="greedy", tune="off")
+_BY_COST = PlanOptions(tune="off")
+_QUANTIZED = {
+    "static_int8_per_channel": XNNPACK_STATIC_INT8_PER_CHANNEL_TEST_FLOW,
+    "static_int8_per_tensor": XNNPACK_STATIC_INT8_PER_TENSOR_TEST_FLOW,
+    "dynamic_int8_per_channel": XNNPACK_DYNAMIC_INT8_PER_CHANNEL_TEST_FLOW,
 }
+
+
+def _planned(options: PlanOptions, solver: Solver | None = None) -> LowerAsWeDo:
+    def make(decompose: Set[torch._ops.OpOverload]) -> OrchestratorPartitioner:
+        return OrchestratorPartitioner(BACKENDS, options, decompose=decompose, solver=solver)
+
+    return LowerAsWeDo(make)
+
+
+def _at_random() -> LowerAsWeDo:
+    # The suite has just set torch's seed, by the test's name and the seed of the whole run.
+    return _planned(_BY_COST, random_plan(torch.initial_seed()))
+
+
+def _in_one_call() -> Lower:
+    return RewriteAndLower(lambda: OrchestratorPartitioner(BACKENDS, _GREEDY))
+
+
+def _xnnpack() -> Lower:
+    return Lower(XnnpackPartitioner)
+
+
+def _flow(
+    name: str,
+    lower: Callable[[], ToEdgeTransformAndLower],
+    tester: type[FloatTester] = FloatTester,
+    *,
+    export: type[Export] = Export,
+    serialize: type[Serialize] = Serialize,
+    **options: Any,
+) -> TestFlow:
+    def make(module: torch.nn.Module, example_inputs: tuple[Any, ...]) -> Tester:
+        return tester(lower, export, serialize, module, example_inputs)
+
+    return TestFlow(name, backend=name.partition("_")[0], tester_factory=make, **options)
+
+
+def _all() -> list[TestFlow]:
+    dynamic: dict[str, Any] = {"tester": DynamicTester, "export": DynamicExport}
+    # Programs without a delegate run as well.
+    ours: dict[str, Any] = {"serialize": RunNatively, "is_delegated": False}
+    flows = [
+        _flow("orchestrator", _in_one_call),
+        _flow("orchestrator_dynamic", _in_one_call, **dynamic),
+        _flow("orchestrator_cost", partial(_planned, _BY_COST), **ours),
+        _flow("orchestrator_random", _at_random, **ours),
+        _flow("xnnpack", _xnnpack),
+        _flow("xnnpack_dynamic", _xnnpack, **dynamic),
+    ]
+    for name, flow in _QUANTIZED.items():
+        quantized: dict[str, Any] = {
+            "tester": QuantizedTester,
+            "quantize": True,
+            "quantize_stage_factory": flow.quantize_stage_factory,
+        }
+        greedily = partial(_planned, _GREEDY)
+        flows += [
+            _flow(f"orchestrator_{name}", greedily, **quantized | ours),
+            _flow(f"orchestrator_random_{name}", _at_random, **quantized | ours),
+            _flow(f"xnnpack_{name}", _xnnpack, **quantized, is_delegated=False),
+        ]
+    return flows
+
+
+FLOWS: dict[str, TestFlow] = {flow.name: flow for flow in _all()}
