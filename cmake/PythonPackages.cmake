@@ -25,7 +25,7 @@ orchestrator_find_python_package(ORCHESTRATOR_EXECUTORCH executorch
                                  "torch==2.13.0 executorch==1.5.1")
 find_package(executorch 1.5.1 CONFIG REQUIRED NO_DEFAULT_PATH PATHS
              "${ORCHESTRATOR_EXECUTORCH}/share/cmake")
-set(components runtime kernels_optimized backend_xnnpack threadpool etdump)
+set(components runtime kernels_optimized kernels_quantized backend_xnnpack threadpool etdump)
 foreach(component IN LISTS components)
   if(NOT TARGET executorch::${component})
     message(FATAL_ERROR "The executorch package in ${ORCHESTRATOR_EXECUTORCH} has no "

@@ -39,8 +39,10 @@ target_link_libraries(program PUBLIC executorch::runtime executorch::threadpool
 # symbol, so the linker has to be told to keep them.
 add_library(program_with_backends INTERFACE)
 target_link_options(program_with_backends INTERFACE LINKER:--no-as-needed)
-target_link_libraries(program_with_backends INTERFACE program executorch::kernels_optimized
-                                                      executorch::backend_xnnpack ggml_backend)
+target_link_libraries(
+  program_with_backends INTERFACE program executorch::kernels_optimized
+                                  executorch::kernels_quantized executorch::backend_xnnpack
+                                  ggml_backend)
 
 pybind11_add_module(_runtime MODULE NO_EXTRAS ${module_sources})
 target_link_libraries(_runtime PRIVATE orchestrator_options program_with_backends)

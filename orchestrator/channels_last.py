@@ -9,12 +9,15 @@ it, crosses as it lies.
 Where to convert is a minimum cut: convolutions read and write channels-last, ops that no delegate
 takes or that are not about images keep the dim order they have, the others do as their neighbours;
 a tensor that is wanted in the other order by any reader is converted once and costs its size.
+
+Nodes that a backend takes together or not at all, such as a layer between its dequantize and its
+quantize, have one order: a conversion between them would leave a pattern that no backend knows.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard
 
@@ -25,9 +28,17 @@ from executorch.exir.pass_base import ExportedProgramPassBase, ExportedProgramPa
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from orchestrator.backends import Backend
+from ggml_delegate.quantized import computed_from
+from orchestrator.backends import Backend, Candidate
 from orchestrator.constraints import may_run_on
-from orchestrator.graph import compute_nodes, constant_nodes, is_getitem, nbytes, op_name
+from orchestrator.graph import (
+    compute_nodes,
+    constant_nodes,
+    is_getitem,
+    mutated_buffers,
+    nbytes,
+    op_name,
+)
 from orchestrator.options import PlanOptions
 
 Label = Literal["contiguous", "channels-last"]
@@ -40,6 +51,9 @@ _SUFFIXES: Mapping[Label, str] = {CONTIGUOUS: "_contiguous", CHANNELS_LAST: "_ch
 _CONVERT = exir_ops.edge.dim_order_ops._to_dim_order_copy.default
 
 _SEED = "aten.convolution.default"
+
+# Converting what backends do not convert themselves takes a kernel, and a call more on both sides.
+_KERNEL_FACTOR = 16
 
 # Ops that compute the same whichever of the two orders their images are in.
 _FOLLOW = frozenset(
@@ -56,7 +70,13 @@ _FOLLOW = frozenset(
         *("mean.dim", "upsample_bilinear2d.vec", "upsample_nearest2d.vec"),
         *("_native_batch_norm_legit_no_training.default", "native_group_norm.default"),
     )
-)
+) | {
+    f"quantized_decomposed.{name}"
+    for name in (
+        *("quantize_per_tensor.default", "dequantize_per_tensor.default"),
+        *("quantize_per_tensor.tensor", "dequantize_per_tensor.tensor"),
+    )
+}
 
 
 class ChannelsLastPass(ExportedProgramPassBase):  # type: ignore[misc]  # executorch is untyped
@@ -89,14 +109,13 @@ def convert(ep: ExportedProgram, backends: Sequence[Backend], options: PlanOptio
     """
     if not any(_is_seed(node) for node in compute_nodes(ep)):
         return False
-    taken = {
-        node
+    candidates = [
+        candidate
         for backend in backends
         for candidate in backend.propose(ep).candidates
-        for node in candidate.nodes
-        if may_run_on(node, backend.name, options)
-    }
-    region = _Region(ep, taken)
+        if all(may_run_on(node, backend.name, options) for node in candidate.nodes)
+    ]
+    region = _Region(ep, candidates)
     while region.free:
         labels = _without_lone(region, _cheapest_labels(region))
         values = _Values(region, labels)
@@ -160,24 +179,48 @@ class _Region:
     free: these nodes, in graph order. `getitem`s go with the node they read.
     """
 
-    def __init__(self, ep: ExportedProgram, taken: set[Node]) -> None:
+    def __init__(self, ep: ExportedProgram, candidates: Sequence[Candidate]) -> None:
         self.ep = ep
-        self._constants = constant_nodes(ep)
-        able = {node for node in compute_nodes(ep) if node in taken and self._is_able(node)}
-        near = self._near_seeds(able)
-        self.free = [node for node in compute_nodes(ep) if node in near]
+        nodes = list(compute_nodes(ep))
+        # What is computed from weights alone is one: a dequantized weight, say.
+        weights = constant_nodes(ep)
+        self._constants = weights | computed_from(nodes, weights - mutated_buffers(ep))
+        self._units = self._joined(candidates)
+        taken = {node for candidate in candidates for node in candidate.nodes}
+        able = {node for node in nodes if node in taken and self._is_able(node)}
+        near = self._near_seeds(self._whole_units(able))
+        self.free = [node for node in nodes if node in near]
+
+    def _joined(self, candidates: Sequence[Candidate]) -> dict[Node, frozenset[Node]]:
+        links: nx.Graph[Node] = nx.Graph()
+        for candidate in candidates:
+            if not candidate.divisible:
+                members = [_owner(node) if is_getitem(node) else node for node in candidate.nodes]
+                nx.add_path(links, [node for node in members if node not in self._constants])
+        parts = map(frozenset, nx.connected_components(links))
+        return {node: part for part in parts for node in part}
+
+    def unit(self, node: Node) -> frozenset[Node]:
+        """The nodes that have one order with a node, itself among them."""
+        return self._units.get(node, frozenset((node,)))
+
+    def _whole_units(self, nodes: set[Node]) -> set[Node]:
+        return {node for node in nodes if self.unit(node) <= nodes}
 
     def _near_seeds(self, able: set[Node]) -> set[Node]:
-        near = {node for node in able if _is_seed(node)}
+        near = {member for node in able if _is_seed(node) for member in self.unit(node)}
         waiting = list(near)
         while waiting:
             for neighbour in _neighbours(waiting.pop()):
                 if neighbour in able and neighbour not in near:
-                    near.add(neighbour)
-                    waiting.append(neighbour)
+                    unit = self.unit(neighbour)
+                    near |= unit
+                    waiting += unit
         return near
 
     def _is_able(self, node: Node) -> bool:
+        if node in self._constants:
+            return False
         if not all(_has_known_order(value) for value in _results(node)):
             return False
         if _is_seed(node):
@@ -203,7 +246,7 @@ class _Region:
 
     def fix(self, nodes: Iterable[Node]) -> None:
         """Leave nodes as they are after all."""
-        misfits = set(nodes)
+        misfits = {member for node in nodes for member in self.unit(node)}
         self.free = [node for node in self.free if node not in misfits]
 
 
@@ -254,9 +297,13 @@ def _cheapest_labels(region: _Region) -> dict[Node, Label]:
         graph.add_node(node)
         if _is_seed(node):
             graph.add_edge(CHANNELS_LAST, node)  # without a capacity: never cut
+        for member in region.unit(node):
+            graph.add_edge(node, member)
     for tensor in _tensors(region):
         maker = vertex(_owner(tensor), tensor)
         size = nbytes(tensor)
+        if not tensor.meta["val"].is_floating_point():
+            size *= _KERNEL_FACTOR
         _add_capacity(graph, maker, (tensor, "to contiguous"), size)
         _add_capacity(graph, (tensor, "to channels-last"), maker, size)
         for reader in _readers(tensor):
@@ -272,18 +319,24 @@ def _add_capacity(graph: nx.DiGraph[Any], start: Any, end: Any, size: int) -> No
 
 
 def _without_lone(region: _Region, labels: dict[Node, Label]) -> dict[Node, Label]:
-    """The same, but nodes in channels-last on their own stay: they hand nothing over in it."""
-    links: nx.Graph[Node] = nx.Graph()
-    links.add_nodes_from(node for node, label in labels.items() if label == CHANNELS_LAST)
+    """The same, but units in channels-last on their own stay: they hand nothing over in it."""
+    linked: set[Node] = set()
     for tensor in _tensors(region):
+        maker = _owner(tensor)
         for reader in _readers(tensor):
-            if reader in links and _owner(tensor) in links:
-                links.add_edge(_owner(tensor), reader)
-    lone = {node for node in links if links.degree(node) == 0}
+            both = {labels.get(maker), labels.get(reader)}
+            if both == {CHANNELS_LAST} and reader not in region.unit(maker):
+                linked |= {maker, reader}
     return {
-        node: CONTIGUOUS if node in lone and _label_of_all(node) == CONTIGUOUS else label
+        node: CONTIGUOUS if _is_lone(region.unit(node), linked) else label
         for node, label in labels.items()
     }
+
+
+def _is_lone(unit: Set[Node], linked: Set[Node]) -> bool:
+    """Whether a unit, contiguous so far, hands no image to another in channels-last."""
+    orders = {_label_of_all(node) for node in unit}
+    return linked.isdisjoint(unit) and CONTIGUOUS in orders and CHANNELS_LAST not in orders
 
 
 def _label_of_all(node: Node) -> Label | None:

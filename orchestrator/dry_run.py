@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +19,7 @@ from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.lowering import DEFAULT_BACKENDS, versions
 from orchestrator.open_sizes import open_sizes_kept
 from orchestrator.options import OptionError, PlanOptions
-from orchestrator.partitioner import OrchestratorPartitioner, PartitionedMethod
+from orchestrator.partitioner import OrchestratorPartitioner, PartitionedMethod, Rewriting
 from orchestrator.report.data import Report
 
 _METHOD = "forward"
@@ -84,8 +84,8 @@ def edge_program(
     """Return the edge-dialect program that plans are made for, with its weights, undelegated."""
     resolved = resolve_backends(backends)
 
-    def partitioner(_: str, decompose: Set[torch._ops.OpOverload]) -> OrchestratorPartitioner:
-        return OrchestratorPartitioner(resolved, options, decompose=decompose, dry_run=True)
+    def partitioner(_: str, rewriting: Rewriting) -> OrchestratorPartitioner:
+        return OrchestratorPartitioner(resolved, options, rewriting=rewriting, dry_run=True)
 
     with _as_in_lowering([program]):
         edge, _ = to_edge_with({_METHOD: program}, partitioner)

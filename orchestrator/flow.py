@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
-import torch
 from executorch.exir import EdgeProgramManager, to_edge_transform_and_lower
 from torch.export import ExportedProgram
 
@@ -15,7 +14,8 @@ from orchestrator.options import PlanOptions
 from orchestrator.partitioner import (
     OrchestratorPartitioner,
     PartitionedMethod,
-    UndecomposedOpError,
+    Rewriting,
+    StartOver,
 )
 from orchestrator.planner import PlannerError
 from orchestrator.planning import Choice
@@ -25,7 +25,7 @@ P = TypeVar("P", bound=OrchestratorPartitioner)
 
 def to_edge_with(
     programs: Mapping[str, ExportedProgram],
-    make_partitioner: Callable[[str, Set[torch._ops.OpOverload]], P],
+    make_partitioner: Callable[[str, Rewriting], P],
     *,
     constant_methods: Mapping[str, Any] | None = None,
     generate_etrecord: bool = False,
@@ -34,21 +34,23 @@ def to_edge_with(
 
     Whatever plans, compares or measures goes this way too, and so sees the nodes that get lowered.
 
-    Ops that were kept whole, and that nothing takes after all, are decomposed in another round.
+    Ops that were kept whole, and that nothing takes after all, are decomposed in another round, and
+    quantized weights that no delegate takes are expanded to floats.
     Where images in channels-last leave no plan within a limit on partitions, they stay contiguous.
 
     Args:
         programs: by method name.
-        make_partitioner: makes a method's partitioner, given its name and the ops to decompose.
+        make_partitioner: makes a method's partitioner, given its name and what earlier rounds have
+            shown.
         constant_methods, generate_etrecord: as for `to_edge_transform_and_lower`.
 
     Returns:
         The edge programs, and the partitioners of the last round by method name.
     """
-    decompose: set[torch._ops.OpOverload] = set()
+    rewriting = Rewriting()
     leaves_dim_orders = False
     while True:
-        partitioners = {name: make_partitioner(name, decompose) for name in programs}
+        partitioners = {name: make_partitioner(name, rewriting) for name in programs}
         if leaves_dim_orders:
             for each in partitioners.values():
                 each.leave_dim_orders()
@@ -61,10 +63,8 @@ def to_edge_with(
                 constant_methods=dict(constant_methods) if constant_methods else None,
                 generate_etrecord=generate_etrecord,
             )
-        except UndecomposedOpError as error:
-            if decompose.issuperset(error.ops):
-                raise
-            decompose.update(error.ops)
+        except StartOver as start:
+            rewriting = start.rewriting
         except PlannerError:
             limited = any(each.limits_partitions for each in partitioners.values())
             if leaves_dim_orders or not limited:
@@ -98,8 +98,8 @@ def plan_only(
     """
     made: list[OrchestratorPartitioner] = []
 
-    def partitioner(_: str, decompose: Set[torch._ops.OpOverload]) -> OrchestratorPartitioner:
-        made.append(_PlanningPartitioner(backends, options, decompose=decompose, choice=choice))
+    def partitioner(_: str, rewriting: Rewriting) -> OrchestratorPartitioner:
+        made.append(_PlanningPartitioner(backends, options, rewriting=rewriting, choice=choice))
         return made[-1]
 
     try:

@@ -62,6 +62,40 @@ def module_path(node: Node) -> str:
     return str(list(stack.values())[-1][0])
 
 
+def aten_op(node: Node) -> torch._ops.OpOverload:
+    """Return the op that a node calls, in either dialect, as torch knows it."""
+    target: Any = node.target
+    op = target._op if isinstance(target, EdgeOpOverload) else target
+    assert isinstance(op, torch._ops.OpOverload), op_name(node)
+    return op
+
+
+def is_custom_composite(node: Node) -> bool:
+    """Whether a node calls a library's op that is made of others, which nothing decomposes unasked.
+
+    Those of ATen, torch.export and ExecuTorch decompose unless they are kept.
+    """
+    target = node.target
+    if not isinstance(target, EdgeOpOverload | torch._ops.OpOverload):
+        return False
+    op = aten_op(node)
+    return op.namespace not in ("aten", "prims", "prim") and bool(op._can_decompose())
+
+
+def origin(node: Node) -> str:
+    """Return the name that a node, or the one that it was made from, had in the model's export.
+
+    Passes and decompositions make nodes anew, and note what of.
+    """
+    sources = node.meta.get("from_node")
+    if not sources:
+        return node.name
+    source = sources[-1]
+    while source.from_node:
+        source = source.from_node[-1]
+    return str(source.name)
+
+
 # Ops that only change how a tensor is seen; ExecuTorch turns most of them into no-ops.
 _VIEWS = {
     "aten::alias_copy",

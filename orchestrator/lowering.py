@@ -192,10 +192,10 @@ class _Lowering:
     ) -> tuple[EdgeProgramManager, dict[str, OrchestratorPartitioner]]:
         return to_edge_with(
             self.programs,
-            lambda name, decompose: OrchestratorPartitioner(
+            lambda name, rewriting: OrchestratorPartitioner(
                 self.backends,
                 self.options,
-                decompose=decompose,
+                rewriting=rewriting,
                 choice=choices.get(name),
                 dry_run=dry_run,
             ),

@@ -16,13 +16,21 @@ from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, Par
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from ggml_delegate.quantized import ALL_ZERO, dequantized_weights, zero_constants
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.backends.portable import missing_kernel
 from orchestrator.branches import PRICE, Branch, branch_nodes, branches_of
 from orchestrator.candidates import Candidates, collect_candidates
 from orchestrator.channels_last import ChannelsLastPass
 from orchestrator.constraints import may_run_on, patterns_found, with_patterns
-from orchestrator.graph import compute_nodes, mutated_buffers, op_name
+from orchestrator.graph import (
+    aten_op,
+    compute_nodes,
+    is_custom_composite,
+    mutated_buffers,
+    op_name,
+    origin,
+)
 from orchestrator.options import PlanOptions
 from orchestrator.planner import CostGraph, Plan, Segment, check_segments, price_plan
 from orchestrator.planning import Choice, Planned, Solver, composite_key, make_plan
@@ -49,6 +57,39 @@ class UndecomposedOpError(RuntimeError):
             f"no kernel for them; pass decompose={[str(op) for op in ops]} to "
             "OrchestratorPartitioner"
         )
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """What earlier plans have shown that has to be written in another way before the next.
+
+    ops: ops never to keep whole. origins: nodes not to keep whole (see `graph.origin`).
+    weights: names of quantized weights to expand to floats.
+    """
+
+    ops: frozenset[torch._ops.OpOverload] = frozenset()
+    origins: frozenset[str] = frozenset()
+    weights: frozenset[str] = frozenset()
+
+    def adding(self, nodes: Iterable[Node], weights: Iterable[str]) -> Rewriting:
+        """Return what also decomposes nodes (of the edge dialect) and expands weights."""
+        again = [node for node in nodes if origin(node) in self.origins]
+        return Rewriting(
+            self.ops | {aten_op(node) for node in again},
+            self.origins | {origin(node) for node in nodes},
+            self.weights | {*weights},
+        )
+
+
+class StartOver(Exception):  # noqa: N818  # no error: ExecuTorch's flow has to be run once more
+    """A plan shows that the program has to be written in another way.
+
+    rewriting: how.
+    """
+
+    def __init__(self, rewriting: Rewriting) -> None:
+        self.rewriting = rewriting
+        super().__init__("start over with what the plan has shown")
 
 
 @dataclass(frozen=True)
@@ -102,6 +143,8 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
     choice: a plan, or part of one, that was decided beforehand.
     solver: makes the plan from the priced graph instead.
     dry_run: plan and report, but delegate nothing.
+    rewriting: for whoever can start over (`to_edge_with`): what earlier plans have shown. Without
+        it, quantized weights that no delegate takes are expanded by kernels, in every run.
 
     Attributes:
         results: one entry per partitioned program, in the order of the calls.
@@ -119,22 +162,34 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         choice: Choice | None = None,
         solver: Solver | None = None,
         dry_run: bool = False,
+        rewriting: Rewriting | None = None,
     ) -> None:
         super().__init__()
         self.backends = resolve_backends(backends)
         self.results: list[PartitionedMethod] = []
-        self._decompose = frozenset(decompose)
+        self._restarts = rewriting is not None
+        self._rewriting = rewriting or Rewriting()
+        self._decompose = frozenset(decompose) | self._rewriting.ops
         self._options = options or PlanOptions()
         self._choice = choice or Choice()
         self._solve = solver
         self._dry_run = dry_run
         self._leaves_dim_orders = False
+        self._zeros: dict[str, bool] = {}
         self._kept: dict[str, torch._ops.OpOverload] = {}
         self._composites: dict[str, frozenset[str]] = {}
 
     def transform_for_pre_decomposition(self, exported_program: ExportedProgram) -> ExportedProgram:
         """Apply the rewrites that help every backend, such as folding batch norms."""
-        return rewrite(exported_program)
+        program = rewrite(
+            exported_program,
+            decompose=lambda node: (
+                node.target in self._decompose or origin(node) in self._rewriting.origins
+            ),
+            expand=self._rewriting.weights,
+        )
+        self._zeros = zero_constants(program)
+        return program
 
     def edge_passes(self) -> list[ChannelsLastPass]:
         """Return the passes to run on the edge-dialect program first (`transform_passes`).
@@ -182,7 +237,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             if not isinstance(op, torch._ops.OpOverload) or node.graph is not ep.graph:
                 return False
             wanting = {name for name, wanted in filters.get(op, ()) if wanted(node)}
-            if not wanting:
+            if not wanting or origin(node) in self._rewriting.origins:
                 return False
             key = composite_key(node)
             self._composites[key] = self._composites.get(key, frozenset()) | wanting
@@ -204,9 +259,12 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
 
         Raises:
             UndecomposedOpError: a backend did not take a node that was kept whole for it.
+            StartOver: the same, or no delegate takes weights as they are, and the flow can be run
+                once more.
         PlannerError, OptionError: constraints that cannot be met.
         CostTableError, TargetError: costs that were asked for cannot be had.
         """
+        self._note_zeros(exported_program)
         tags: dict[str, DelegationSpec] = {}
         elsewhere: set[str] = set()
         notes = []
@@ -225,7 +283,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         plan = planned.plan.noting(*notes)
         check_segments(planned.graph, plan.segments)
         tags |= self._tag(exported_program, candidates, plan.partitions)
-        self._check_kept_ops(exported_program)
+        self._check_what_is_left(exported_program, candidates)
         report = describe_method(exported_program, candidates, plan, planned.graph)
         asked = questions(candidates, planned.graph)
         self.results.append(PartitionedMethod(plan, report, planned, asked))
@@ -234,6 +292,13 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
                 node.meta.pop("delegation_tag", None)
             tags = {}
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
+
+    def _note_zeros(self, ep: ExportedProgram) -> None:
+        """Tell backends of constants, which have no data here, what was seen of them before."""
+        targets = {spec.arg.name: spec.target for spec in ep.graph_signature.input_specs}
+        for node in ep.graph.nodes:
+            if node.op == "placeholder" and targets.get(node.name) in self._zeros:
+                node.meta[ALL_ZERO] = self._zeros[targets[node.name]]
 
     def _plan_branch(
         self, branch: Branch, tags: dict[str, DelegationSpec], patterns: set[str]
@@ -286,17 +351,32 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         _tag_constants(ep, candidates, segments)
         return tags
 
-    def _check_kept_ops(self, ep: ExportedProgram) -> None:
+    def _check_what_is_left(self, ep: ExportedProgram, candidates: Candidates) -> None:
+        """Look for what kernels cannot run, or could only run slowly, as it is written."""
         stranded = [
             node
             for node in compute_nodes(ep)
             if "delegation_tag" not in node.meta
-            and op_name(node) in self._kept
+            and (op_name(node) in self._kept or is_custom_composite(node))
             and missing_kernel(node)
         ]
+        if self._restarts:
+            changed = self._rewriting.adding(stranded, self._weights_left(ep, candidates))
+            if changed != self._rewriting:
+                raise StartOver(changed)
         if stranded:
-            ops = dict.fromkeys(self._kept[op_name(node)] for node in stranded)
-            raise UndecomposedOpError(stranded, tuple(ops))
+            raise UndecomposedOpError(stranded, tuple(dict.fromkeys(map(aten_op, stranded))))
+
+    def _weights_left(self, ep: ExportedProgram, candidates: Candidates) -> set[str]:
+        """The quantized weights that no delegate takes."""
+        only = self._choice.only
+        taken = {
+            node
+            for atom in candidates.atoms
+            if any(only is None or name in only for name in atom.backends)
+            for node in atom.nodes
+        }
+        return {weight for node, weight in dequantized_weights(ep) if node not in taken}
 
 
 def _tag_constants(

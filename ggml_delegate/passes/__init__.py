@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch.export import ExportedProgram
 
 from ggml_delegate.passes.copy_attention_results import copy_attention_results
+from ggml_delegate.passes.decompose_custom import decompose_custom
 from ggml_delegate.passes.flatten_nonzero import flatten_nonzero
 from ggml_delegate.passes.flatten_volumes import flatten_volumes
 from ggml_delegate.passes.fold_batch_norm import (
@@ -15,18 +16,21 @@ from ggml_delegate.passes.fold_batch_norm import (
     fold_batch_norm,
     fold_batch_norm_with_notes,
 )
-from ggml_delegate.passes.fold_constants import fold_constants
+from ggml_delegate.passes.fold_constants import expand_weights, fold_constants
 from ggml_delegate.passes.keep_pooled_dims import keep_pooled_dims
 from ggml_delegate.passes.plain_results import plain_results
+from ggml_delegate.passes.quantize_embeddings import quantize_embeddings
 from ggml_delegate.passes.remove_dropout import remove_dropout
 from ggml_delegate.passes.settle_sizes import settle_sizes
 from ggml_delegate.passes.sort_by_topk import sort_by_topk
 from ggml_delegate.passes.spell_out_alpha import spell_out_alpha
+from ggml_delegate.passes.unwrap_subclasses import unwrap_subclasses
 from ggml_delegate.passes.write_out import write_out
 
 Pass = Callable[[ExportedProgram], ExportedProgram]
 
 PASSES: tuple[Pass, ...] = (
+    unwrap_subclasses,
     settle_sizes,
     remove_dropout,
     write_out,
@@ -34,6 +38,7 @@ PASSES: tuple[Pass, ...] = (
     sort_by_topk,
     spell_out_alpha,
     flatten_volumes,
+    quantize_embeddings,
     fold_constants,
     fold_batch_norm,
     keep_pooled_dims,
@@ -62,6 +67,8 @@ __all__ = [
     "Pass",
     "apply_passes",
     "copy_attention_results",
+    "decompose_custom",
+    "expand_weights",
     "flatten_nonzero",
     "flatten_volumes",
     "fold_batch_norm",
@@ -69,9 +76,11 @@ __all__ = [
     "fold_constants",
     "keep_pooled_dims",
     "plain_results",
+    "quantize_embeddings",
     "remove_dropout",
     "settle_sizes",
     "sort_by_topk",
     "spell_out_alpha",
+    "unwrap_subclasses",
     "write_out",
 ]

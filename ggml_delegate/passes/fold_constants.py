@@ -4,17 +4,22 @@ A part of the graph that starts from parameters, fixed buffers and numbers alone
 tensors in every run. It is run once here, with PyTorch, and its results are stored in its place,
 unless that would make the file much larger: a bias that is repeated for every window, say, stays
 a small bias and an op.
+
+Quantized weights stay as they are, however small: backends compute with integers, and know such a
+layer by the dequantize in front of it. Whether a weight is expanded is for a plan to say
+(see `expand_weights`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ggml_delegate.passes.program_editor import ProgramEditor
+from ggml_delegate.quantized import dequantized_weights, is_quantization
 
 # How much the file may grow by folding: a fraction of its weights, and some bytes besides.
 MAX_GROWTH_SHARE = 0.005
@@ -38,12 +43,30 @@ def fold_constants(program: ExportedProgram) -> ExportedProgram:
         # Masks are often made by assignments, which this turns into functions of tensors.
         program = program.run_decompositions({})
     fixed = _Fixed(ProgramEditor(program))
-    editor = fixed.editor
     frontier = _affordable_frontier(fixed)
-    if not frontier:
+    return _stored(fixed, frontier) if frontier else program
+
+
+def expand_weights(program: ExportedProgram, names: Collection[str]) -> ExportedProgram:
+    """Returns a program in which quantized weights are floats; `program` is left as it was.
+
+    Args:
+        program: ATen-dialect program as `torch.export.export` gives it.
+        names: of the parameters, buffers or constants to expand, as `dequantized_weights` tells
+            them; others stay.
+    """
+    wanted = {node.name for node, name in dequantized_weights(program) if name in names}
+    if not wanted:
         return program
-    values = _evaluate(fixed, frontier)
-    for node in frontier:
+    fixed = _Fixed(ProgramEditor(program), wanted)
+    return _stored(fixed, [node for node in fixed.nodes if node.name in wanted])
+
+
+def _stored(fixed: _Fixed, results: Sequence[Node]) -> ExportedProgram:
+    """The program with results of fixed nodes as tensors; what these alone needed is gone."""
+    editor = fixed.editor
+    values = _evaluate(fixed, results)
+    for node in results:
         constant = editor.add_parameter(f"folded.constant_{node.name}", values[node])
         editor.replace(node, constant)
     for node in reversed(list(editor.graph.nodes)):
@@ -84,13 +107,16 @@ def _writes_to_fixed(program: ExportedProgram, constants: set[str]) -> bool:
 class _Fixed:
     """The nodes of a program whose results are the same in every run.
 
+    Quantized weights stay as they are, but for those that the nodes named `expanded` dequantize.
+
     Attributes:
         nodes: such calls, in graph order.
         roots: the placeholders of constants.
     """
 
-    def __init__(self, editor: ProgramEditor) -> None:
+    def __init__(self, editor: ProgramEditor, expanded: Collection[str] = ()) -> None:
         self.editor = editor
+        self._expanded = expanded
         self.nodes: dict[Node, None] = {}
         self.roots: dict[Node, torch.Tensor] = {}
         for node in editor.graph.nodes:
@@ -108,6 +134,8 @@ class _Fixed:
         if not isinstance(op, torch._ops.OpOverload) or node.op != "call_function":
             return False
         if op._schema.is_mutable or torch.Tag.nondeterministic_seeded in op.tags:
+            return False
+        if is_quantization(node) and node.name not in self._expanded:
             return False
         value = node.meta.get("val")
         if not isinstance(value, torch.Tensor) or value.is_sparse:

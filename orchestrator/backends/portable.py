@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import executorch.exir.passes.quant_fusion_pass
+import executorch.kernels.quantized  # noqa: F401  (out variants of quantized ops)
 from executorch.exir.dialects.edge._ops import EdgeOpOverload
 from torch.fx import Node
 

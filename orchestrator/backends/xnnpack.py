@@ -20,7 +20,9 @@ from executorch.exir.backend.utils import WhyNoPartition
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from ggml_delegate.quantized import computed_from
 from orchestrator.backends.base import Candidate, NodeFilter, Rejection, Support
+from orchestrator.backends.xnnpack_quantized import unfit_quantization
 from orchestrator.graph import compute_nodes, constant_nodes, is_getitem, mutated_buffers, op_name
 from orchestrator.layouts import CHANNELS_LAST_ORDER
 
@@ -59,6 +61,7 @@ class XnnpackDelegate:
         candidates, rejections = [], []
         taken: set[Node] = set()
         channels_last = _maybe_channels_last(ep)
+        weights = computed_from(compute_nodes(ep), fixed - mutated)
         groups = self._partitioner.get_matched_nodes_from_configs(ep)
         # A constant with several users is listed in the first one's group only.
         packed = {node for group in groups for node in group if node in fixed}
@@ -69,6 +72,7 @@ class XnnpackDelegate:
             taken.update(nodes)
             reason = (
                 _unfit_arguments(nodes)
+                or unfit_quantization(nodes, weights, ep)
                 or _unfit_softmax(nodes, channels_last)
                 or _unfit(nodes, constants, mutated)
                 or _unfit_dim_order(nodes)

@@ -9,12 +9,13 @@ promise.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.fx import Node
 
+from ggml_delegate.quantized import is_dequantize, is_quantization
 from orchestrator.branches import PRICE
 from orchestrator.graph import expected_shape, is_getitem, is_view, op_name
 
@@ -54,6 +55,8 @@ _TRANSCENDENTAL = {
     "rms_norm",
 }
 _TRANSCENDENTAL_FLOPS = 12.0
+# Ops that read no more of a table than they give.
+_LOOKUPS = {"embedding", "embedding_byte", "embedding_4bit", "embedding_2bit"}
 
 # One thread, float32, an x86-64 core with AVX-512 in a cloud: between two such machines, of which
 # one takes 0.7 and the other 1.6 times as long. Measured on this project's own benchmarks; other
@@ -63,16 +66,19 @@ _TRANSCENDENTAL_FLOPS = 12.0
 RATES: dict[str, dict[str, Rates]] = {
     "xnnpack": {
         "product": Rates(90.0, 16.0, 300.0, 0.25),
+        "int8 product": Rates(250.0, 16.0, 300.0, 0.35),
         "depthwise": Rates(36.0, 16.0, 300.0, 0.35),
         "other": Rates(16.0, 16.0, 200.0, 0.6),
     },
     "ggml": {
         "product": Rates(80.0, 16.0, 200.0, 0.25),
+        "int8 product": Rates(80.0, 16.0, 200.0, 0.35),
         "depthwise": Rates(36.0, 16.0, 200.0, 0.35),
         "other": Rates(16.0, 16.0, 150.0, 0.6),
     },
     "portable": {
         "product": Rates(1.6, 4.0, 250.0, 0.6),
+        "int8 product": Rates(1.6, 4.0, 250.0, 0.6),
         "depthwise": Rates(0.6, 4.0, 250.0, 0.6),
         "other": Rates(1.0, 2.0, 200.0, 0.6),
     },
@@ -97,6 +103,8 @@ def estimate_ns(nodes: Sequence[Node], backend: str, threads: int) -> float:
     """
     table = RATES.get(backend, DEFAULT_RATES)
     scale = 1.0 if backend == "portable" else max(threads, 1) ** 0.85
+    if backend != "portable" and _is_quantized(nodes):
+        return _quantized_ns(nodes, table, scale)
     total = 0.0
     for position, node in enumerate(nodes):
         if is_view(node) or is_getitem(node):
@@ -111,6 +119,27 @@ def estimate_ns(nodes: Sequence[Node], backend: str, threads: int) -> float:
     return total
 
 
+def _is_quantized(nodes: Sequence[Node]) -> bool:
+    """Whether nodes are a layer between its dequantize and its quantize, or part of one."""
+    return len(nodes) > 1 and any(map(is_dequantize, nodes))
+
+
+def _quantized_ns(nodes: Sequence[Node], table: Mapping[str, Rates], scale: float) -> float:
+    """What a delegate takes that computes a group with integers: it reads and writes these only."""
+    inside = set(nodes)
+    read = {source for node in nodes for source in node.all_input_nodes} - inside
+    written = {node for node in nodes if not inside.issuperset(node.users)}
+    traffic = sum(map(_size, read | written)) / table["int8 product"].gbytes
+    work = calls = 0.0
+    for node in nodes:
+        if is_quantization(node) or is_view(node) or is_getitem(node):
+            continue
+        rates = table["int8 product" if family(node) == "product" else family(node)]
+        work += flops(node) / rates.gflops
+        calls += rates.op_ns
+    return max(work, traffic) / scale + calls
+
+
 def relative_spread(backend: str, kind: str) -> float:
     """By what fraction a family of ops may take less on a backend than estimated."""
     return RATES.get(backend, DEFAULT_RATES)[kind].spread
@@ -122,6 +151,14 @@ def family(node: Node) -> str:
     if name == "convolution" and _groups(node) > 1:
         return "depthwise"
     return "product" if name in _PRODUCTS else "other"
+
+
+def atom_family(nodes: Sequence[Node]) -> str:
+    """The family of an atom's nodes: that of the first, of a quantized group its product's."""
+    if not _is_quantized(nodes):
+        return family(nodes[0])
+    kinds = {family(node) for node in nodes}
+    return "int8 product" if "product" in kinds else min(kinds)
 
 
 def flops(node: Node) -> float:
@@ -173,7 +210,21 @@ def _elements(node: Node) -> float:
     )
 
 
+def _size(node: Node) -> float:
+    value = node.meta.get("val")
+    values = value if isinstance(value, (tuple, list)) else [value]
+    return float(
+        sum(
+            math.prod(expected_shape(item)) * item.element_size()
+            for item in values
+            if isinstance(item, torch.Tensor)
+        )
+    )
+
+
 def _bytes(node: Node) -> float:
+    if _base_name(node) in _LOOKUPS:
+        return 2 * _size(node)
     tensors = [n.meta["val"] for n in node.all_input_nodes if _is_tensor(n)]
     value = node.meta.get("val")
     tensors += [value] if isinstance(value, torch.Tensor) else []

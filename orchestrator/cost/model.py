@@ -10,8 +10,8 @@ from orchestrator.cost.analytic import (
     CALL_OVERHEAD_NS,
     CONVERT_NS_PER_BYTE,
     DEFAULT_CALL_OVERHEAD_NS,
+    atom_family,
     estimate_ns,
-    family,
     relative_spread,
 )
 from orchestrator.layouts import conversion, wants_channels_last
@@ -71,7 +71,7 @@ class AnalyticCosts:
     def atom(self, atom: Atom, backend: str, layouts: tuple[Layout, ...]) -> AtomCost:
         """Return the roofline's time; image ops of delegates compute in channels-last only."""
         ns = estimate_ns(atom.nodes, backend, self.threads)
-        kind = family(atom.nodes[0])
+        kind = atom_family(atom.nodes)
         price = Price(ns, relative_spread(backend, kind) * ns, f"estimate of {backend}, {kind}")
         if backend == self.kernels:
             return price

@@ -1,0 +1,100 @@
+"""Which quantized groups XNNPACK computes as the model says.
+
+ExecuTorch's configs match by the shape of the graph; the rest shows when a group is serialized, as
+a failed assertion, or not at all, as wrong numbers. What is said here was found with ExecuTorch
+1.5.1: XNNPACK's integers have 8 bits and a sign, weights have no zero point, groups of a weight's
+row have 4 bits and multiples of 32 elements, and dynamic activations are asymmetric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from ggml_delegate.quantized import (
+    Quantization,
+    is_choose_qparams,
+    is_dequantize,
+    is_quantize,
+    is_zero,
+    quantization,
+)
+
+_INT8 = (-128, 127)
+_INT4 = (-8, 7)
+_GROUP = 32
+
+
+def unfit_quantization(
+    nodes: Sequence[Node], weights: Container[Node], ep: ExportedProgram
+) -> str | None:
+    """Say why XNNPACK would get a quantized group wrong, or fail to lower it.
+
+    Args:
+        nodes: the group.
+        weights: nodes whose results are the same in every run.
+        ep: the program, for the values of zero points.
+    """
+    expanded = [node for node in nodes if is_dequantize(node) and node in weights]
+    activations = [
+        node for node in nodes if (is_quantize(node) or is_dequantize(node)) and node not in weights
+    ]
+    if expanded and not any(map(is_dequantize, activations)):
+        # Its integers would be taken for floats.
+        return f"XNNPACK takes no quantized weight ({expanded[0].name}) with float activations"
+    for node in activations:
+        if (reason := _unfit_activation(node)) is not None:
+            return reason
+    is_dynamic = any(map(is_choose_qparams, nodes))
+    for node in nodes:
+        if is_choose_qparams(node) and "SYMMETRIC" in node.args:
+            return f"XNNPACK quantizes activations with a zero point, and {node.name} without"
+    for node in expanded:
+        if (reason := _unfit_weight(node, is_dynamic, ep)) is not None:
+            return reason
+    return None
+
+
+def _unfit_activation(node: Node) -> str | None:
+    found = quantization(node)
+    if found is None:
+        return f"XNNPACK does not know how {node.name} quantizes"
+    if found.dtype != torch.int8 or found.limits != _INT8:
+        low, high = found.limits
+        dtype = str(found.dtype).removeprefix("torch.")
+        return (
+            f"XNNPACK's activations are int8 of -128 to 127, those of {node.name} {dtype} of {low} "
+            f"to {high}"
+        )
+    return None
+
+
+def _unfit_weight(node: Node, is_dynamic: bool, ep: ExportedProgram) -> str | None:
+    found = quantization(node)
+    if found is None:
+        return f"XNNPACK does not know how {node.name} quantizes"
+    if found.dtype == torch.int32:  # a bias
+        return None
+    if found.dtype != torch.int8:
+        dtype = str(found.dtype).removeprefix("torch.")
+        return f"XNNPACK's weights are int8, that of {node.name} is {dtype}"
+    if found.limits == _INT4 and not is_dynamic:
+        return f"XNNPACK takes weights of 4 bits ({node.name}) with dynamic activations only"
+    if not is_zero(found.zero_point, ep):
+        return f"XNNPACK's weights have no zero points, that of {node.name} has"
+    return _unfit_groups(node, found)
+
+
+def _unfit_groups(node: Node, found: Quantization) -> str | None:
+    size = found.group_size
+    if size is None:
+        return None
+    columns = node.meta["val"].shape[-1]
+    if size < columns and found.limits != _INT4:
+        return f"XNNPACK's groups of a weight's row have 4 bits, those of {node.name} have more"
+    if (size < columns or found.limits == _INT4) and size % _GROUP:
+        return f"XNNPACK's groups have multiples of {_GROUP} elements, those of {node.name} {size}"
+    return None

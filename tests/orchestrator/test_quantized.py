@@ -1,0 +1,225 @@
+"""Quantized models come out as eager computes them, in files no larger than ExecuTorch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.nn import functional
+from torchao.quantization import (
+    Int8DynamicActivationIntxWeightConfig,
+    IntxWeightOnlyConfig,
+    MappingType,
+    PerAxis,
+    PerGroup,
+)
+
+from orchestrator import lower
+from orchestrator.program import LoweredProgram
+from tests.harness.ops import relative_error
+from tests.harness.quantize import bytes_of_executorch, pt2e, torchao_quantized
+
+LISTS = (["ggml", "xnnpack"], ["xnnpack"], ["ggml"])
+# Groups that move between delegates may round a value to the next integer.
+STEPS = 2e-2
+# Weights alone are exact.
+EXACT = 1e-5
+
+# By what backends treat alike.
+WEIGHTS: dict[str, dict[str, Any]] = {
+    "4 bits in groups": {"weight_dtype": torch.int4, "weight_granularity": PerGroup(32)},
+    "4 bits in small groups": {"weight_dtype": torch.int4, "weight_granularity": PerGroup(16)},
+    "8 bits in groups": {"weight_dtype": torch.int8, "weight_granularity": PerGroup(32)},
+    "8 bits": {"weight_dtype": torch.int8, "weight_granularity": PerAxis(0)},
+    "3 bits": {"weight_dtype": torch.int3, "weight_granularity": PerAxis(0)},
+    "with zero points": {
+        "weight_dtype": torch.int4,
+        "weight_granularity": PerGroup(32),
+        "weight_mapping_type": MappingType.ASYMMETRIC,
+    },
+}
+
+backends = pytest.mark.parametrize("backends", LISTS, ids="+".join)
+
+
+class Residuals(nn.Module):
+    """Convolutions of one pixel, with sums around them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 1)
+        self.a, self.b, self.c = (nn.Conv2d(channels, channels, 1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.a(x).relu()
+        return x + self.c(self.b(x).relu())
+
+
+class Same(nn.Module):
+    """An even kernel that keeps the size, so that padding is an op of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 8, 4, padding="same")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).relu()
+
+
+class Mixed(nn.Module):
+    """Quantized layers around ops that only ggml, or only a kernel, takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+        self.norm, self.head = nn.GroupNorm(2, 8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.gelu(self.norm(self.a(x)))
+        y = functional.hardswish(self.b(y)) + y
+        pools = (functional.max_pool2d, functional.avg_pool2d)
+        y = torch.cat([pool(y, 2) for pool in pools], 1)[:, ::2]
+        return self.head(y.mean((2, 3)))
+
+
+def mlp(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+
+
+def assert_equal(
+    program: LoweredProgram, model: nn.Module, *inputs: Tensor, tolerance: float
+) -> None:
+    with torch.no_grad():
+        expected = model(*inputs)
+    assert relative_error(program(*inputs), expected) <= tolerance
+    assert expected.std() > 5 * tolerance * expected.abs().max()
+
+
+class TestStatic:
+    @backends
+    @pytest.mark.parametrize("size", [(4, 4), (9, 5)], ids=str)
+    def test_images_of_any_size(self, backends: list[str], size: tuple[int, int]) -> None:
+        # Where channels, height and width are alike, a wrong dim order goes unnoticed by shapes.
+        x = torch.randn(2, 3, *size)
+        model = pt2e(Residuals(size[0]), (x,), per_channel=size[0] == size[1])
+        program = lower(model, (x,), backends=backends)
+        assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
+
+    @backends
+    @pytest.mark.parametrize("make", [Same, Mixed])
+    def test_groups_stay_whole(self, backends: list[str], make: Callable[[], nn.Module]) -> None:
+        x = torch.randn(1, 4 if make is Same else 3, 14, 10)
+        model = pt2e(make(), (x,))
+        program = lower(model, (x,), backends=backends)
+        assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
+
+    def test_xnnpack_gets_the_same_groups_as_alone(self) -> None:
+        x = torch.randn(1, 3, 16, 16)
+        model = pt2e(Residuals(96), (x,))
+        program = lower(model, (x,), strategy="greedy", backends=["xnnpack", "ggml"])
+        (method,) = program.report.methods
+        assert [part.backend for part in method.partitions] == ["xnnpack"]
+        assert len(program.buffer) <= 1.1 * bytes_of_executorch(model, (x,))
+
+    @backends
+    def test_sizes_that_vary(self, backends: list[str]) -> None:
+        x = torch.randn(1, 3, 24, 24)
+        shapes = ({2: Dim("H", min=8, max=64), 3: Dim("W", min=8, max=64)},)
+        model = pt2e(Residuals(8), (x,), shapes=shapes)
+        program = lower(model, (x,), backends=backends, dynamic_shapes=shapes)
+        for height, width in ((24, 24), (9, 31), (64, 8)):
+            given = torch.randn(1, 3, height, width)
+            assert_equal(program, model, given, tolerance=STEPS)
+
+
+class TestDynamic:
+    @backends
+    def test_linear_layers(self, backends: list[str]) -> None:
+        x = torch.randn(1, 8, 96)
+        model = pt2e(mlp(96), (x,), dynamic=True)
+        program = lower(model, (x,), backends=backends)
+        assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
+        if "xnnpack" in backends:
+            assert len(program.buffer) <= 1.1 * bytes_of_executorch(model, (x,))
+
+    @backends
+    @pytest.mark.parametrize("kind", WEIGHTS)
+    def test_torchao_weights(self, backends: list[str], kind: str) -> None:
+        # XNNPACK has groups of 4 bits and of multiples of 32 elements only, and no zero points.
+        x = torch.randn(2, 8, 64)
+        config = Int8DynamicActivationIntxWeightConfig(**WEIGHTS[kind])
+        model = torchao_quantized(mlp(64), config)
+        program = lower(model, (x,), backends=backends)
+        assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
+
+    @backends
+    def test_any_number_of_rows(self, backends: list[str]) -> None:
+        x = torch.randn(1, 8, 64)
+        shapes = ({1: Dim("T", min=1, max=32)},)
+        config = Int8DynamicActivationIntxWeightConfig(
+            weight_dtype=torch.int4, weight_granularity=PerGroup(32)
+        )
+        model = torchao_quantized(mlp(64), config)
+        program = lower(model, (x,), backends=backends, dynamic_shapes=shapes)
+        for rows in (8, 1, 32):
+            assert_equal(program, model, torch.randn(1, rows, 64), tolerance=STEPS)
+
+
+class TestWeightsAlone:
+    @backends
+    @pytest.mark.parametrize("kind", WEIGHTS)
+    def test_linear_layers(self, backends: list[str], kind: str) -> None:
+        x = torch.randn(2, 64)
+        options = {key.removeprefix("weight_"): value for key, value in WEIGHTS[kind].items()}
+        options["weight_dtype"] = options.pop("dtype")
+        model = torchao_quantized(mlp(64), IntxWeightOnlyConfig(**options))
+        program = lower(model, (x,), backends=backends)
+        assert_equal(program, model, torch.randn_like(x), tolerance=EXACT)
+
+    def test_a_group_beside_them_stays_quantized(self) -> None:
+        x = torch.randn(1, 8, 64)
+        model = nn.Sequential(mlp(64), mlp(64))
+        torchao_quantized(model[0], IntxWeightOnlyConfig(torch.int8, PerAxis(0)))
+        torchao_quantized(
+            model[1],
+            Int8DynamicActivationIntxWeightConfig(
+                weight_dtype=torch.int4, weight_granularity=PerGroup(32)
+            ),
+        )
+        program = lower(model, (x,), strategy="greedy", backends=["xnnpack"])
+        assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
+        (method,) = program.report.methods
+        ops = [op for part in method.partitions for op in part.ops]
+        assert "torchao.choose_qparams_affine.default" in ops
+
+    @pytest.mark.parametrize(
+        ("bits", "granularity"), [(8, PerAxis(0)), (4, PerGroup(32)), (2, PerAxis(0))], ids=str
+    )
+    def test_embeddings_are_dequantized_row_by_row(self, bits: int, granularity: Any) -> None:
+        class Tokens(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.table, self.head = nn.Embedding(2000, 64, padding_idx=3), nn.Linear(64, 7)
+
+            def forward(self, ids: Tensor) -> Tensor:
+                return self.head(self.table(ids))
+
+        ids = torch.randint(0, 2000, (2, 5))
+        model = Tokens().eval()
+        dtype = getattr(torch, f"int{bits}")
+        torchao_quantized_table(model, IntxWeightOnlyConfig(dtype, granularity))
+        program = lower(model, (ids,))
+        assert_equal(program, model, torch.randint(0, 2000, (2, 5)), tolerance=EXACT)
+        scales = 4 * 2000 * (2 if granularity == PerGroup(32) else 1)
+        assert len(program.buffer) < 2000 * 64 * bits // 8 + scales + 10_000
+
+
+def torchao_quantized_table(model: nn.Module, config: Any) -> None:
+    from torchao.quantization import quantize_
+
+    quantize_(model, config, filter_fn=lambda module, _: isinstance(module, nn.Embedding))
