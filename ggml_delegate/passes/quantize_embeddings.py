@@ -123,7 +123,9 @@ def _rewrite(editor: ProgramEditor, node: Node, table: _Table) -> None:
     assert integers is not None and scales is not None
     rows = integers.shape[0]
     bits = _bits(integers, table.limits)
-    packed = torch.ops.quant_fusion._pack_embedding_weight(integers, bits)
+    packed = integers.contiguous()
+    if bits < 8:
+        packed = torch.ops.quant_fusion._pack_embedding_weight(integers, bits)
     name = editor.target_of(table.integers)
     arguments: list[Any] = [
         editor.add_parameter(f"{name}.packed", packed),
