@@ -8,13 +8,14 @@ It works wherever ExecuTorch takes a partitioner:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ggml_delegate.quantized import ALL_ZERO, dequantized_weights, zero_constants
 from orchestrator.backends import Backend, resolve_backends
@@ -176,6 +177,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         self._dry_run = dry_run
         self._leaves_dim_orders = False
         self._zeros: dict[str, bool] = {}
+        self._growth = 0
         self._kept: dict[str, torch._ops.OpOverload] = {}
         self._composites: dict[str, frozenset[str]] = {}
 
@@ -189,6 +191,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             expand=self._rewriting.weights,
         )
         self._zeros = zero_constants(program)
+        self._growth = _stored_bytes(program) - _stored_bytes(exported_program)
         return program
 
     def edge_passes(self) -> list[ChannelsLastPass]:
@@ -280,7 +283,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             exported_program, candidates, self.backends, options, self._choice, self._solve
         )
         planned = replace(planned, composites=dict(self._composites))
-        plan = planned.plan.noting(*notes)
+        plan = planned.plan.noting(*notes, *self._notes_on_weights())
         check_segments(planned.graph, plan.segments)
         tags |= self._tag(exported_program, candidates, plan.partitions)
         self._check_what_is_left(exported_program, candidates)
@@ -292,6 +295,15 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
                 node.meta.pop("delegation_tag", None)
             tags = {}
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
+
+    def _notes_on_weights(self) -> Iterator[str]:
+        names = sorted(self._rewriting.weights)
+        if names:
+            some = ", ".join(names[:3]) + (", and others" if len(names) > 3 else "")
+            yield (
+                f"{len(names)} quantized weights are stored as floats ({some}), as no delegate "
+                f"takes them as they are with their layers: {self._growth / 1e6:.2f} MB more."
+            )
 
     def _note_zeros(self, ep: ExportedProgram) -> None:
         """Tell backends of constants, which have no data here, what was seen of them before."""
@@ -377,6 +389,23 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             for node in atom.nodes
         }
         return {weight for node, weight in dequantized_weights(ep) if node not in taken}
+
+
+def _stored_bytes(program: ExportedProgram) -> int:
+    """The bytes of a program's parameters, buffers and constants."""
+    values = (*program.state_dict.values(), *program.constants.values())
+    plain = (leaf for value in values if isinstance(value, torch.Tensor) for leaf in _inner(value))
+    return sum(tensor.numel() * tensor.element_size() for tensor in plain)
+
+
+def _inner(value: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the plain tensors that a tensor is made of."""
+    if not is_traceable_wrapper_subclass(value):
+        yield value
+        return
+    names, _ = value.__tensor_flatten__()  # type: ignore[attr-defined]
+    for name in names:
+        yield from _inner(getattr(value, name))
 
 
 def _tag_constants(

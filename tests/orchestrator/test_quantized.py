@@ -18,10 +18,11 @@ from torchao.quantization import (
     PerGroup,
 )
 
+from examples.quantization import pt2e
 from orchestrator import lower
 from orchestrator.program import LoweredProgram
 from tests.harness.ops import relative_error
-from tests.harness.quantize import bytes_of_executorch, pt2e, torchao_quantized
+from tests.harness.quantize import bytes_of_executorch, torchao_quantized
 
 LISTS = (["ggml", "xnnpack"], ["xnnpack"], ["ggml"])
 # Groups that move between delegates may round a value to the next integer.
