@@ -152,8 +152,8 @@ def lower_as_lower_does(
     with torch.no_grad(), open_sizes_kept(programs.values()):
         edge, _ = to_edge_with(
             programs,
-            lambda name, decompose: OrchestratorPartitioner(
-                BACKENDS, _OPTIONS, decompose=decompose, solver=solvers[name]
+            lambda name, rewriting: OrchestratorPartitioner(
+                BACKENDS, _OPTIONS, solver=solvers[name], rewriting=rewriting
             ),
         )
         for name in programs:

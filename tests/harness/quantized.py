@@ -22,6 +22,9 @@ NOISE = 2e-5
 """Of its largest element, in every result that is no quantized number."""
 STEPS_FACTOR = 1.5
 """Times the largest change that shaken steps made in eager."""
+SHARE_OFF = 1 / 16
+"""How many numbers of a given scale are a step off; of scales that depend on data all may be, as
+XNNPACK chooses them row by row where the model does so by tensor."""
 DRAWS = 3
 BLOCK_SCALE = 2.0**-9
 """XNNPACK keeps the scales of weights in blocks as bfloat16."""
@@ -64,7 +67,8 @@ class _Shaken(fx.Interpreter):
         if not isinstance(result, Tensor) or "choose_qparams" in name:
             return result
         if "::quantize" in name:
-            return self._off_by_steps(result)
+            is_static = name == "quantized_decomposed::quantize_per_tensor"
+            return self._off_by_steps(result, SHARE_OFF if is_static else 1.0)
         if not result.is_floating_point() or result.numel() == 0:
             return result
         noise = torch.rand(result.shape, generator=self._generator) * 2 - 1
@@ -72,7 +76,8 @@ class _Shaken(fx.Interpreter):
             return result * (1 + BLOCK_SCALE * noise).to(result.dtype)
         return result + (NOISE * largest(result) * noise).to(result.dtype)
 
-    def _off_by_steps(self, numbers: Tensor) -> Tensor:
+    def _off_by_steps(self, numbers: Tensor, share: float) -> Tensor:
         lowest, highest = int(numbers.min()), int(numbers.max())
         steps = torch.randint(-1, 2, numbers.shape, generator=self._generator)
+        steps *= torch.rand(numbers.shape, generator=self._generator) < share
         return (numbers.long() + steps).clamp(lowest, highest).to(numbers.dtype)

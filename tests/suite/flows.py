@@ -1,15 +1,15 @@
 """The flows that ExecuTorch's backend test suite runs through: this project's, and XNNPACK's alone.
 
 This project's greedy flows of float models rewrite a program and partition it in ExecuTorch's own
-call. All others lower just as `lower()` does, and run in this project's runtime: by cost, under
-which models as small as the suite's mostly stay on kernels; under a random legal plan; and
-quantized models, as the suite's own XNNPACK flows quantize them.
+call. The others lower just as `lower()` does, under several plans side by side, and run in this
+project's runtime: float models by cost, under which models as small as the suite's mostly stay on
+kernels, and under a random legal plan; quantized ones, as the suite's own XNNPACK flows quantize
+them, under both and greedily.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import executorch.kernels.quantized  # noqa: F401  (the kernels of quantized ops, for XNNPACK alone)
@@ -27,12 +27,16 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 import ggml_delegate.native  # noqa: F401  (registers the ggml backend in this process's runtime)
 from orchestrator.options import PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner
-from orchestrator.planning import Solver
 from tests.differential.plans import random_plan
-from tests.suite.stages import Lower, LowerAsWeDo, RewriteAndLower, RunNatively
-from tests.suite.testers import DynamicExport, DynamicTester, FloatTester, QuantizedTester
+from tests.suite.stages import BACKENDS, Lower, LowerAsWeDo, RewriteAndLower, RunNatively, Way
+from tests.suite.testers import (
+    DynamicExport,
+    DynamicTester,
+    FloatTester,
+    PlansTester,
+    QuantizedTester,
+)
 
-BACKENDS = ("ggml", "xnnpack")
 # The plans must not depend on what this machine has measured.
 _GREEDY = PlanOptions(strategy="greedy", tune="off")
 _BY_COST = PlanOptions(tune="off")
@@ -43,16 +47,17 @@ _QUANTIZED = {
 }
 
 
-def _planned(options: PlanOptions, solver: Solver | None = None) -> LowerAsWeDo:
-    def make(decompose: Set[torch._ops.OpOverload]) -> OrchestratorPartitioner:
-        return OrchestratorPartitioner(BACKENDS, options, decompose=decompose, solver=solver)
-
-    return LowerAsWeDo(make)
+def _under_plans() -> LowerAsWeDo:
+    return LowerAsWeDo({"forward": Way(_BY_COST), "random": _at_random()})
 
 
-def _at_random() -> LowerAsWeDo:
+def _under_all_plans() -> LowerAsWeDo:
+    return LowerAsWeDo({"forward": Way(_GREEDY), "cost": Way(_BY_COST), "random": _at_random()})
+
+
+def _at_random() -> Way:
     # The suite has just set torch's seed, by the test's name and the seed of the whole run.
-    return _planned(_BY_COST, random_plan(torch.initial_seed()))
+    return Way(_BY_COST, random_plan(torch.initial_seed()))
 
 
 def _in_one_call() -> Lower:
@@ -85,8 +90,7 @@ def _all() -> list[TestFlow]:
     flows = [
         _flow("orchestrator", _in_one_call),
         _flow("orchestrator_dynamic", _in_one_call, **dynamic),
-        _flow("orchestrator_cost", partial(_planned, _BY_COST), **ours),
-        _flow("orchestrator_random", _at_random, **ours),
+        _flow("orchestrator_plans", _under_plans, PlansTester, **ours),
         _flow("xnnpack", _xnnpack),
         _flow("xnnpack_dynamic", _xnnpack, **dynamic),
     ]
@@ -96,10 +100,8 @@ def _all() -> list[TestFlow]:
             "quantize": True,
             "quantize_stage_factory": flow.quantize_stage_factory,
         }
-        greedily = partial(_planned, _GREEDY)
         flows += [
-            _flow(f"orchestrator_{name}", greedily, **quantized | ours),
-            _flow(f"orchestrator_random_{name}", _at_random, **quantized | ours),
+            _flow(f"orchestrator_{name}", _under_all_plans, **quantized | ours),
             _flow(f"xnnpack_{name}", _xnnpack, **quantized, is_delegated=False),
         ]
     return flows

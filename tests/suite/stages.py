@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,10 +19,19 @@ from orchestrator.edge import edge_compile_config
 from orchestrator.flow import to_edge_with
 from orchestrator.kernel_dim_orders import make_kernels_contiguous
 from orchestrator.open_sizes import open_sizes_kept
-from orchestrator.partitioner import OrchestratorPartitioner
+from orchestrator.options import PlanOptions
+from orchestrator.partitioner import OrchestratorPartitioner, Rewriting
+from orchestrator.planning import Solver
 
-PartitionerMaker = Callable[[Set[torch._ops.OpOverload]], OrchestratorPartitioner]
-"""Makes a partitioner, given the ops to decompose whatever a backend would like."""
+BACKENDS = ("ggml", "xnnpack")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How to make a plan; solver: in place of the strategy that the options name."""
+
+    options: PlanOptions
+    solver: Solver | None = None
 
 
 class Lower(ToEdgeTransformAndLower):  # type: ignore[misc]  # executorch is untyped
@@ -41,31 +52,50 @@ class RewriteAndLower(Lower):
 
 
 class LowerAsWeDo(ToEdgeTransformAndLower):  # type: ignore[misc]
-    """The way that a program takes in `lower()`, with any partitioner."""
+    """The way that a program takes in `lower()`, under several plans side by side.
 
-    def __init__(self, make_partitioner: PartitionerMaker) -> None:
+    ways: by the name of the method that each becomes; "forward" is among them.
+    """
+
+    def __init__(self, ways: Mapping[str, Way]) -> None:
         super().__init__()
-        self._make = make_partitioner
+        self._ways = ways
 
     def run(
         self, artifact: ExportedProgram, inputs: Any = None, generate_etrecord: bool = False
     ) -> None:
-        """Lowers the program."""
-        programs = {"forward": artifact}
+        """Lowers the program once per plan."""
+        programs = dict.fromkeys(self._ways, artifact)
         with torch.no_grad(), open_sizes_kept(programs.values()):
-            edge, _ = to_edge_with(
-                programs,
-                lambda _, decompose: self._make(decompose),
-                generate_etrecord=generate_etrecord,
-            )
-            make_kernels_contiguous(edge.exported_program("forward"))
+            edge, _ = to_edge_with(programs, self._partitioner, generate_etrecord=generate_etrecord)
+            for name in programs:
+                make_kernels_contiguous(edge.exported_program(name))
+        record = edge._etrecord
+        if record is not None and isinstance(record.edge_dialect_program, dict):
+            # The suite counts the nodes of one method.
+            record.edge_dialect_program = record.edge_dialect_program["forward"]
         self.edge_dialect_program = edge
+
+    def _partitioner(self, name: str, rewriting: Rewriting) -> OrchestratorPartitioner:
+        way = self._ways[name]
+        return OrchestratorPartitioner(
+            BACKENDS, way.options, solver=way.solver, rewriting=rewriting
+        )
 
 
 class RunNatively(Serialize):  # type: ignore[misc]
-    """Runs programs in this project's runtime, not in ExecuTorch's Python module."""
+    """Runs programs in this project's runtime, not in ExecuTorch's Python module.
+
+    method: to run; the tester sets it.
+    """
+
+    method = "forward"
+
+    @cached_property
+    def program(self) -> NativeProgram:
+        """The loaded program."""
+        return NativeProgram(self.buffer)
 
     def run_artifact(self, inputs: Sequence[Any]) -> list[Any]:
-        """Runs the program once; its results are flattened."""
-        flat = pytree.tree_leaves(tuple(inputs))
-        return NativeProgram(self.buffer).run("forward", flat, relayout=True)
+        """Runs the method once; its results are flattened."""
+        return self.program.run(self.method, pytree.tree_leaves(tuple(inputs)), relayout=True)

@@ -24,6 +24,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from tests.harness.quantized import allowed_outputs
+from tests.suite.stages import RunNatively
 
 # The largest size that a dimension left open may take, as a multiple of the example's.
 _GROWTH = 2
@@ -109,20 +110,45 @@ class DynamicTester(FloatTester):
         return self
 
 
-class QuantizedTester(FloatTester):
+class PlansTester(FloatTester):
+    """Compares every method of a program that has one per plan (see `RunNatively`)."""
+
+    __test__ = False
+
+    def run_method_and_compare_outputs(self, *args: Any, inputs: Any = None, **kwargs: Any) -> Any:
+        """As in Tester, for each plan in turn."""
+        inputs = next(self.generate_random_inputs()) if inputs is None else inputs
+        stage = self.stages[StageType.SERIALIZE]
+        for method in stage.program.method_names:
+            stage.method = method
+            try:
+                self._compare(*args, inputs=inputs, **kwargs)
+            except AssertionError as error:
+                raise AssertionError(f"plan of {method}: {error}") from error
+        return self
+
+    def _compare(self, *args: Any, **kwargs: Any) -> None:
+        super().run_method_and_compare_outputs(*args, **kwargs)
+
+
+class QuantizedTester(PlansTester):
     """Compares with the quantized model in eager PyTorch, by quantization steps."""
 
     __test__ = False
 
     def run_method_and_compare_outputs(self, *args: Any, inputs: Any = None, **kwargs: Any) -> Any:
-        """Runs the program once and raises an AssertionError where it differs by too much."""
-        inputs = next(self.generate_random_inputs()) if inputs is None else inputs
+        """Runs the program and raises an AssertionError where it differs by too much."""
+        if isinstance(self.stages[StageType.SERIALIZE], RunNatively):
+            return super().run_method_and_compare_outputs(*args, inputs=inputs, **kwargs)
+        self._compare(inputs=next(self.generate_random_inputs()) if inputs is None else inputs)
+        return self
+
+    def _compare(self, *args: Any, inputs: Any, **kwargs: Any) -> None:
         wanted = allowed_outputs(self.stages[StageType.EXPORT].artifact.module(), inputs)
         results = self.stages[self.cur].run_artifact(inputs)
         for i, (got, want) in enumerate(zip(results, wanted, strict=True)):
             what = want.difference(got)
             assert what is None, f"output {i}: {what}"
-        return self
 
 
 def other_sizes(program: ExportedProgram, inputs: Sequence[Any], change: int) -> Any:
