@@ -15,6 +15,7 @@ from torch.export.graph_signature import OutputKind
 from ggml_delegate import ir
 from ggml_delegate.fusion import fuse_activations
 from ggml_delegate.node_view import Constants, NodeView, Size, node_value, op_name
+from ggml_delegate.own_sizes import own_sizes
 from ggml_delegate.registry import find_rule
 from ggml_delegate.symbols import SymbolTable
 
@@ -128,7 +129,12 @@ class Builder:
 
         Raises:
             LoweringError: when a node has no rule or a rule fails.
+            UnsupportedSizeError: when a size does not follow from the sizes of the inputs.
         """
+        with own_sizes(self._program):
+            return self._build()
+
+    def _build(self) -> Any:
         inputs = [self._add_input(node) for node in self._inputs()]
         for node in self._program.graph.nodes:
             if node.op == "call_function":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from executorch.exir.backend.canonical_partitioners.pattern_op_partitioner import (
@@ -13,11 +13,10 @@ from executorch.exir.backend.utils import tag_constant_data
 from torch.export import ExportedProgram
 from torch.fx.passes.operator_support import OperatorSupportBase
 
-from ggml_delegate.node_view import Constants, node_value, op_name
+from ggml_delegate.node_view import Constants, op_name
 from ggml_delegate.passes import copy_attention_results
 from ggml_delegate.preprocess import GgmlBackend
 from ggml_delegate.registry import check_node, preserved_ops
-from ggml_delegate.symbols import bound_by, free_symbols
 
 # Ops that compute nothing: a partition of these alone is not worth a delegate call.
 VIEW_OPS = frozenset(
@@ -53,37 +52,6 @@ class _Support(OperatorSupportBase):
         return check_node(node, self._program, self._constants) is None
 
 
-def unbound_symbols(nodes: Iterable[torch.fx.Node]) -> set[str]:
-    """The size symbols of a partition that none of its inputs determines.
-
-    A partition with any cannot run: the delegate works out every size from its inputs'.
-    """
-    members = set(nodes)
-    used = set()
-    known = set()
-    for node in members:
-        for value in _sizes_of(node):
-            used |= free_symbols(value)
-        for source in node.all_input_nodes:
-            for value in _sizes_of(source):
-                used |= free_symbols(value)
-                if source not in members:
-                    known.add(bound_by(value))
-    return {str(symbol) for symbol in used - known}
-
-
-def _sizes_of(node: torch.fx.Node) -> list[int | torch.SymInt]:
-    value = node_value(node)
-    values = value if isinstance(value, (list, tuple)) else [value]
-    sizes: list[int | torch.SymInt] = []
-    for item in values:
-        if isinstance(item, torch.Tensor):
-            sizes += list(item.shape)
-        elif isinstance(item, torch.SymInt):
-            sizes.append(item)
-    return sizes
-
-
 class GgmlPartitioner(Partitioner):  # type: ignore[misc]
     """Tags, in as few partitions as stay legal, every node that ggml runs exactly."""
 
@@ -99,7 +67,7 @@ class GgmlPartitioner(Partitioner):  # type: ignore[misc]
             exported_program.graph_module, op_support=support
         ):
             nodes = list(partition.nodes)
-            if all(op_name(node) in VIEW_OPS for node in nodes) or unbound_symbols(nodes):
+            if all(op_name(node) in VIEW_OPS for node in nodes):
                 continue
             tag = f"ggml_{len(tags)}"
             tags[tag] = self.delegation_spec

@@ -15,6 +15,8 @@ import torch
 from torch.export import ExportedProgram
 
 from ggml_delegate.node_view import Constants, NodeView, node_value, op_name
+from ggml_delegate.own_sizes import sizes_of, undetermined
+from ggml_delegate.symbols import is_expressible
 
 if TYPE_CHECKING:
     from ggml_delegate.builder import Builder
@@ -113,7 +115,21 @@ def check_node(
     if rule is None:
         return f"ggml has no rule for {op_name(node) or node.target}"
     view = NodeView(node, constants)
-    return _check_tensors(view, rule, constants) or rule.check(view)
+    return _check_tensors(view, rule, constants) or rule.check(view) or _check_sizes(view)
+
+
+def _check_sizes(view: NodeView) -> str | None:
+    """Sizes of results follow from those of what is read, by an expression of the IR."""
+    for size in sizes_of(node_value(view.fx)):
+        if not is_expressible(size) and not _is_read(size, view):
+            return f"the size {size} has no integer form"
+    return undetermined(view.fx)
+
+
+def _is_read(size: int | torch.SymInt, view: NodeView) -> bool:
+    """Whether something that the node reads has the same size."""
+    read = (sizes_of(node_value(source)) for source in view.fx.all_input_nodes)
+    return any(str(size) == str(other) for sizes in read for other in sizes)
 
 
 def _check_getitem(

@@ -6,15 +6,26 @@ from typing import Any
 
 import sympy
 import torch
-from torch.utils._sympy.functions import FloorDiv, Max, Min, Mod, PythonMod
+from torch.utils._sympy.functions import (
+    CleanDiv,
+    FloorDiv,
+    Max,
+    Min,
+    Mod,
+    PowByNatural,
+    PythonMod,
+)
+from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from ggml_delegate import ir
+from ggml_delegate.float_sizes import in_integers
 
 # Stands for "no upper bound" in the IR.
 UNBOUNDED = 1 << 32
 
 _BINARY = {
     FloorDiv: ir.ExprOp.FloorDiv,
+    CleanDiv: ir.ExprOp.FloorDiv,
     Mod: ir.ExprOp.Mod,
     PythonMod: ir.ExprOp.Mod,
     sympy.Mod: ir.ExprOp.Mod,
@@ -38,16 +49,10 @@ def is_expressible(size: int | torch.SymInt) -> bool:
     if isinstance(size, int):
         return True
     try:
-        _postfix(size.node.expr, {})
+        _postfix(_integer_form(size), {})
     except UnsupportedSizeError:
         return False
     return True
-
-
-def bound_by(size: int | torch.SymInt) -> sympy.Symbol | None:
-    """The symbol whose value follows from this size: scale * symbol + offset, scale > 0."""
-    affine = _affine(size)
-    return None if affine is None else affine[0]
 
 
 def free_symbols(size: int | torch.SymInt) -> set[sympy.Symbol]:
@@ -59,7 +64,7 @@ def upper_bound(size: int | torch.SymInt) -> int:
     """The largest value a size can take, UNBOUNDED when nothing limits it."""
     if isinstance(size, int):
         return size
-    return _limits(size)[1]
+    return min(bounds(size)[1], UNBOUNDED)
 
 
 def lower_bound(size: int | torch.SymInt) -> int:
@@ -70,25 +75,39 @@ def lower_bound(size: int | torch.SymInt) -> int:
     return int(low) if low.is_Integer else -UNBOUNDED
 
 
-def _limits(size: torch.SymInt) -> tuple[int, int]:
-    limits = size.node.shape_env.bound_sympy(size.node.expr)
-    low = int(limits.lower) if limits.lower.is_Integer else 0
+def bounds(size: torch.SymInt, part: sympy.Expr | None = None) -> tuple[int, int]:
+    """The smallest and the largest value that a size, or a part of its expression, can take.
+
+    Where nothing limits it, that is +-UNBOUNDED.
+    """
+    expr, env = size.node.expr if part is None else part, size.node.shape_env
+    limits = bound_sympy(expr, {symbol: _range(symbol, env) for symbol in expr.free_symbols})
+    low = int(limits.lower) if limits.lower.is_Integer else -UNBOUNDED
     high = int(limits.upper) if limits.upper.is_Integer else UNBOUNDED
-    return max(low, 0), min(high, UNBOUNDED)
+    return low, high
 
 
-def _affine(size: int | torch.SymInt) -> tuple[sympy.Symbol, int, int] | None:
-    if isinstance(size, int):
-        return None
-    expr = sympy.expand(size.node.expr)
-    symbols = list(expr.free_symbols)
-    if len(symbols) != 1:
-        return None
-    scale = expr.coeff(symbols[0], 1)
-    offset = expr - scale * symbols[0]
-    if not (scale.is_Integer and offset.is_Integer and int(scale) > 0):
-        return None
-    return symbols[0], int(scale), int(offset)
+def _range(symbol: sympy.Symbol, env: Any) -> ValueRanges[sympy.Expr]:
+    # torch.export never assumes less than 2 while it traces, and ExecuTorch drops the declared
+    # range, so a bound of 2 says nothing about a size of 1.
+    limits = env.var_to_range.get(symbol, ValueRanges.unknown_int())
+    return ValueRanges(1, limits.upper) if limits.lower == 2 else limits
+
+
+def affine(expr: sympy.Expr) -> tuple[sympy.Expr, int, int]:
+    """A size as scale * base + offset with scale > 0: base, scale and offset.
+
+    base is the whole where no number can be taken out of it.
+    """
+    offset, rest = expr.as_coeff_Add()
+    scale, base = rest.as_coeff_Mul()
+    if not (offset.is_Integer and scale.is_Integer and int(scale) > 0):
+        return expr, 1, 0
+    return base, int(scale), int(offset)
+
+
+def _integer_form(size: torch.SymInt) -> sympy.Expr:
+    return in_integers(size.node.expr, lambda part: bounds(size, part))
 
 
 def _postfix(expr: sympy.Expr, symbols: dict[sympy.Symbol, int]) -> list[tuple[int, int]]:
@@ -105,11 +124,13 @@ def _postfix(expr: sympy.Expr, symbols: dict[sympy.Symbol, int]) -> list[tuple[i
         for arg in expr.args[1:]:
             tokens += [*_postfix(arg, symbols), (_NARY[expr.func], 0)]
         return tokens
-    if expr.is_Pow and expr.exp.is_Integer and 1 <= int(expr.exp) <= 4:
-        tokens = _postfix(expr.base, symbols)
-        for _ in range(int(expr.exp) - 1):
-            tokens += [*_postfix(expr.base, symbols), (ir.ExprOp.Mul, 0)]
-        return tokens
+    if expr.func in (sympy.Pow, PowByNatural):
+        base, exponent = expr.args
+        if exponent.is_Integer and 1 <= int(exponent) <= 4:
+            tokens = _postfix(base, symbols)
+            for _ in range(int(exponent) - 1):
+                tokens += [*_postfix(base, symbols), (ir.ExprOp.Mul, 0)]
+            return tokens
     raise UnsupportedSizeError(f"a size is {expr}, which has no integer form here")
 
 
@@ -133,7 +154,7 @@ class SymbolTable:
             return ir.make("Dim", value=int(size), expr=-1)
         expr = size.node.expr
         if expr not in self._dims:
-            tokens = _postfix(expr, self._numbers)
+            tokens = _postfix(_integer_form(size), self._numbers)
             self._remember_limits(size)
             self._dims[expr] = (upper_bound(size), len(self._exprs))
             self._exprs.append(tokens)
@@ -142,14 +163,14 @@ class SymbolTable:
 
     def bind(self, size: int | torch.SymInt, *, input: int, dim: int) -> None:
         """Input `input` has this size in dimension `dim`: its symbol's value follows from it."""
-        affine = _affine(size)
-        if affine is None:
+        if isinstance(size, int):
             return
-        symbol, scale, offset = affine
+        symbol, scale, offset = affine(size.node.expr)
+        if not symbol.is_Symbol:
+            return
         if symbol in self._bindings and self._bindings[symbol].scale <= scale:
             return
         self._numbers.setdefault(symbol, len(self._numbers))
-        assert isinstance(size, torch.SymInt)
         self._remember_limits(size)
         self._bindings[symbol] = ir.make(
             "Binding",
@@ -163,13 +184,8 @@ class SymbolTable:
     def _remember_limits(self, size: torch.SymInt) -> None:
         for symbol in size.node.expr.free_symbols:
             if symbol not in self._limits:
-                limits = size.node.shape_env.bound_sympy(symbol)
-                low = int(limits.lower) if limits.lower.is_Integer else 0
-                high = int(limits.upper) if limits.upper.is_Integer else UNBOUNDED
-                # torch.export never assumes less than 2 while it traces, and ExecuTorch drops the
-                # declared range, so a bound of 2 says nothing about a size of 1.
-                low = 1 if low == 2 else max(low, 0)
-                self._limits[symbol] = (low, min(high, UNBOUNDED))
+                low, high = bounds(size, symbol)
+                self._limits[symbol] = (max(low, 0), min(high, UNBOUNDED))
 
     def symbols(self) -> list[Any]:
         """ir.Symbols by number."""

@@ -14,17 +14,19 @@ while most results are only interpreted, or read by the next pass.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import weakref
 from abc import ABCMeta
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.fx.traceback
 from torch.fx import GraphModule
+
+from ggml_delegate.shared_patches import SharedPatches
 
 
 class _CallableType(ABCMeta):
@@ -103,29 +105,35 @@ def _recompile_when_asked(module: GraphModule) -> Any:
     return _Code(module)
 
 
-@contextlib.contextmanager
-def repeated_work_spared() -> Iterator[None]:
+def _patches() -> Iterator[AbstractContextManager[Any]]:
+    """What torch does not have under these names, which are private, is left alone."""
+    import torch._export.utils as utils
+
+    materialize = getattr(utils, "_materialize_cpp_cia_ops", None)
+    if materialize is not None:
+        materialize()
+        yield mock.patch.object(utils, "_materialize_cpp_cia_ops", lambda: None)
+    if hasattr(torch._ops, "Callable"):
+        yield mock.patch.object(torch._ops, "Callable", _CachedCallable)
+    source = getattr(torch.fx.traceback, "NodeSource", None)
+    if source is not None:
+        yield mock.patch.object(source, "__deepcopy__", _itself, create=True)
+    if hasattr(GraphModule, "_recompile_submodules"):
+        yield mock.patch.object(GraphModule, "recompile", _recompile_when_asked)
+
+
+_SHARED = SharedPatches(_patches)
+
+
+def repeated_work_spared() -> AbstractContextManager[None]:
     """Inside, torch.export finds the composite ops once instead of for every program and namespace.
 
     Where a node comes from is told by one object, however often the node is copied. Graph modules
     get the code of `forward` when it is called or looked at; it is that of the graph at this time.
 
     Custom ops that are registered inside with a composite implementation may be missed; ones
-    registered before are not. May be nested. What torch does not have under these names (they are
+    registered before are not. May be nested, and used by several threads at once: torch is as it
+    was when the last of them is done. What torch does not have under these names (they are
     private) is left alone: then this only saves nothing.
     """
-    import torch._export.utils as utils
-
-    with contextlib.ExitStack() as stack:
-        materialize = getattr(utils, "_materialize_cpp_cia_ops", None)
-        if materialize is not None:
-            materialize()
-            stack.enter_context(mock.patch.object(utils, "_materialize_cpp_cia_ops", lambda: None))
-        if hasattr(torch._ops, "Callable"):
-            stack.enter_context(mock.patch.object(torch._ops, "Callable", _CachedCallable))
-        source = getattr(torch.fx.traceback, "NodeSource", None)
-        if source is not None:
-            stack.enter_context(mock.patch.object(source, "__deepcopy__", _itself, create=True))
-        if hasattr(GraphModule, "_recompile_submodules"):
-            stack.enter_context(mock.patch.object(GraphModule, "recompile", _recompile_when_asked))
-        yield
+    return _SHARED.applied()

@@ -367,7 +367,8 @@ class _Values:
             label = self.labels[node]
             args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), self.reader(label))
             with _faked(node), torch.no_grad():
-                self.changed[node] = node.target(*args, **kwargs)
+                computed = node.target(*args, **kwargs)
+                self.changed[node] = _with_declared_sizes(computed, node.meta["val"])
             results = self.changed[node]
             results = results if isinstance(results, (list, tuple)) else [results]
             images = [value for value in results if _is_image(value)]
@@ -397,6 +398,19 @@ class _Values:
             return self.converted[tensor, label]
 
         return read
+
+
+def _with_declared_sizes(computed: Any, declared: Any) -> Any:
+    """What a node computes, in its dim order, with the sizes that the program declares.
+
+    An op's fake version may know a size for the example alone: that of an upsample by a factor goes
+    through floating-point numbers.
+    """
+    if isinstance(computed, (list, tuple)):
+        return type(computed)(map(_with_declared_sizes, computed, declared))
+    if not isinstance(computed, torch.Tensor) or all(isinstance(n, int) for n in declared.shape):
+        return computed
+    return torch.empty_permuted(declared.shape, computed.dim_order(), dtype=computed.dtype)
 
 
 def _is_fit(value: torch.Tensor, label: Label) -> bool:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
-from ggml_delegate.torch_speed import repeated_work_spared
 from orchestrator.alternatives import with_decomposed_alternatives
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.export import Model, as_programs
 from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.lowering import DEFAULT_BACKENDS, versions
-from orchestrator.open_sizes import open_sizes_kept
 from orchestrator.options import OptionError, PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner, PartitionedMethod, Rewriting
 from orchestrator.report.data import Report
+from orchestrator.surroundings import as_in_lowering
 
 _METHOD = "forward"
 
@@ -60,7 +57,7 @@ def plan(
         raise OptionError("a plan alone cannot be timed; use lower(), or tune='cached'")
     resolved = resolve_backends(backends)
     programs = as_programs(model, example_inputs, example_kwargs, dynamic_shapes)
-    with _as_in_lowering(programs.values()):
+    with as_in_lowering(programs.values()):
         found = {name: plan_only(each, resolved, chosen) for name, each in programs.items()}
         methods = [
             with_decomposed_alternatives(
@@ -87,20 +84,7 @@ def edge_program(
     def partitioner(_: str, rewriting: Rewriting) -> OrchestratorPartitioner:
         return OrchestratorPartitioner(resolved, options, rewriting=rewriting, dry_run=True)
 
-    with _as_in_lowering([program]):
+    with as_in_lowering([program]):
         edge, _ = to_edge_with({_METHOD: program}, partitioner)
     found: ExportedProgram = edge.exported_program(_METHOD)
     return found
-
-
-@contextmanager
-def _as_in_lowering(programs: Iterable[ExportedProgram]) -> Iterator[None]:
-    with (
-        torch.no_grad(),
-        warnings.catch_warnings(),
-        repeated_work_spared(),
-        open_sizes_kept(programs),
-    ):
-        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="Mutation on a buffer")
-        yield

@@ -14,6 +14,7 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 
 from ggml_delegate.passes.plain_results import plain_spec
 from ggml_delegate.passes.program_editor import is_written
+from orchestrator.surroundings import ONE_AT_A_TIME
 
 Model = nn.Module | ExportedProgram | Mapping[str, ExportedProgram]
 
@@ -37,6 +38,16 @@ def as_programs(
         ModelError: inputs that do not fit the kind of model, a module in training mode or one that
             does not export, or inputs and outputs that ExecuTorch cannot express.
     """
+    with ONE_AT_A_TIME:
+        return _as_programs(model, example_inputs, example_kwargs, dynamic_shapes)
+
+
+def _as_programs(
+    model: Model,
+    example_inputs: Iterable[Any] | torch.Tensor | None,
+    example_kwargs: Mapping[str, Any] | None,
+    dynamic_shapes: Any,
+) -> dict[str, ExportedProgram]:
     if isinstance(model, nn.Module):
         program = _export(model, example_inputs, example_kwargs, dynamic_shapes)
         return {"forward": _checked("forward", program)}
@@ -78,13 +89,29 @@ def _export(
     try:
         return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:
-        why = str(error).strip().splitlines()
         raise ModelError(
-            f"torch.export cannot export the model with these example inputs: "
-            f"{type(error).__name__}: {why[0] if why else 'no reason given'}. Check that "
-            "model(*example_inputs) runs, and that nothing in it depends on a tensor's values in "
-            "Python (torch.cond and torch.where do); the error that led here has the details"
+            f"torch.export cannot export the model with these example inputs: {_why(error)}"
         ) from error
+
+
+def _why(error: Exception) -> str:
+    """What torch says, and what to do."""
+    name = type(error).__name__
+    # The rest of what it says is about its own tools.
+    said = str(error).partition("The error above occurred when calling torch.export")[0]
+    lines = said.strip().splitlines()
+    if lines and lines[0].startswith("Constraints violated"):
+        first = lines[0].partition("!")[0]
+        rest = "\n".join(line for line in lines[1:] if line.strip())
+        return (
+            f"{name}: {first}. Change dynamic_shapes, or the model, so that every size they allow "
+            f"is one that the model can have:\n{rest}"
+        )
+    return (
+        f"{name}: {lines[0] if lines else 'no reason given'}. Check that "
+        "model(*example_inputs) runs, and that nothing in it depends on a tensor's values in "
+        "Python (torch.cond and torch.where do); the error that led here has the details"
+    )
 
 
 def _checked(name: str, program: ExportedProgram) -> ExportedProgram:

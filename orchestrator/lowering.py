@@ -13,13 +13,12 @@ import torch
 from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig
 from torch.export import ExportedProgram
 
-from ggml_delegate.torch_speed import repeated_work_spared
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.export import Model, as_programs
 from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.graph import mutated_buffers
 from orchestrator.kernel_dim_orders import make_kernels_contiguous
-from orchestrator.open_sizes import open_sizes_kept
+from orchestrator.open_sizes import sizes_without_bound
 from orchestrator.options import HOST, PlanOptions, Strategy, Tune, TuneEvent
 from orchestrator.partitioner import OrchestratorPartitioner
 from orchestrator.planning import Choice, Planned
@@ -27,6 +26,7 @@ from orchestrator.program import LoweredProgram, Signature
 from orchestrator.report.build import as_lowered
 from orchestrator.report.data import Report
 from orchestrator.report.embed import embed_report
+from orchestrator.surroundings import as_in_lowering
 from orchestrator.tuning import Made, Measured, make_tuned
 from orchestrator.whole import Whole
 
@@ -34,7 +34,7 @@ DEFAULT_BACKENDS = ("ggml", "xnnpack")
 
 
 class LoweringWarning(UserWarning):
-    """A program was made, but will not run everywhere."""
+    """A program was made, but will not run everywhere, or not at all sizes."""
 
 
 def lower(
@@ -93,7 +93,8 @@ def lower(
         CostTableError, TargetError: costs that were asked for cannot be had.
 
     Warns:
-        LoweringWarning: the program needs a kernel that the ExecuTorch runtime here lacks.
+        LoweringWarning: the program needs a kernel that the ExecuTorch runtime here lacks, or takes
+            no sizes above the example's where `dynamic_shapes` has no upper bound.
     """
     options = PlanOptions(
         strategy=strategy,
@@ -110,16 +111,7 @@ def lower(
     )
     resolved = resolve_backends(backends)
     programs = as_programs(model, example_inputs, example_kwargs, dynamic_shapes)
-    # ExecuTorch re-runs the graph's in-place updates of buffers, which autograd would refuse.
-    with (
-        torch.no_grad(),
-        warnings.catch_warnings(),
-        repeated_work_spared(),
-        open_sizes_kept(programs.values()),
-    ):
-        # Raised inside torch when executorch copies a program.
-        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-        warnings.filterwarnings("ignore", message="Mutation on a buffer")  # seen to below
+    with as_in_lowering(programs.values()):
         lowering = _Lowering(
             programs, resolved, options, constant_methods, backend_config, etrecord is not None
         )
@@ -127,6 +119,7 @@ def lower(
         if etrecord is not None:
             made.manager.get_etrecord().save(etrecord)
     _warn_of_missing_kernels(made.program.report)
+    _warn_of_unbounded_sizes(programs)
     return made.program
 
 
@@ -216,6 +209,22 @@ def _warn_of_missing_kernels(report: Report) -> None:
                 LoweringWarning,
                 stacklevel=3,
             )
+
+
+def _warn_of_unbounded_sizes(programs: Mapping[str, ExportedProgram]) -> None:
+    found = [
+        f"dim {dim} of {name!r} in method {method!r} (at most {size})"
+        for method, program in programs.items()
+        for (name, dim), size in sizes_without_bound(program).items()
+    ]
+    if found:
+        warnings.warn(
+            "sizes without an upper bound can only be up to the example's, for which memory is "
+            f"reserved: {', '.join(found)}; give the largest size in dynamic_shapes, as "
+            'Dim("n", max=...), Dim.AUTO(max=...) or Dim.DYNAMIC(max=...)',
+            LoweringWarning,
+            stacklevel=3,
+        )
 
 
 def _keep_initial_state(program: ExportedProgram) -> None:

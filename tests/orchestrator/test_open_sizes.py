@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+import warnings
 from typing import Any
 
 import pytest
@@ -9,7 +13,7 @@ import torch
 from torch import nn
 from torch.export import Dim, export
 
-from orchestrator import lower
+from orchestrator import LoweringWarning, ModelError, lower
 from orchestrator.open_sizes import open_sizes_kept
 
 
@@ -147,3 +151,112 @@ def test_assertions_leave_the_ranges_of_inputs() -> None:
         found = env.var_to_range[size.node.expr]
     assert (found.lower, found.upper) == (3, 40)
     assert env.var_to_range[rows.shape[0].node.expr] == before
+
+
+class _Selected(nn.Module):
+    """The places of what is above 0, of which there are as many as the data has."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        places = (x > 0).nonzero()
+        torch._check(places.shape[0] <= 24)
+        return torch.exp(places.to(torch.float32) * 0.1)
+
+
+def test_an_exported_program_with_sizes_of_data_can_be_lowered_again() -> None:
+    inputs = (torch.randn(4, 6),)
+    exported = export(_Selected(), inputs)
+    first, second = (lower(exported) for _ in range(2))
+    for seed in range(3):
+        x = torch.randn(4, 6, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(first(x), _Selected()(x))
+        assert torch.equal(first(x), second(x))
+    assert first.plan == second.plan
+
+
+def test_uses_of_two_threads_leave_the_sizes_as_they_were() -> None:
+    """The one that came first ends first."""
+    program = export(_Beginning(), (torch.randn(9, 5), torch.tensor(3)), dynamic_shapes=_OPEN)
+    rows = next(node.meta["val"] for node in program.graph.nodes if node.name == "x")
+    env = rows.fake_mode.shape_env
+    before = dict(vars(env))
+    second_is_in, first_is_out = threading.Event(), threading.Event()
+    found = []
+
+    def second() -> None:
+        with open_sizes_kept([program]), rows.fake_mode:
+            second_is_in.set()
+            assert first_is_out.wait(10)
+            size = env.create_unbacked_symint()
+            torch._check(size >= 3)
+            torch._check(size <= rows.shape[0])
+            found.append(env.var_to_range[size.node.expr])
+
+    thread = threading.Thread(target=second)
+    with open_sizes_kept([program]):
+        thread.start()
+        assert second_is_in.wait(10)
+        assert vars(env).keys() > before.keys()
+    first_is_out.set()
+    thread.join()
+    assert (found[0].lower, found[0].upper) == (3, 40)
+    assert vars(env).keys() == before.keys()
+
+
+_THREADS = """
+import threading
+import torch
+from torch import nn
+import torch._export.utils as utils
+from torch.fx import GraphModule
+from orchestrator import lower
+
+before = utils._materialize_cpp_cia_ops, torch._ops.Callable, GraphModule.recompile
+models = [nn.Sequential(nn.Linear(8, n), nn.ReLU(), nn.Linear(n, 4)).eval() for n in (3, 5, 7)]
+x, off = torch.randn(2, 8), []
+
+def run(model):
+    program = lower(model, (x,))
+    off.append((program(x) - model(x)).abs().max().item())
+
+threads = [threading.Thread(target=run, args=(model,)) for model in models]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(off) == 3 and max(off) < 1e-5, off
+after = utils._materialize_cpp_cia_ops, torch._ops.Callable, GraphModule.recompile
+assert after == before, after
+assert not torch.compiler.is_exporting()
+"""
+
+
+def test_threads_may_lower_at_once() -> None:
+    """In a process of its own: here, tests keep torch's patches in place for all of them."""
+    subprocess.run([sys.executable, "-c", _THREADS], check=True, timeout=600)
+
+
+def test_a_size_without_a_bound_is_told_once() -> None:
+    shapes = ({0: Dim.AUTO},)
+    with pytest.warns(LoweringWarning, match="without an upper bound") as caught:
+        lower(nn.Linear(4, 5).eval(), (torch.randn(3, 4),), dynamic_shapes=shapes)
+    (told,) = (each for each in caught if each.category is LoweringWarning)
+    for part in ("dim 0 of 'input'", "'forward'", "at most 3", "max="):
+        assert part in str(told.message)
+
+
+@pytest.mark.parametrize("shapes", [None, ({0: Dim("n", max=9)},), ({0: Dim.AUTO(max=9)},)])
+def test_a_size_with_a_bound_is_not_told(shapes: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LoweringWarning)
+        lower(nn.Linear(4, 5).eval(), (torch.randn(3, 4),), dynamic_shapes=shapes)
+
+
+def test_a_violated_constraint_comes_with_what_to_change() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3)).eval()
+    shapes = ({2: Dim("height", min=1, max=19)},)
+    with pytest.raises(ModelError) as caught:
+        lower(model, (torch.randn(1, 3, 8, 9),), dynamic_shapes=shapes)
+    text = str(caught.value)
+    assert "Constraints violated (height)" in text
+    assert "Suggested fixes:\n  height = Dim('height', min=5, max=19)" in text
+    assert "draft_export" not in text
