@@ -403,7 +403,7 @@ def _inner(value: torch.Tensor) -> Iterator[torch.Tensor]:
     if not is_traceable_wrapper_subclass(value):
         yield value
         return
-    names, _ = value.__tensor_flatten__()  # type: ignore[attr-defined]
+    names, _ = value.__tensor_flatten__()
     for name in names:
         yield from _inner(getattr(value, name))
 
