@@ -77,6 +77,8 @@ _FOLLOW = frozenset(
         *("quantize_per_tensor.tensor", "dequantize_per_tensor.tensor"),
     )
 }
+# Ops that make the same numbers of an image in either order.
+_REDUCE = frozenset({"quantized_decomposed.choose_qparams.tensor"})
 
 
 class ChannelsLastPass(ExportedProgramPassBase):  # type: ignore[misc]  # executorch is untyped
@@ -225,7 +227,11 @@ class _Region:
             return False
         if _is_seed(node):
             return node.args[0] not in self._constants and _has_known_order(_value(node.args[0]))
-        if op_name(node) not in _FOLLOW or not _is_image(_results(node)[0]):
+        if op_name(node) in _REDUCE:
+            image: Any = _value(node.args[0])
+        else:
+            image = _results(node)[0] if op_name(node) in _FOLLOW else None
+        if not _is_image(image):
             return False
         for source in node.all_input_nodes:
             value = source.meta.get("val")

@@ -46,6 +46,14 @@ def _has_to_be_written(node: Node) -> bool:
     return node.target in WRITTEN_OUT
 
 
+# ---- products -----------------------------------------------------------------------------------
+
+
+def _int_mm(x: Tensor, y: Tensor) -> Tensor:
+    """In float32, exact up to sums of 2**24; beyond, as exact as the scales that follow."""
+    return torch.mm(x.float(), y.float()).round().to(torch.int32)
+
+
 # ---- elementwise --------------------------------------------------------------------------------
 
 
@@ -387,6 +395,7 @@ WRITTEN_OUT: dict[torch._ops.OpOverload, Callable[..., Any] | None] = {
     aten.bitwise_right_shift.Tensor_Scalar: _shift_right,
     aten.round.decimals: _round_decimals,
     aten.rrelu.default: _rrelu,
+    aten._int_mm.default: _int_mm,
     aten.cumprod.default: _cumprod,
     aten.logcumsumexp.default: _logcumsumexp,
     aten.cummax.default: _running(torch.ge, 1.0),

@@ -20,7 +20,7 @@ from executorch.exir.backend.utils import WhyNoPartition
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from ggml_delegate.quantized import computed_from
+from ggml_delegate.quantized import computed_from, is_quantization
 from orchestrator.backends.base import Candidate, NodeFilter, Rejection, Support
 from orchestrator.backends.xnnpack_quantized import unfit_quantization
 from orchestrator.graph import compute_nodes, constant_nodes, is_getitem, mutated_buffers, op_name
@@ -35,6 +35,14 @@ _POOLS = {
 }
 _RESHAPES = {"aten.unsqueeze_copy.default", "aten.squeeze_copy.dim"}
 _COPIES = {"aten.clone.default", "dim_order_ops._clone_dim_order.default"}
+_PRODUCTS = {"aten.mm.default", "aten.addmm.default"}
+# What a linear layer may consist of, beside its product and what quantizes it.
+_IN_LINEAR = {
+    *("aten.view_copy.default", "aten.permute_copy.default", "aten.t_copy.default"),
+    *("aten.expand_copy.default", "aten.unsqueeze_copy.default", "aten.squeeze_copy.dim"),
+    *("aten.squeeze_copy.dims", "aten.add.Tensor", "aten.clone.default"),
+    *("dim_order_ops._clone_dim_order.default", "aten.linear.default"),
+}
 _FUSED_ACTIVATIONS = {"aten.relu.default", "aten.hardtanh.default"}
 
 
@@ -72,6 +80,7 @@ class XnnpackDelegate:
             taken.update(nodes)
             reason = (
                 _unfit_arguments(nodes)
+                or _unfit_linear(nodes)
                 or unfit_quantization(nodes, weights, ep)
                 or _unfit_softmax(nodes, channels_last)
                 or _unfit(nodes, constants, mutated)
@@ -186,6 +195,27 @@ def _unfit_arguments(nodes: Sequence[Node]) -> str | None:
         if op_name(node) == "aten.upsample_bilinear2d.vec" and _rounds_a_scale(node):
             return "XNNPACK resizes by the ratio of the sizes, not by the scale factors given"
     return None
+
+
+def _unfit_linear(nodes: Sequence[Node]) -> str | None:
+    """Say which op XNNPACK would drop out of a layer that it takes for a linear one by its name.
+
+    torchao's weights of 8 bits compute one with a product of integers and scales around it.
+    """
+    if not any(op_name(node) in _PRODUCTS for node in nodes):
+        return None
+    known = _PRODUCTS | _IN_LINEAR | _FUSED_ACTIVATIONS
+    other = next(
+        (
+            node
+            for node in nodes
+            if not (op_name(node) in known or is_getitem(node) or is_quantization(node))
+        ),
+        None,
+    )
+    if other is None:
+        return None
+    return f"XNNPACK takes the layer for a plain linear one, without its {op_name(other)}"
 
 
 def _maybe_channels_last(ep: ExportedProgram) -> set[Node]:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn import functional
 from torchao.quantization import (
+    Int8DynamicActivationInt8WeightConfig,
     Int8DynamicActivationIntxWeightConfig,
+    Int8WeightOnlyConfig,
     IntxWeightOnlyConfig,
     MappingType,
     PerAxis,
@@ -159,6 +161,25 @@ class TestDynamic:
         assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
 
     @backends
+    def test_convolutions_after_others(self, backends: list[str]) -> None:
+        x = torch.randn(1, 3, 12, 10)
+        model = pt2e(
+            nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3)),
+            (x,),
+            dynamic=True,
+        )
+        program = lower(model, (x,), backends=backends)
+        assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
+
+    @backends
+    def test_products_of_integers(self, backends: list[str]) -> None:
+        # torch._int_mm, which has no kernel; XNNPACK takes what is around it for a linear layer.
+        x = torch.randn(20, 64)
+        model = torchao_quantized(mlp(64), Int8DynamicActivationInt8WeightConfig())
+        program = lower(model, (x,), backends=backends)
+        assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
+
+    @backends
     def test_any_number_of_rows(self, backends: list[str]) -> None:
         x = torch.randn(1, 8, 64)
         shapes = ({1: Dim("T", min=1, max=32)},)
@@ -179,6 +200,13 @@ class TestWeightsAlone:
         options = {key.removeprefix("weight_"): value for key, value in WEIGHTS[kind].items()}
         options["weight_dtype"] = options.pop("dtype")
         model = torchao_quantized(mlp(64), IntxWeightOnlyConfig(**options))
+        program = lower(model, (x,), backends=backends)
+        assert_equal(program, model, torch.randn_like(x), tolerance=EXACT)
+
+    @backends
+    def test_scales_after_the_product(self, backends: list[str]) -> None:
+        x = torch.randn(3, 64)
+        model = torchao_quantized(mlp(64), Int8WeightOnlyConfig())
         program = lower(model, (x,), backends=backends)
         assert_equal(program, model, torch.randn_like(x), tolerance=EXACT)
 
