@@ -104,16 +104,6 @@ CASES = {
     "nearest by 2": _resized("nearest", 2),
     "bilinear by 1.5": _resized("bilinear", 1.5),
     "bicubic by 2": _resized("bicubic", 2),
-    "seven tenths": Case(  # of no expression of integers, see test_float_sizes
-        Model(lambda x, a: a(x)[:, : int(x.shape[1] * 0.7)].exp() + 1.0, nn.Linear(8, 8)),
-        [(2, 20, 8), (2, 2, 8), (2, 90, 8), (2, 100, 8)],
-        {1: Dim("n", min=2, max=100)},
-    ),
-    "three quarters": Case(
-        Model(lambda x, a: a(x)[:, : int(x.shape[1] * 0.75)].exp() + 1.0, nn.Linear(8, 8)),
-        [(2, 20, 8), (2, 2, 8), (2, 99, 8), (2, 100, 8)],
-        {1: Dim("n", min=2, max=100)},
-    ),
     "tokens": Case(
         Model(lambda x, a: a(x.reshape(-1, 8)).exp().reshape(*x.shape[:2], 4), nn.Linear(8, 4)),
         BATCHES,
