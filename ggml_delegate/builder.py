@@ -98,8 +98,16 @@ class Builder:
     ) -> int:
         """Emits an op with an intermediate result of these sizes; returns its number."""
         output = self._add_tensor(sizes, dtype)
-        self._add_node(op, inputs, output)
+        self._add_node(op, inputs, [output])
         return output
+
+    def temps(
+        self, op: Any, inputs: Sequence[int | None], sizes: Sequence[Sequence[Size]]
+    ) -> list[int]:
+        """Emits an op with several intermediate results, float32; returns their numbers."""
+        outputs = [self._add_tensor(each, torch.float32) for each in sizes]
+        self._add_node(op, inputs, outputs)
+        return outputs
 
     def emit(self, op: Any, inputs: Sequence[int | None], node: torch.fx.Node) -> None:
         """Emits the op that computes `node`'s (only) result."""
@@ -240,7 +248,7 @@ class Builder:
         self._tensors.append(tensor)
         return len(self._tensors) - 1
 
-    def _add_node(self, op: Any, inputs: Sequence[int | None], output: int) -> None:
+    def _add_node(self, op: Any, inputs: Sequence[int | None], outputs: Sequence[int]) -> None:
         assert self._current is not None
         handle = self._current.meta.get("debug_handle")
         self._nodes.append(
@@ -249,7 +257,7 @@ class Builder:
                 opType=ir.OPS[type(op).__name__.removesuffix("T")],
                 op=op,
                 inputs=[-1 if number is None else number for number in inputs],
-                outputs=[output],
+                outputs=list(outputs),
                 name=self._current.name,
                 debugHandles=[handle] if isinstance(handle, int) else [],
             )

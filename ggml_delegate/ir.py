@@ -22,6 +22,7 @@ BinaryKind = generated.BinaryKind
 UnaryKind = generated.UnaryKind
 ReduceKind = generated.ReduceKind
 PoolKind = generated.PoolKind
+RecurrentKind = generated.RecurrentKind
 CompareKind = generated.CompareKind
 IntegerKind = generated.IntegerKind
 ResizeKind = generated.ResizeKind

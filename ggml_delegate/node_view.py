@@ -11,6 +11,9 @@ from torch.export.graph_signature import InputKind
 
 Size = int | torch.SymInt
 
+# Of the ops that stand for aten's where these must stay whole; see recurrent_ops.py.
+WHOLE_NAMESPACE = "ggml_delegate"
+
 # The kinds of placeholder whose tensors are fixed at lowering time.
 _CONSTANT_KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
@@ -51,7 +54,8 @@ class Constants:
 def op_name(node: torch.fx.Node) -> str:
     """The op's name without its dialect, e.g. "aten.convolution.default"; "" for other nodes.
 
-    Edge overloads name themselves "aten.add.Tensor", ATen's "aten::add.Tensor".
+    Edge overloads name themselves "aten.add.Tensor", ATen's "aten::add.Tensor". Ops that stand for
+    one of aten's have its name.
     """
     if node.op != "call_function":
         return ""
@@ -59,7 +63,8 @@ def op_name(node: torch.fx.Node) -> str:
     if not isinstance(overload, torch._ops.OpOverload):
         overload = getattr(overload, "_op", None)  # an edge overload wraps ATen's
     if isinstance(overload, torch._ops.OpOverload):
-        return f"{overload.namespace}.{overload._opname}.{overload._overloadname}"
+        namespace = overload.namespace.replace(WHOLE_NAMESPACE, "aten")
+        return f"{namespace}.{overload._opname}.{overload._overloadname}"
     return str(getattr(node.target, "__name__", ""))
 
 

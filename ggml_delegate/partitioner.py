@@ -16,6 +16,7 @@ from torch.fx.passes.operator_support import OperatorSupportBase
 from ggml_delegate.node_view import Constants, op_name
 from ggml_delegate.passes import copy_attention_results
 from ggml_delegate.preprocess import GgmlBackend
+from ggml_delegate.recurrent_ops import keep_recurrent_layers
 from ggml_delegate.registry import check_node, preserved_ops
 
 # Ops that compute nothing: a partition of these alone is not worth a delegate call.
@@ -78,7 +79,11 @@ class GgmlPartitioner(Partitioner):  # type: ignore[misc]
 
     def transform_for_pre_decomposition(self, exported_program: ExportedProgram) -> ExportedProgram:
         """Makes room for the ops that stay undecomposed; changes no result."""
-        return copy_attention_results(exported_program)
+        program = copy_attention_results(exported_program)
+        constants = Constants(program)
+        return keep_recurrent_layers(
+            program, lambda node: check_node(node, program, constants) is None
+        )
 
     def ops_to_not_decompose(
         self, ep: ExportedProgram

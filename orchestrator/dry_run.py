@@ -16,6 +16,7 @@ from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.lowering import DEFAULT_BACKENDS, versions
 from orchestrator.options import OptionError, PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner, PartitionedMethod, Rewriting
+from orchestrator.planning import Choice
 from orchestrator.report.data import Report
 from orchestrator.surroundings import as_in_lowering
 
@@ -76,13 +77,21 @@ def plan(
 
 
 def edge_program(
-    program: ExportedProgram, backends: Iterable[str | Backend], options: PlanOptions
+    program: ExportedProgram,
+    backends: Iterable[str | Backend],
+    options: PlanOptions,
+    choice: Choice | None = None,
 ) -> ExportedProgram:
-    """Return the edge-dialect program that plans are made for, with its weights, undelegated."""
+    """Return the edge-dialect program that plans are made for, with its weights, undelegated.
+
+    choice: what was decided beforehand.
+    """
     resolved = resolve_backends(backends)
 
     def partitioner(_: str, rewriting: Rewriting) -> OrchestratorPartitioner:
-        return OrchestratorPartitioner(resolved, options, rewriting=rewriting, dry_run=True)
+        return OrchestratorPartitioner(
+            resolved, options, choice=choice, rewriting=rewriting, dry_run=True
+        )
 
     with as_in_lowering([program]):
         edge, _ = to_edge_with({_METHOD: program}, partitioner)

@@ -14,6 +14,7 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 
 from ggml_delegate.passes.plain_results import plain_spec
 from ggml_delegate.passes.program_editor import is_written
+from ggml_delegate.recurrent_ops import RecurrentLayersWhole
 from orchestrator.surroundings import ONE_AT_A_TIME
 
 Model = nn.Module | ExportedProgram | Mapping[str, ExportedProgram]
@@ -78,7 +79,8 @@ def _export(
             "forward() takes none"
         )
     for name, part in module.named_modules():
-        if part.training and isinstance(part, _MODAL_MODULES):
+        drops = isinstance(part, nn.RNNBase) and part.dropout > 0 and part.num_layers > 1
+        if part.training and (drops or isinstance(part, _MODAL_MODULES)):
             raise ModelError(
                 f"{name or 'the model'} ({type(part).__name__}) is in training mode; call "
                 "model.eval() first"
@@ -87,7 +89,8 @@ def _export(
     args = (example_inputs,) if lone else tuple(example_inputs or ())
     args, kwargs = _distinct((args, dict(example_kwargs or {})))
     try:
-        return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+        with RecurrentLayersWhole():
+            return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:
         raise ModelError(
             f"torch.export cannot export the model with these example inputs: {_why(error)}"

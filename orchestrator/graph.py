@@ -16,6 +16,9 @@ from executorch.exir.tensor import dim_order_from_stride
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from ggml_delegate.node_view import WHOLE_NAMESPACE
+from ggml_delegate.recurrent_ops import STANDS_FOR
+
 
 def compute_nodes(ep: ExportedProgram) -> Iterator[Node]:
     """Yield the `call_function` nodes of the top-level graph, in order."""
@@ -42,10 +45,14 @@ def mutated_buffers(ep: ExportedProgram) -> set[Node]:
 
 
 def op_name(node: Node) -> str:
-    """Return an op as users know it: "aten.conv2d.default", "getitem", "sym_size"."""
+    """Return an op as users know it: "aten.conv2d.default", "getitem", "sym_size".
+
+    An op that stands for one of aten's has its name.
+    """
     target = node.target
     if isinstance(target, EdgeOpOverload | torch._ops.OpOverload):
-        return str(target.__name__ if isinstance(target, EdgeOpOverload) else target)
+        name = str(target.__name__ if isinstance(target, EdgeOpOverload) else target)
+        return name.replace(f"{WHOLE_NAMESPACE}.", "aten.")
     return getattr(target, "__name__", str(target))
 
 
@@ -63,11 +70,11 @@ def module_path(node: Node) -> str:
 
 
 def aten_op(node: Node) -> torch._ops.OpOverload:
-    """Return the op that a node calls, in either dialect, as torch knows it."""
+    """Return the op that a node calls, in either dialect, or aten's if it stands for that."""
     target: Any = node.target
     op = target._op if isinstance(target, EdgeOpOverload) else target
     assert isinstance(op, torch._ops.OpOverload), op_name(node)
-    return op
+    return STANDS_FOR.get(op, op)
 
 
 def is_custom_composite(node: Node) -> bool:

@@ -8,7 +8,7 @@ It works wherever ExecuTorch takes a partitioner:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -18,6 +18,7 @@ from torch.fx import Node
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ggml_delegate.quantized import ALL_ZERO, dequantized_weights, zero_constants
+from ggml_delegate.recurrent_ops import WHOLE, recurrent_op
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.backends.portable import missing_kernel
 from orchestrator.branches import PRICE, Branch, branch_nodes, branches_of
@@ -35,6 +36,7 @@ from orchestrator.graph import (
 from orchestrator.options import PlanOptions
 from orchestrator.planner import CostGraph, Plan, Segment, check_segments, price_plan
 from orchestrator.planning import Choice, Planned, Solver, composite_key, make_plan
+from orchestrator.recurrent import with_recurrent_layers
 from orchestrator.report.advice import Questions, advise
 from orchestrator.report.build import describe_method
 from orchestrator.report.data import MethodReport
@@ -42,6 +44,8 @@ from orchestrator.report.questions import questions
 from orchestrator.rewrites import rewrite
 from orchestrator.variants import corrected_graph
 from orchestrator.whole import Whole
+
+_Filters = dict[torch._ops.OpOverload, list[tuple[str, Callable[[Node], bool]]]]
 
 
 class UndecomposedOpError(RuntimeError):
@@ -182,7 +186,13 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         self._composites: dict[str, frozenset[str]] = {}
 
     def transform_for_pre_decomposition(self, exported_program: ExportedProgram) -> ExportedProgram:
-        """Apply the rewrites that help every backend, such as folding batch norms."""
+        """Apply the rewrites that help every backend, such as folding batch norms.
+
+        Recurrent layers that a backend wants whole become ops that ExecuTorch leaves alone.
+
+        Raises:
+            ModelError, PlannerError: as `with_recurrent_layers`.
+        """
         program = rewrite(
             exported_program,
             decompose=lambda node: (
@@ -192,7 +202,15 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         )
         self._zeros = zero_constants(program)
         self._growth = _stored_bytes(program) - _stored_bytes(exported_program)
-        return program
+        chosen = self._wanted_whole(program, self._choice.only)
+        everybody = self._wanted_whole(program, None)
+        self._kept |= {str(op): op for op in chosen.keys() & WHOLE.keys()}
+        return with_recurrent_layers(
+            program,
+            lambda node: bool(self._wanting(node, recurrent_op(node), chosen)),
+            lambda node: bool(self._wanting(node, recurrent_op(node), everybody)),
+            [backend.name for backend in self.backends],
+        )
 
     def edge_passes(self) -> list[ChannelsLastPass]:
         """Return the passes to run on the edge-dialect program first (`transform_passes`).
@@ -220,15 +238,8 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         """Return the ops that some backend wants whole; the filter asks it node by node."""
         if not self.backends:
             return [], None
-        filters: dict[torch._ops.OpOverload, list[tuple[str, Callable[[Node], bool]]]] = {}
-        for backend in self.backends:
-            if self._choice.only is not None and backend.name not in self._choice.only:
-                continue
-            ops, node_filter = backend.preserved_ops(ep)
-            wanted = self._where_allowed(backend.name, node_filter)
-            for op in ops:
-                if op not in self._decompose:
-                    filters.setdefault(op, []).append((backend.name, wanted))
+        wanted = self._wanted_whole(ep, self._choice.only)
+        filters = {op: asked for op, asked in wanted.items() if op not in WHOLE}
         self._kept |= {str(op): op for op in filters}
 
         def keep(node: Node) -> bool:
@@ -239,14 +250,36 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             op = node.target
             if not isinstance(op, torch._ops.OpOverload) or node.graph is not ep.graph:
                 return False
-            wanting = {name for name, wanted in filters.get(op, ()) if wanted(node)}
-            if not wanting or origin(node) in self._rewriting.origins:
+            wanting = self._wanting(node, op, filters)
+            if not wanting:
                 return False
             key = composite_key(node)
             self._composites[key] = self._composites.get(key, frozenset()) | wanting
             return key not in self._choice.decomposed
 
         return list(filters), keep
+
+    def _wanted_whole(self, ep: ExportedProgram, only: Container[str] | None) -> _Filters:
+        """Return, by op, the backends that want it whole, each with its filter of nodes.
+
+        only: names of the backends to ask; None for all.
+        """
+        filters: _Filters = {}
+        for backend in self.backends:
+            if only is not None and backend.name not in only:
+                continue
+            ops, node_filter = backend.preserved_ops(ep)
+            wanted = self._where_allowed(backend.name, node_filter)
+            for op in ops:
+                if op not in self._decompose:
+                    filters.setdefault(op, []).append((backend.name, wanted))
+        return filters
+
+    def _wanting(self, node: Node, op: torch._ops.OpOverload | None, filters: _Filters) -> set[str]:
+        """Return the backends that want a node, which calls `op`, whole."""
+        if op is None or origin(node) in self._rewriting.origins:
+            return set()
+        return {name for name, wanted in filters.get(op, ()) if wanted(node)}
 
     def _where_allowed(
         self, backend: str, node_filter: Callable[[Node], bool]

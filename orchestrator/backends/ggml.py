@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 
 from ggml_delegate.node_view import Constants
 from ggml_delegate.preprocess import GgmlBackend
+from ggml_delegate.recurrent_ops import WHOLE
 from ggml_delegate.registry import check_node, preserved_ops
 from orchestrator.backends.base import Candidate, NodeFilter, Rejection, Support
 from orchestrator.graph import compute_nodes, constant_nodes
@@ -44,7 +45,7 @@ class GgmlDelegate:
     ) -> tuple[Sequence[torch._ops.OpOverload], NodeFilter]:
         """Return the ops that have a rule of their own, filtered by that rule."""
         known = Constants(ep)
-        return preserved_ops(), lambda node: check_node(node, ep, known) is None
+        return [*preserved_ops(), *WHOLE], lambda node: check_node(node, ep, known) is None
 
     def compile_specs(self) -> list[CompileSpec]:
         """Return no options: ggml's threads are set at load time."""

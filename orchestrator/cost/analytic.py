@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -36,6 +37,7 @@ class Rates:
 
 # Op families by the ATen op's name (without namespace and overload).
 _PRODUCTS = {"convolution", "linear", "addmm", "mm", "bmm", "scaled_dot_product_attention"}
+_RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _TRANSCENDENTAL = {
     "gelu",
     "sigmoid",
@@ -150,7 +152,7 @@ def family(node: Node) -> str:
     name = _base_name(node)
     if name == "convolution" and _groups(node) > 1:
         return "depthwise"
-    return "product" if name in _PRODUCTS else "other"
+    return "product" if name in _PRODUCTS | _RECURRENT else "other"
 
 
 def atom_family(nodes: Sequence[Node]) -> str:
@@ -176,9 +178,21 @@ def flops(node: Node) -> float:
         return 2.0 * out * _operand(node, 1)[-1]
     if name == "scaled_dot_product_attention":
         return 4.0 * math.prod(_operand(node, 0)) * _operand(node, 1)[-2]
+    if name in _RECURRENT:
+        return _recurrent_flops(node)
     inputs = [expected_shape(n.meta["val"]) for n in node.all_input_nodes if _is_tensor(n)]
     work = max([out, *(math.prod(shape) for shape in inputs)], default=out)
     return work * (_TRANSCENDENTAL_FLOPS if name in _TRANSCENDENTAL else 1.0)
+
+
+def _recurrent_flops(node: Node) -> float:
+    """Every weight meets every step of every sequence; so does every gate's function."""
+    rows = math.prod(_operand(node, 0)[:2])
+    params: Any = node.args[2]
+    weights = [shape for p in params if len(shape := expected_shape(p.meta["val"])) > 1]
+    products = sum(2.0 * math.prod(shape) for shape in weights)
+    gates = sum(shape[0] for shape in weights) / 2.0  # from the input and from the state
+    return rows * (products + gates * _TRANSCENDENTAL_FLOPS)
 
 
 def _base_name(node: Node) -> str:

@@ -108,18 +108,20 @@ Error GraphBuilder::build() {
 
 Error GraphBuilder::lower_node(const ir::Node& node) {
   node_ = &node;
-  const size_t out = node.outputs()->Get(0);
-  GGD_ASSIGN(out_sizes_, program_->sizes(out, symbols_));
+  GGD_ASSIGN(out_sizes_, program_->sizes(node.outputs()->Get(0), symbols_));
   GGD_TRY(reserve(kTensorsPerNode + input_count() * 8));
   const Error error = lower_op(node);
   GGD_CHECK_OR(InvalidProgram, error == Error::Ok, "node %s (%s) cannot be built", name(),
                ir::EnumNameOp(node.op_type()));
-  GGD_CHECK(values_[out].tensor != nullptr, "node %s set no output", name());
   // In execution order, so that ggml's recursive visit of the parents stays shallow.
-  for (const Deferred& waiting : deferred_) {
-    if (waiting.copy == values_[out].tensor) return Error::Ok;
+  for (const uint32_t out : *node.outputs()) {
+    ggml_tensor* tensor = values_[out].tensor;
+    GGD_CHECK(tensor != nullptr, "node %s set no output %u", name(), out);
+    const bool waits = std::any_of(deferred_.begin(), deferred_.end(),
+                                   [&](const Deferred& each) { return each.copy == tensor; });
+    if (!waits) GGD_TRY(expand(tensor));
   }
-  return expand(values_[out].tensor);
+  return Error::Ok;
 }
 
 Error GraphBuilder::lower_op(const ir::Node& node) {
@@ -158,10 +160,11 @@ Error GraphBuilder::expect_inputs(size_t min, size_t max) const {
   return Error::Ok;
 }
 
-Error GraphBuilder::set_output(const Value& value) {
-  GGD_CHECK(value.sizes == out_sizes_, "node %s computes other sizes than the file declares",
-            name());
-  values_[node_->outputs()->Get(0)] = value;
+Error GraphBuilder::set_output(const Value& value, size_t index) {
+  const uint32_t out = node_->outputs()->Get(static_cast<uint32_t>(index));
+  GGD_ASSIGN(const Sizes declared, program_->sizes(out, symbols_));
+  GGD_CHECK(value.sizes == declared, "node %s computes other sizes than the file declares", name());
+  values_[out] = value;
   return Error::Ok;
 }
 

@@ -77,12 +77,13 @@ class GraphBuilder {
   // Between `min` and `max` inputs, the first `min` of them present.
   Error expect_inputs(size_t min, size_t max) const;
   Result<int64_t> evaluate(const ir::Dim& dim) const { return program_->evaluate(dim, symbols_); }
-  // The sizes that the IR declares for the node's output.
+  size_t output_count() const { return node_->outputs()->size(); }
+  // The sizes that the IR declares for the node's output, the first if there are several.
   const Sizes& out_sizes() const { return out_sizes_; }
   // And its dtype.
   ir::DType out_dtype() const { return program_->tensor(node_->outputs()->Get(0)).dtype(); }
-  // The node's result. Its sizes must be out_sizes().
-  Error set_output(const Value& value);
+  // The node's result, or the one of that number. Its sizes must be what the IR declares.
+  Error set_output(const Value& value, size_t index = 0);
 
   // ---- building blocks -----------------------------------------------------------------------
   // A value over `tensor`, which must be laid out as value.h says; dense above rank 4.

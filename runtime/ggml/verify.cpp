@@ -12,6 +12,7 @@ constexpr size_t kMaxTensors = size_t{1} << 20;
 constexpr size_t kMaxNodes = size_t{1} << 18;
 constexpr size_t kMaxSymbols = 256;
 constexpr size_t kMaxExprTokens = 256;
+constexpr size_t kMaxRecurrentOutputs = 3;
 constexpr int64_t kMaxSymbolValue = int64_t{1} << 32;
 
 template <typename Vector>
@@ -157,8 +158,9 @@ class DataflowCheck {
     GGD_CHECK(node != nullptr && node->op_type() != ir::Op_NONE && node->op_type() <= ir::Op_MAX &&
                   node->op() != nullptr,
               "node %zu has an unknown op; was the file written by a newer version?", index);
-    GGD_CHECK(length(node->outputs()) == 1, "node %zu has %zu outputs, expected 1", index,
-              length(node->outputs()));
+    const size_t most = node->op_type() == ir::Op_Recurrent ? kMaxRecurrentOutputs : 1;
+    GGD_CHECK(length(node->outputs()) >= 1 && length(node->outputs()) <= most,
+              "node %zu has %zu outputs, expected 1 to %zu", index, length(node->outputs()), most);
     for (size_t i = 0; i < length(node->inputs()); ++i) {
       const int32_t tensor = node->inputs()->Get(static_cast<uint32_t>(i));
       GGD_CHECK(tensor == -1 || (tensor >= 0 && static_cast<size_t>(tensor) < defined_.size() &&
@@ -168,8 +170,11 @@ class DataflowCheck {
           tensor == -1 || !program_.tensors()->Get(static_cast<uint32_t>(tensor))->is_scalar(),
           "node %zu reads scalar %d as a tensor", index, tensor);
     }
-    GGD_TRY(define(node->outputs()->Get(0), "the output of node", index));
-    return check_no_scalar(node->outputs()->Get(0), "the output of node", index);
+    for (const uint32_t output : *node->outputs()) {
+      GGD_TRY(define(output, "an output of node", index));
+      GGD_TRY(check_no_scalar(output, "an output of node", index));
+    }
+    return Error::Ok;
   }
 
   const ir::Program& program_;

@@ -5,6 +5,7 @@ Ops without an entry here get their arguments from their schema (schema_calls.py
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -134,6 +135,42 @@ def _attention(pool: Pool) -> Step:
         causal = True
     scale = {"scale": rng.choice([0.1, 0.5])} if rng.random() < 0.3 else {}
     return Step("aten.scaled_dot_product_attention.default", (q, k, v, mask, 0.0, causal), scale)
+
+
+# ---- recurrent layers ---------------------------------------------------------------------------
+
+
+def _recurrent(name: str, gates: int, pool: Pool) -> Step:
+    rng = pool.rng
+    x = pool.pick(rank=3)
+    hidden, layers, directions = (
+        rng.choice([1, 3, 8, 16, 17]),
+        rng.choice([1, 1, 2]),
+        rng.choice([1, 2]),
+    )
+    batch_first, biases = rng.random() < 0.5, rng.random() < 0.7
+    projected = (
+        rng.randrange(1, hidden) if name == "lstm" and hidden > 1 and rng.random() < 0.3 else hidden
+    )
+    weights: list[Ref] = []
+    for layer in range(layers):
+        width = pool.value(x).shape[2] if layer == 0 else directions * projected
+        for _ in range(directions):
+            weights.append(pool.weight(gates * hidden, width, spread=_fan_in(width)))
+            weights.append(pool.weight(gates * hidden, projected, spread=_fan_in(projected)))
+            weights += [pool.weight(gates * hidden) for _ in range(2 * biases)]
+            if projected < hidden:
+                weights.append(pool.weight(projected, hidden, spread=_fan_in(hidden)))
+    batch = pool.value(x).shape[0 if batch_first else 1]
+    sizes = [(layers * directions, batch, n) for n in (projected, hidden)]
+    states = [_of_sizes(pool, each) for each in sizes[: 2 if name == "lstm" else 1]]
+    options = (biases, layers, 0.0, False, directions == 2, batch_first)
+    hx = states if name == "lstm" else states[0]
+    return Step(f"aten.{name}.input", (x, hx, weights, *options))
+
+
+for _name, _gates in (("lstm", 4), ("gru", 3), ("rnn_tanh", 1), ("rnn_relu", 1)):
+    PROPOSALS[f"aten.{_name}.input"] = functools.partial(_recurrent, _name, _gates)
 
 
 # ---- norms and reductions -----------------------------------------------------------------------

@@ -13,6 +13,7 @@ from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram, export
 from torch.utils import _pytree as pytree
 
+from ggml_delegate.recurrent_ops import RecurrentLayersWhole
 from tests.differential.graphs import Graph, Symbol, UnionModule, resolve
 from tests.differential.quantizing import CALIBRATION_RUNS, PT2E, quantized_by_pt2e
 from tests.differential.tolerance import allowed_between, allowed_outputs, run_eagerly
@@ -74,7 +75,8 @@ class Subject:
         if self._quantized in PT2E:
             shapes = None if shapes is None else shapes[0]
         inputs = tuple(self._arguments(0, 0))
-        return {METHOD: export(self.model, inputs, dynamic_shapes=shapes)}
+        with RecurrentLayersWhole():
+            return {METHOD: export(self.model, inputs, dynamic_shapes=shapes)}
 
     @cached_property
     def calls(self) -> list[Call]:

@@ -54,10 +54,26 @@ class _Rows(nn.Module):
         return torch.bmm(y, y.transpose(1, 2)).sum(-1) + torch.gather(y, 2, places).amax(2)
 
 
+class _Steps(nn.Module):
+    """Recurrent layers of all kinds, in both directions, projected, from states and from zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(5, 20, 2, bidirectional=True, proj_size=3, batch_first=True)
+        self.gru = nn.GRU(6, 17, bidirectional=True)
+        self.rnn = nn.RNN(34, 4, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, (h, _) = self.lstm(x)
+        z, last = self.gru(y, y[:2, :, :1].expand(2, 7, 17) + 1)
+        return self.rnn(z)[0].sum() + (last * h[0].sum()).sum(-1)
+
+
 # By name: the model and its input's sizes.
 _MODELS: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
     "images": (_Images, (2, 3, 8, 8)),
     "rows": (_Rows, (2, 5, 16)),
+    "steps": (_Steps, (3, 7, 5)),
 }
 
 
@@ -84,7 +100,8 @@ def _lowered(name: str, dynamic: bool) -> tuple[bytes, int, int]:
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
-    ("name", "dynamic"), [("images", False), ("images", True), ("rows", False)]
+    ("name", "dynamic"),
+    [("images", False), ("images", True), ("rows", False), ("steps", False), ("steps", True)],
 )
 def test_changed_programs_never_crash(name: str, dynamic: bool, seed: int) -> None:
     file, start, room = _lowered(name, dynamic)

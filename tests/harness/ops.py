@@ -13,6 +13,7 @@ from torch.export import ExportedProgram, export
 from ggml_delegate.native import NativeProgram
 from ggml_delegate.node_view import Constants, node_value
 from ggml_delegate.partitioner import GgmlPartitioner
+from ggml_delegate.recurrent_ops import RecurrentLayersWhole
 from ggml_delegate.registry import check_node
 from tests.harness.accuracy import note, output_ops
 
@@ -76,7 +77,8 @@ def lower_ggml(
     model: torch.nn.Module, inputs: Sequence[Any], dynamic_shapes: Any = None
 ) -> tuple[Any, _Recorder, Any]:
     """(executorch program, what was rejected, edge program) of a model lowered for ggml alone."""
-    exported = export(model, tuple(inputs), dynamic_shapes=dynamic_shapes, strict=False)
+    with RecurrentLayersWhole():
+        exported = export(model, tuple(inputs), dynamic_shapes=dynamic_shapes, strict=False)
     recorder = _Recorder()
     edge = to_edge_transform_and_lower(
         exported,

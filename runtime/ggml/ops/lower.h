@@ -45,7 +45,8 @@ namespace ggml_delegate {
   F(Index)                 \
   F(IndexPut)              \
   F(Gather)                \
-  F(Resize2d)
+  F(Resize2d)              \
+  F(Recurrent)
 
 GGD_FOR_EACH_OP(GGD_DECLARE_LOWER)
 #undef GGD_DECLARE_LOWER
