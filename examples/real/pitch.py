@@ -68,4 +68,4 @@ def _pitch(run: Runs, samples: Tensor) -> float:
     return float(10 * 2 ** ((_CENTS_PER_BIN * bins + _LOWEST_CENTS) / 1200).median())
 
 
-NETWORK = Network("torchcrepe", "which pitch has a tone?", build, ask, quantized=("static",))
+NETWORK = Network("torchcrepe", "which pitch has a tone?", build, ask)

@@ -123,4 +123,4 @@ def ask(run: Runs) -> Answer:
     )
 
 
-NETWORK = Network(_PACKAGE, "which sentences mean the same?", build, ask, ("dynamic",))
+NETWORK = Network(_PACKAGE, "which sentences mean the same?", build, ask)

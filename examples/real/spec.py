@@ -46,14 +46,12 @@ class Network:
         question: what `ask` asks, for people.
         build: makes the parts; loads the weights.
         ask: puts the question to parts that were built, eager or lowered.
-        quantized: ways of quantizing it that leave its answer right: "static", "dynamic".
     """
 
     package: str
     question: str
     build: Callable[[], dict[str, Part]]
     ask: Callable[[Runs], Answer]
-    quantized: tuple[str, ...] = ()
 
 
 def packaged(package: str, file: str) -> Path:

@@ -1,15 +1,13 @@
-"""Networks with real weights answer, lowered, what is known to be right; -rP shows the answers."""
+"""Networks with real weights answer, lowered, what is known to be right; -s shows the answers."""
 
 from __future__ import annotations
 
 import pytest
 
 from examples.real import NETWORKS
-from tests.harness.real import Compared, lowered, parts, quantized, recorded
+from tests.harness.real import Compared, lowered, parts
 
 FLOAT_TOLERANCE = 1e-4
-QUANTIZED_TOLERANCE = 2e-2
-QUANTIZED = [(name, way) for name, network in NETWORKS.items() for way in network.quantized]
 
 
 def _assert_answers_rightly(name: str, run: dict[str, Compared], tolerance: float) -> None:
@@ -28,13 +26,3 @@ def _assert_answers_rightly(name: str, run: dict[str, Compared], tolerance: floa
 def test_answers_as_is_known(name: str) -> None:
     run = {part: lowered(each) for part, each in parts(name).items()}
     _assert_answers_rightly(name, run, FLOAT_TOLERANCE)
-
-
-@pytest.mark.parametrize(("name", "way"), QUANTIZED)
-def test_quantized_answers_as_is_known(name: str, way: str) -> None:
-    calls = recorded(name)
-    run = {
-        part: lowered(quantized(each, calls[part], dynamic=way == "dynamic"))
-        for part, each in parts(name).items()
-    }
-    _assert_answers_rightly(name, run, QUANTIZED_TOLERANCE)
