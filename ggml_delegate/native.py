@@ -238,7 +238,11 @@ class NativeProgram:
         return self.run("forward", inputs)
 
     def unload(self, method: str) -> None:
-        """Frees a method's memory and delegates until it is needed again."""
+        """Frees a method's memory and delegates until it is needed again.
+
+        Its mutable buffers start anew then, but for those that it shares with other methods:
+        these live as long as the program, and what was written to them stays.
+        """
         self._program.unload(method)
 
     def etdump(self) -> bytes:

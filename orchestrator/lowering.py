@@ -23,9 +23,10 @@ from orchestrator.options import HOST, PlanOptions, Strategy, Tune, TuneEvent
 from orchestrator.partitioner import OrchestratorPartitioner
 from orchestrator.planning import Choice, Planned
 from orchestrator.program import LoweredProgram, Signature
-from orchestrator.report.build import as_lowered
+from orchestrator.report.build import as_lowered, with_notes
 from orchestrator.report.data import Report
 from orchestrator.report.embed import embed_report
+from orchestrator.shared_state import SharedPrograms, share_state, shared_config
 from orchestrator.surroundings import as_in_lowering
 from orchestrator.tuning import Made, Measured, make_tuned
 from orchestrator.whole import Whole
@@ -58,6 +59,7 @@ def lower(
     cost_table: str | os.PathLike[str] | None = None,
     budget_s: float | None = None,
     progress: Callable[[TuneEvent], None] | None = None,
+    share_buffers: bool = True,
 ) -> LoweredProgram:
     """Lower a model for several backends.
 
@@ -83,12 +85,15 @@ def lower(
     cost_table: a file with measured costs, instead of the one in the user's cache folder.
     budget_s: for tune="measure": how long to measure, in seconds.
     progress: called while measuring, see `TuneEvent`.
+    share_buffers: whether methods share the mutable buffers that have one name, or are one tensor,
+        in several of them: what one method writes, the others read.
 
     `PlanOptions` says more about the options from `strategy` on.
 
     Raises:
         BackendError: an unknown backend, or one that cannot be used here.
-        ModelError: inputs that do not fit the kind of model, or a model in training mode.
+        ModelError: inputs that do not fit the kind of model, a model in training mode, or buffers
+            that methods cannot share.
         OptionError, PlannerError: options that contradict each other or the model.
         CostTableError, TargetError: costs that were asked for cannot be had.
 
@@ -111,9 +116,17 @@ def lower(
     )
     resolved = resolve_backends(backends)
     programs = as_programs(model, example_inputs, example_kwargs, dynamic_shapes)
+    shared = share_state(programs) if share_buffers else SharedPrograms(programs, {})
+    programs = dict(shared.programs)
     with as_in_lowering(programs.values()):
         lowering = _Lowering(
-            programs, resolved, options, constant_methods, backend_config, etrecord is not None
+            programs,
+            resolved,
+            options,
+            constant_methods,
+            backend_config,
+            etrecord is not None,
+            shared,
         )
         made = make_tuned(programs, resolved, options, lowering)
         if etrecord is not None:
@@ -133,6 +146,7 @@ class _Lowering:
     constant_methods: Mapping[str, Any] | None
     backend_config: ExecutorchBackendConfig | None
     generate_etrecord: bool
+    shared: SharedPrograms
 
     def make(
         self,
@@ -155,6 +169,7 @@ class _Lowering:
                     unbound = plan_only(self.programs[name], self.backends, self.options)
                 described = result.with_advice(whole, unbound)
             method = as_lowered(described, name, edge.exported_program(name))
+            method = with_notes(method, *self.shared.notes(name))
             methods.append(measured[name].add_to(method) if name in measured else method)
         report = Report(
             backends=tuple(backend.name for backend in self.backends),
@@ -165,7 +180,7 @@ class _Lowering:
             _keep_initial_state(edge.exported_program(name))
             make_kernels_contiguous(edge.exported_program(name))
         embed_report(edge, report)
-        manager = edge.to_executorch(self.backend_config)
+        manager = edge.to_executorch(shared_config(self.backend_config, self.shared.methods))
         program = LoweredProgram(
             buffer=manager.buffer,
             report=report,

@@ -8,6 +8,7 @@ from torch.export import ExportedProgram
 
 from ggml_delegate.passes.copy_attention_results import copy_attention_results
 from ggml_delegate.passes.decompose_custom import decompose_custom
+from ggml_delegate.passes.dense_constants import dense_constants
 from ggml_delegate.passes.flatten_nonzero import flatten_nonzero
 from ggml_delegate.passes.flatten_volumes import flatten_volumes
 from ggml_delegate.passes.fold_batch_norm import (
@@ -20,6 +21,7 @@ from ggml_delegate.passes.fold_constants import expand_weights, fold_constants
 from ggml_delegate.passes.keep_pooled_dims import keep_pooled_dims
 from ggml_delegate.passes.plain_results import plain_results
 from ggml_delegate.passes.quantize_embeddings import quantize_embeddings
+from ggml_delegate.passes.remainders import modulo_of_sizes
 from ggml_delegate.passes.remove_dropout import remove_dropout
 from ggml_delegate.passes.settle_sizes import settle_sizes
 from ggml_delegate.passes.sort_by_topk import sort_by_topk
@@ -34,6 +36,7 @@ PASSES: tuple[Pass, ...] = (
     settle_sizes,
     remove_dropout,
     write_out,
+    modulo_of_sizes,
     flatten_nonzero,
     sort_by_topk,
     spell_out_alpha,
@@ -41,6 +44,7 @@ PASSES: tuple[Pass, ...] = (
     quantize_embeddings,
     fold_constants,
     fold_batch_norm,
+    dense_constants,
     keep_pooled_dims,
     copy_attention_results,
     plain_results,
@@ -68,6 +72,7 @@ __all__ = [
     "apply_passes",
     "copy_attention_results",
     "decompose_custom",
+    "dense_constants",
     "expand_weights",
     "flatten_nonzero",
     "flatten_volumes",
@@ -75,6 +80,7 @@ __all__ = [
     "fold_batch_norm_with_notes",
     "fold_constants",
     "keep_pooled_dims",
+    "modulo_of_sizes",
     "plain_results",
     "quantize_embeddings",
     "remove_dropout",

@@ -12,6 +12,7 @@ import copy
 import operator
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch.export import ExportedProgram
@@ -45,8 +46,8 @@ class ProgramEditor:
         self._constants = dict(program.constants)
         self._renamed: dict[str, str] = {}
         mutations = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
-        outputs = program.graph_signature.output_specs
-        self._mutated = {spec.target for spec in outputs if spec.kind in mutations}
+        self._outputs = list(program.graph_signature.output_specs)
+        self._mutated = {spec.target for spec in self._outputs if spec.kind in mutations}
 
     def target_of(self, node: Node) -> str | None:
         """The qualified name of the parameter, buffer or constant behind a placeholder, if any."""
@@ -101,6 +102,59 @@ class ProgramEditor:
         self._specs[node.name] = InputSpec(InputKind.PARAMETER, argument, target)
         return node
 
+    def set_constant(self, node: Node, value: torch.Tensor) -> None:
+        """Puts another tensor of the same sizes and dtype behind a placeholder of a constant.
+
+        Other placeholders of the same name get it too.
+        """
+        target = self.target_of(node)
+        assert target is not None
+        for tensors in (self._state_dict, self._constants):
+            if target in tensors:
+                old = tensors[target]
+                is_parameter = isinstance(old, torch.nn.Parameter)
+                tensors[target] = (
+                    torch.nn.Parameter(value, requires_grad=False) if is_parameter else value
+                )
+        fake = node.meta["val"].fake_mode.from_tensor(value, static_shapes=True)
+        for other in self.graph.nodes:
+            if other.op == "placeholder" and self.target_of(other) == target:
+                other.meta["val"] = fake
+
+    def declare_mutated(self, node: Node) -> None:
+        """Has the program count as writing to a buffer that it only reads: what was in it.
+
+        No op computes that; the program returns the buffer's placeholder as its new value.
+        """
+        target = self.target_of(node)
+        assert target is not None
+        assert self._specs[node.name].kind == InputKind.BUFFER
+        output = self.graph.output_node()
+        (results,) = output.args
+        output.args = ((node, *results),)  # type: ignore[misc]
+        argument = TensorArgument(name=node.name)
+        self._outputs.insert(0, OutputSpec(OutputKind.BUFFER_MUTATION, argument, target))
+        self._mutated.add(target)
+
+    def rename(self, node: Node, target: str) -> None:
+        """Gives a buffer another qualified name, which nothing in the program has yet."""
+        spec = self._specs[node.name]
+        old = spec.target
+        assert old is not None
+        assert spec.kind == InputKind.BUFFER
+        self._specs[node.name] = replace(spec, target=target)
+        self._outputs = [
+            replace(each, target=target)
+            if each.target == old and each.kind == OutputKind.BUFFER_MUTATION
+            else each
+            for each in self._outputs
+        ]
+        for tensors in (self._state_dict, self._constants):
+            if old in tensors:
+                tensors[target] = tensors.pop(old)
+        if old in self._mutated:
+            self._mutated = self._mutated - {old} | {target}
+
     def replace(self, old: Node, new: Node) -> None:
         """Hands all uses of `old` to `new`; `old` stays in the graph until it is erased."""
         old.replace_all_uses_with(new)
@@ -133,9 +187,7 @@ class ProgramEditor:
         placeholders = [node for node in self.graph.nodes if node.op == "placeholder"]
         signature = ExportGraphSignature(
             input_specs=[self._specs[node.name] for node in placeholders],
-            output_specs=[
-                self._renamed_output(s) for s in self._source.graph_signature.output_specs
-            ],
+            output_specs=[self._renamed_output(spec) for spec in self._outputs],
         )
         calls = copy.deepcopy(self._source.module_call_graph)
         for call in calls:

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.export import ExportedProgram, default_decompositions
 from torch.fx import Node
 
+from ggml_delegate.passes.remainders import is_signed_integer, remainder
+
 aten = torch.ops.aten
 
 # Integers above lose digits in a float, so their powers of two are not written as products.
@@ -26,7 +28,7 @@ def write_out(program: ExportedProgram) -> ExportedProgram:
     Args:
         program: ATen-dialect program as `torch.export.export` gives it; it is left as it was.
     """
-    found = {node.target for node in program.graph.nodes if _has_to_be_written(node)}
+    found = {_functional(node.target) for node in program.graph.nodes if _has_to_be_written(node)}
     if not found:
         return program
     composed = default_decompositions()
@@ -43,7 +45,18 @@ def write_out(program: ExportedProgram) -> ExportedProgram:
 def _has_to_be_written(node: Node) -> bool:
     if node.target in FOR_PLACES:
         return any(user.users and user.args[1] == 1 for user in node.users)
-    return node.target in WRITTEN_OUT
+    if _functional(node.target) in FOR_INTEGERS:
+        value = node.meta.get("val")
+        return isinstance(value, Tensor) and is_signed_integer(value.dtype)
+    return _functional(node.target) in WRITTEN_OUT
+
+
+def _functional(target: object) -> object:
+    """The op that gives as a new tensor what an in-place one writes, which export knows apart."""
+    if not isinstance(target, torch._ops.OpOverload) or not target._schema.is_mutable:
+        return target
+    packet = getattr(aten, target._schema.name.removeprefix("aten::").removesuffix("_"), None)
+    return getattr(packet, target._overloadname, target)
 
 
 # ---- products -----------------------------------------------------------------------------------
@@ -396,6 +409,9 @@ WRITTEN_OUT: dict[torch._ops.OpOverload, Callable[..., Any] | None] = {
     aten.round.decimals: _round_decimals,
     aten.rrelu.default: _rrelu,
     aten._int_mm.default: _int_mm,
+    aten.remainder.Scalar: remainder,
+    aten.remainder.Tensor: remainder,
+    aten.remainder.Scalar_Tensor: remainder,
     aten.cumprod.default: _cumprod,
     aten.logcumsumexp.default: _logcumsumexp,
     aten.cummax.default: _running(torch.ge, 1.0),
@@ -428,6 +444,9 @@ WRITTEN_OUT: dict[torch._ops.OpOverload, Callable[..., Any] | None] = {
 
 None stands for how torch itself composes the op.
 """
+
+FOR_INTEGERS = {aten.remainder.Scalar, aten.remainder.Tensor}
+"""Ops that only integers need written."""
 
 FOR_PLACES = {aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default}
 """Ops of two results, written only where the second one is read: backends give the first one."""

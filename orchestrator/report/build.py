@@ -114,6 +114,13 @@ def as_lowered(method: MethodReport, name: str, lowered: ExportedProgram) -> Met
     )
 
 
+def with_notes(method: MethodReport, *notes: str) -> MethodReport:
+    """Add notes to those of a method's plan."""
+    if method.plan is None or not notes:
+        return method
+    return replace(method, plan=replace(method.plan, notes=(*method.plan.notes, *notes)))
+
+
 def _is_owned(node: Node, owners: Mapping[str, int]) -> bool:
     return node.op == "call_function" and node.name in owners
 

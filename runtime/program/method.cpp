@@ -89,7 +89,7 @@ void read_in_parallel(const void* data, size_t size) {
 }  // namespace
 
 LoadedMethod::LoadedMethod(const executorch::runtime::Program& program, const std::string& source,
-                           const std::string& name,
+                           const std::string& name, SharedState& state,
                            const executorch::runtime::LoadBackendOptionsMap& backend_options,
                            executorch::runtime::EventTracer* tracer)
     : source_(source) {
@@ -101,7 +101,7 @@ LoadedMethod::LoadedMethod(const executorch::runtime::Program& program, const st
   }
   info_ = read_method_info(meta.get(), source);
   check_backends(meta.get());
-  plan_memory(meta.get());
+  plan_memory(meta.get(), state);
   load(program, backend_options, tracer);
   finish_info();
   route_outputs();
@@ -127,26 +127,35 @@ void LoadedMethod::check_backends(const MethodMeta& meta) {
   }
 }
 
-void LoadedMethod::plan_memory(const MethodMeta& meta) {
+void LoadedMethod::plan_memory(const MethodMeta& meta, SharedState& state) {
   LogCapture log;
-  for (size_t i = 0; i < meta.num_memory_planned_buffers(); ++i) {
+  const size_t count = meta.num_memory_planned_buffers();
+  arenas_.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
     const Result<int64_t> size = meta.memory_planned_buffer_size(i);
     if (!size.ok()) {
       fail("has no valid memory plan", size.error(), log.take());
     }
-    try {
-      // Zeroed because programs rely on it for state that the file does not initialise.
-      arenas_.push_back(AlignedBuffer::zeroed(static_cast<size_t>(size.get())));
-    } catch (const std::bad_alloc&) {
-      fail("asks for " + std::to_string(size.get()) + " bytes for its tensors",
-           Error::MemoryAllocationFailed);
-    }
-    arena_spans_.emplace_back(reinterpret_cast<uint8_t*>(arenas_.back().data()),
-                              arenas_.back().size());
+    const AlignedBuffer& block = arena(i, count, static_cast<size_t>(size.get()), state);
+    arena_spans_.emplace_back(reinterpret_cast<uint8_t*>(block.data()), block.size());
   }
   planned_memory_.emplace(executorch::runtime::Span<executorch::runtime::Span<uint8_t>>(
       arena_spans_.data(), arena_spans_.size()));
   memory_manager_.emplace(&method_allocator_, &*planned_memory_, &temp_allocator_);
+}
+
+const AlignedBuffer& LoadedMethod::arena(size_t index, size_t count, size_t size,
+                                         SharedState& state) {
+  try {
+    if (state.holds(index, count)) {
+      return state.arena();
+    }
+    // Zeroed because programs rely on it for state that the file does not initialise.
+    return arenas_.emplace_back(AlignedBuffer::zeroed(size));
+  } catch (const std::bad_alloc&) {
+    fail("asks for " + std::to_string(size) + " bytes for its tensors",
+         Error::MemoryAllocationFailed);
+  }
 }
 
 void LoadedMethod::load(const executorch::runtime::Program& program,

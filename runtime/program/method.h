@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "runtime/program/aligned_buffer.h"
+#include "runtime/program/shared_state.h"
 #include "runtime/program/tensor.h"
 
 namespace orchestrator {
@@ -22,10 +23,10 @@ namespace orchestrator {
 // Not thread-safe.
 class LoadedMethod {
  public:
-  // `source` names the program in errors; all three must outlive the method.
-  // Throws ProgramError.
+  // `source` names the program in errors, `state` is what its methods share; program, source,
+  // state, options and tracer must outlive the method. Throws ProgramError.
   LoadedMethod(const executorch::runtime::Program& program, const std::string& source,
-               const std::string& name,
+               const std::string& name, SharedState& state,
                const executorch::runtime::LoadBackendOptionsMap& backend_options,
                executorch::runtime::EventTracer* tracer);
 
@@ -51,7 +52,8 @@ class LoadedMethod {
   };
 
   void check_backends(const executorch::runtime::MethodMeta& meta);
-  void plan_memory(const executorch::runtime::MethodMeta& meta);
+  void plan_memory(const executorch::runtime::MethodMeta& meta, SharedState& state);
+  const AlignedBuffer& arena(size_t index, size_t count, size_t size, SharedState& state);
   void load(const executorch::runtime::Program& program,
             const executorch::runtime::LoadBackendOptionsMap& backend_options,
             executorch::runtime::EventTracer* tracer);
@@ -73,7 +75,7 @@ class LoadedMethod {
 
   const std::string& source_;
   MethodInfo info_;
-  std::vector<AlignedBuffer> arenas_;
+  std::vector<AlignedBuffer> arenas_;  // the method's own
   std::vector<executorch::runtime::Span<uint8_t>> arena_spans_;
   std::optional<executorch::runtime::HierarchicalAllocator> planned_memory_;
   executorch::extension::MallocMemoryAllocator method_allocator_;

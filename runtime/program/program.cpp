@@ -70,7 +70,7 @@ Program::Program(std::string source, std::unique_ptr<DataLoader> loader,
   LogCapture log;
   using Verification = executorch::runtime::Program::Verification;
   Result<executorch::runtime::Program> program =
-      executorch::runtime::Program::load(loader_.get(), Verification::InternalConsistency);
+      executorch::runtime::Program::load(&loader_, Verification::InternalConsistency);
   if (!program.ok()) {
     throw ProgramError(source_ + " is not a usable program", program.error(), log.take());
   }
@@ -82,6 +82,8 @@ Program::Program(std::string source, std::unique_ptr<DataLoader> loader,
     }
     method_names_.emplace_back(name.get());
   }
+  state_.emplace(*program_, method_names_);
+  loader_.guard(&*state_);
   if (threads_.is_explicit()) {
     Error error = ggml_options_.set_option("num_threads", threads_.count());
     if (error == Error::Ok) {
@@ -122,8 +124,8 @@ LoadedMethod& Program::loaded(const std::string& name) {
   auto found = methods_.find(name);
   if (found == methods_.end()) {
     const ThreadLimit::Scope scope(threads_);
-    auto method =
-        std::make_unique<LoadedMethod>(*program_, source_, name, backend_options_, tracer_.get());
+    auto method = std::make_unique<LoadedMethod>(*program_, source_, name, *state_,
+                                                 backend_options_, tracer_.get());
     found = methods_.emplace(name, std::move(method)).first;
   }
   return *found->second;

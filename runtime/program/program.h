@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "runtime/program/method.h"
+#include "runtime/program/shared_state.h"
 #include "runtime/program/tensor.h"
 #include "runtime/program/threads.h"
 #include "runtime/program/value_recorder.h"
@@ -40,7 +41,8 @@ enum class Memory {
 };
 
 // All members may be called from any thread. Runs of one program go one after another; different
-// programs run at once. Methods load when they are first needed and stay loaded.
+// programs run at once. Methods load when they are first needed and stay loaded. State that methods
+// share lives as long as the program: unloading them does not reset it.
 class Program {
  public:
   // Maps a file; the file must not change while the program is alive.
@@ -64,7 +66,8 @@ class Program {
   // Runs a method. Throws InputTypeError and InputValueError too.
   std::vector<Output> run(const std::string& name, const std::vector<Input>& inputs,
                           RunTimes* times = nullptr, Memory memory = Memory::kAsLeft);
-  // Frees a method's memory and delegates; does nothing if it is not loaded.
+  // Frees a method's memory and delegates, and its state, but for what methods share; does nothing
+  // if it is not loaded.
   void unload(const std::string& name);
 
   // The profile recorded since the last call, in ExecuTorch's ETDump format; empty if nothing ran.
@@ -82,7 +85,7 @@ class Program {
 
   const std::string source_;
   const std::shared_ptr<const void> owner_;
-  const std::unique_ptr<executorch::runtime::DataLoader> loader_;
+  StateLoader loader_;
   const ThreadLimit threads_;
   std::optional<executorch::runtime::Program> program_;
   std::vector<std::string> method_names_;
@@ -91,6 +94,7 @@ class Program {
   std::unique_ptr<executorch::etdump::ETDumpGen> tracer_;
   ValueRecorder* recorder_ = nullptr;  // tracer_, if it records values
   std::mutex mutex_;                   // guards all below, and tracer_
+  std::optional<SharedState> state_;
   std::map<std::string, std::unique_ptr<LoadedMethod>> methods_;
 };
 

@@ -20,6 +20,8 @@ from tests.harness.pte import Function
 
 _GENERATOR = torch.Generator().manual_seed(0)
 ROWS = torch.randn(3, 9, 5, generator=_GENERATOR)
+INTEGERS = torch.tensor([-9, -8, -7, -3, -1, 0, 1, 2, 5, 9])
+DIVISORS = torch.tensor([3, -4, 7, -7, 5, -2, -3, 3, -7, 4])
 ROUND = (ROWS * 2).round()
 VOLUME = torch.randn(2, 4, 3, 5, 6, generator=_GENERATOR)
 WEIGHT = torch.randn(4, 3, 2, 3, 2, generator=_GENERATOR)
@@ -69,6 +71,8 @@ CASES: dict[str, tuple[Callable[[Tensor], Any], Tensor]] = {
     "copysign of a number": (lambda x: torch.copysign(x, -0.0), SPECIAL),
     "rrelu": (lambda x: functional.rrelu(x, 0.2, 0.4), ROWS),
     "shifts": (lambda x: ((x.int() << 3) >> 1, x.int() >> 2), ROUND),
+    "remainders of a number by floats": (lambda x: torch.remainder(-7.5, x + 0.25), ROWS),
+    "remainders of floats": (lambda x: (x % 0.75, x % -0.75, x % x.flip(0)), ROWS),
     "bags, sums": (lambda x: _bags(x, mode="sum"), PLACES),
     "bags, means": (lambda x: _bags(x), PLACES),
     "bags, weighted": (
@@ -136,6 +140,45 @@ def test_what_is_written_out_equals_eager(name: str) -> None:
     assert not program.report.methods[0].missing_kernels
     for got, want in zip(program(x), model(x), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("backends", [["ggml", "xnnpack"], ["xnnpack"], ["ggml"]], ids=str)
+def test_remainders_of_integers_are_exact(backends: list[str]) -> None:
+    class Remainders(nn.Module):
+        def forward(self, *pairs: Tensor) -> list[Tensor]:
+            results = []
+            for x, d in zip(pairs[::2], pairs[1::2], strict=True):
+                results += [x % 7, x % -3, x % d, torch.remainder(-7, d), x % d[1]]
+                results.append((x + 0).remainder_(d))
+            return results
+
+    model = Remainders()
+    more = INTEGERS * 2**58 + 3  # than a double, or 32 bits, can hold
+    pairs = [(more, DIVISORS), (INTEGERS.int(), DIVISORS.int())]
+    pairs += [(INTEGERS.to(torch.int8), DIVISORS.to(torch.int8))]
+    pairs += [(INTEGERS.abs().to(torch.uint8), DIVISORS.abs().to(torch.uint8))]
+    inputs = tuple(each for pair in pairs for each in pair)
+    program = lower(model, inputs, backends=backends, strategy="greedy")
+    for got, want in zip(program(*inputs), model(*inputs), strict=True):
+        assert got.dtype == want.dtype
+        assert torch.equal(got, want)
+
+
+def test_remainders_by_sizes_are_exact() -> None:
+    class Sizes(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            size = x.shape[0]
+            return x % size, x % (size - 5), x % -size, x[(size - 5) % 3], x[-size % 3]
+
+    model = Sizes()
+    shapes = ({0: Dim("size", min=3, max=10)},)
+    for backends in (["ggml", "xnnpack"], []):
+        program = lower(
+            model, (INTEGERS,), dynamic_shapes=shapes, backends=backends, strategy="greedy"
+        )
+        for size in (10, 7, 4, 3):
+            for got, want in zip(program(INTEGERS[:size]), model(INTEGERS[:size]), strict=True):
+                assert torch.equal(got, want)
 
 
 def test_a_batch_stays_open() -> None:
