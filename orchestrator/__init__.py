@@ -10,6 +10,7 @@ from orchestrator.quiet import quiet_imports
 if TYPE_CHECKING:
     from orchestrator.backends import BackendError
     from orchestrator.export import ModelError
+    from orchestrator.failures import LoweringError
     from orchestrator.lowering import LoweringWarning, lower
     from orchestrator.options import OptionError, PlanOptions, TuneEvent
     from orchestrator.partitioner import OrchestratorPartitioner
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BackendError",
     "LoweredProgram",
+    "LoweringError",
     "LoweringWarning",
     "ModelError",
     "OptionError",
@@ -38,6 +40,7 @@ __all__ = [
 _HOMES = {
     "BackendError": "orchestrator.backends",
     "LoweredProgram": "orchestrator.program",
+    "LoweringError": "orchestrator.failures",
     "LoweringWarning": "orchestrator.lowering",
     "ModelError": "orchestrator.export",
     "OptionError": "orchestrator.options",

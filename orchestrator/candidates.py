@@ -15,6 +15,8 @@ from orchestrator.contraction import Contraction
 from orchestrator.graph import compute_nodes, is_getitem, op_name
 from orchestrator.layouts import CHANNELS_LAST_ORDER
 
+EVERY_NODE = "*"
+
 
 @dataclass(frozen=True)
 class Atom:
@@ -58,17 +60,26 @@ class Candidates:
         return (node for atom in self.atoms if atom.id in wanted for node in atom.nodes)
 
 
-def collect_candidates(ep: ExportedProgram, backends: Sequence[Backend]) -> Candidates:
+def collect_candidates(
+    ep: ExportedProgram,
+    backends: Sequence[Backend],
+    refused: Mapping[str, Mapping[str, str]] | None = None,
+) -> Candidates:
     """Ask every backend about an edge-dialect program and merge the answers into atoms.
 
     A node with several results and its `getitem`s are one atom. Groups that backends propose
     become atoms where at least one backend takes the merged group whole and where contracting it
     leaves the graph acyclic; other groups are taken apart.
+
+    refused: by backend, nodes that it is not to get, whatever it proposes, and why; "*" is all.
     """
     nodes = list(compute_nodes(ep))
-    support = _apart_from_kernels(
-        nodes, {backend.name: _with_getitems(backend.propose(ep)) for backend in backends}
-    )
+    offers = {backend.name: _with_getitems(backend.propose(ep)) for backend in backends}
+    for name, reasons in (refused or {}).items():
+        for refusal, reason in reasons.items():
+            named = {node for node in nodes if refusal in (node.name, EVERY_NODE)}
+            offers[name] = _without(offers[name], named, reason)
+    support = _apart_from_kernels(nodes, offers)
     contraction = Contraction(nodes)
     for node in nodes:
         if is_getitem(node):
@@ -114,7 +125,8 @@ def _apart_from_kernels(
         readers = {node for node in taken if not made.isdisjoint(node.all_input_nodes)}
         if not readers:
             return support
-        support = {name: _without(offer, readers) for name, offer in support.items()}
+        reason = "it reads, in a dim order that no kernel makes, what a kernel makes"
+        support = {name: _without(offer, readers, reason) for name, offer in support.items()}
 
 
 def _is_in_another_order(node: Node) -> bool:
@@ -129,13 +141,12 @@ def _is_in_another_order(node: Node) -> bool:
     return not (is_image and value.is_contiguous(memory_format=torch.channels_last))
 
 
-def _without(offer: Support, nodes: Set[Node]) -> Support:
+def _without(offer: Support, nodes: Set[Node], reason: str) -> Support:
     kept = [candidate for candidate in offer.candidates if nodes.isdisjoint(candidate.nodes)]
     left = {node for candidate in kept for node in candidate.nodes}
     lost = dict.fromkeys(
         node for each in offer.candidates for node in each.nodes if node not in left
     )
-    reason = "it reads, in a dim order that no kernel makes, what a kernel makes"
     rejections = [Rejection(node, reason) for node in lost if not is_getitem(node)]
     return Support(kept, [*offer.rejections, *rejections])
 

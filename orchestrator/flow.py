@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 
 from orchestrator.backends import Backend
 from orchestrator.edge import edge_compile_config
+from orchestrator.failures import Refusals, find_failure, is_ours, lowering_error
 from orchestrator.options import PlanOptions
 from orchestrator.partitioner import (
     OrchestratorPartitioner,
@@ -29,6 +30,7 @@ def to_edge_with(
     *,
     constant_methods: Mapping[str, Any] | None = None,
     generate_etrecord: bool = False,
+    refusals: Refusals | None = None,
 ) -> tuple[EdgeProgramManager, dict[str, P]]:
     """Bring programs to the edge dialect, run the partitioners' passes, partition and lower them.
 
@@ -37,15 +39,20 @@ def to_edge_with(
     Ops that were kept whole, and that nothing takes after all, are decomposed in another round, and
     quantized weights that no delegate takes are expanded to floats.
     Where images in channels-last leave no plan within a limit on partitions, they stay contiguous.
+    What a backend fails to compile goes elsewhere in another round, if refusals are kept.
 
     Args:
         programs: by method name.
         make_partitioner: makes a method's partitioner, given its name and what earlier rounds have
             shown.
         constant_methods, generate_etrecord: as for `to_edge_transform_and_lower`.
+        refusals: what backends do not get, which the partitioners go by; added to.
 
     Returns:
         The edge programs, and the partitioners of the last round by method name.
+
+    Raises:
+        LoweringError: ExecuTorch fails, or a backend does and refusals are not kept.
     """
     rewriting = Rewriting()
     leaves_dim_orders = False
@@ -70,6 +77,19 @@ def to_edge_with(
             if leaves_dim_orders or not limited:
                 raise
             leaves_dim_orders = True
+        except Exception as error:
+            failure = find_failure(error)
+            if failure is None and is_ours(error):
+                raise
+            if failure is None or refusals is None:
+                raise lowering_error(error, failure) from error
+            segments = {
+                name: each.results[-1].report.segments if each.results else ()
+                for name, each in partitioners.items()
+            }
+            backends = next(iter(partitioners.values())).backends
+            if not refusals.add(failure, backends, segments):
+                raise lowering_error(error, failure) from error
         else:
             return edge, partitioners
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.export import Model, as_programs
+from orchestrator.failures import Refusals, lowering_error
 from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.graph import mutated_buffers
 from orchestrator.kernel_dim_orders import make_kernels_contiguous
@@ -26,6 +27,7 @@ from orchestrator.program import LoweredProgram, Signature
 from orchestrator.report.build import as_lowered, with_notes
 from orchestrator.report.data import Report
 from orchestrator.report.embed import embed_report
+from orchestrator.report.slow_kernels import slow_kernels
 from orchestrator.shared_state import SharedPrograms, share_state, shared_config
 from orchestrator.surroundings import as_in_lowering
 from orchestrator.tuning import Made, Measured, make_tuned
@@ -35,7 +37,7 @@ DEFAULT_BACKENDS = ("ggml", "xnnpack")
 
 
 class LoweringWarning(UserWarning):
-    """A program was made, but will not run everywhere, or not at all sizes."""
+    """A program was made, but will not run everywhere, or not as it was meant to."""
 
 
 def lower(
@@ -96,10 +98,12 @@ def lower(
             that methods cannot share.
         OptionError, PlannerError: options that contradict each other or the model.
         CostTableError, TargetError: costs that were asked for cannot be had.
+        LoweringError: ExecuTorch fails on the program. Where a backend does, others get the nodes.
 
     Warns:
         LoweringWarning: the program needs a kernel that the ExecuTorch runtime here lacks, or takes
-            no sizes above the example's where `dynamic_shapes` has no upper bound.
+            no sizes above the example's where `dynamic_shapes` has no upper bound; kernels take
+            most of its time, for ops that no delegate takes; a backend failed on nodes.
     """
     options = PlanOptions(
         strategy=strategy,
@@ -131,7 +135,7 @@ def lower(
         made = make_tuned(programs, resolved, options, lowering)
         if etrecord is not None:
             made.manager.get_etrecord().save(etrecord)
-    _warn_of_missing_kernels(made.program.report)
+    _warn(made.program.report, lowering.refusals)
     _warn_of_unbounded_sizes(programs)
     return made.program
 
@@ -147,6 +151,7 @@ class _Lowering:
     backend_config: ExecutorchBackendConfig | None
     generate_etrecord: bool
     shared: SharedPrograms
+    refusals: Refusals = field(default_factory=Refusals)
 
     def make(
         self,
@@ -180,7 +185,11 @@ class _Lowering:
             _keep_initial_state(edge.exported_program(name))
             make_kernels_contiguous(edge.exported_program(name))
         embed_report(edge, report)
-        manager = edge.to_executorch(shared_config(self.backend_config, self.shared.methods))
+        config = shared_config(self.backend_config, self.shared.methods)
+        try:
+            manager = edge.to_executorch(config)
+        except Exception as error:  # whatever it is, it says nothing about the model
+            raise lowering_error(error) from error
         program = LoweredProgram(
             buffer=manager.buffer,
             report=report,
@@ -206,13 +215,26 @@ class _Lowering:
                 rewriting=rewriting,
                 choice=choices.get(name),
                 dry_run=dry_run,
+                refused=self.refusals.of(name),
             ),
             constant_methods=self.constant_methods,
             generate_etrecord=self.generate_etrecord and not dry_run,
+            refusals=self.refusals,
         )
 
 
-def _warn_of_missing_kernels(report: Report) -> None:
+def _warn(report: Report, refusals: Refusals) -> None:
+    """Warn of all that the user would not expect of the program."""
+    for failure in dict.fromkeys(refusals.failures):
+        warnings.warn(
+            f"{failure}; the program runs without: report and plan say where these nodes went",
+            LoweringWarning,
+            stacklevel=3,
+        )
+    for method in report.methods:
+        text = slow_kernels(method, report.backends)
+        if text is not None:
+            warnings.warn(text, LoweringWarning, stacklevel=3)
     for method in report.methods:
         if method.missing_kernels:
             needs = ", ".join(

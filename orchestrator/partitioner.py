@@ -8,7 +8,7 @@ It works wherever ExecuTorch takes a partitioner:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -150,6 +150,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
     dry_run: plan and report, but delegate nothing.
     rewriting: for whoever can start over (`to_edge_with`): what earlier plans have shown. Without
         it, quantized weights that no delegate takes are expanded by kernels, in every run.
+    refused: by backend, nodes that it could not compile, and why; see `collect_candidates`.
 
     Attributes:
         results: one entry per partitioned program, in the order of the calls.
@@ -168,6 +169,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         solver: Solver | None = None,
         dry_run: bool = False,
         rewriting: Rewriting | None = None,
+        refused: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         super().__init__()
         self.backends = resolve_backends(backends)
@@ -179,6 +181,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         self._choice = choice or Choice()
         self._solve = solver
         self._dry_run = dry_run
+        self._refused = refused or {}
         self._leaves_dim_orders = False
         self._zeros: dict[str, bool] = {}
         self._growth = 0
@@ -306,7 +309,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         notes = []
         for branch in branches_of(exported_program):
             notes.append(self._plan_branch(branch, tags, elsewhere))
-        candidates = collect_candidates(exported_program, self.backends)
+        candidates = collect_candidates(exported_program, self.backends, self._refused)
         # Patterns that name something in a branch alone are no mistake.
         elsewhere -= patterns_found(self._options, candidates)
         options = with_patterns(
@@ -356,7 +359,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         tags, patterns: added to are the delegates', and those that name something in the branch.
         """
         program = branch.program
-        candidates = collect_candidates(program, self.backends)
+        candidates = collect_candidates(program, self.backends, self._refused)
         found = patterns_found(self._options, candidates)
         patterns |= found
         options = replace(

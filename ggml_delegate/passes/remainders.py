@@ -51,7 +51,7 @@ def _is_beyond_zero(rest: Tensor, y: Tensor | float | torch.SymInt) -> Tensor:
     if isinstance(y, int | float):
         return rest < 0 if y > 0 else rest > 0
     if isinstance(y, torch.SymInt):
-        y = torch.full((), y, dtype=torch.int64)
+        y = torch.full((), y, dtype=torch.int64)  # type: ignore[call-overload]  # takes sizes
     return (rest != 0) & ((rest < 0) != (y < 0))
 
 

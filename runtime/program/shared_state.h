@@ -17,10 +17,10 @@
 
 namespace orchestrator {
 
-// The arena of mutable buffers, as ExecuTorch plans it with share_mutable_buffers: the second one of
-// each method, of one size in all. A program does not say what its arenas are for, so two methods
-// or more with just two arenas, the second ones of one size, are taken for methods that share it.
-// It is zero at first, and lives as long as this.
+// The arena of mutable buffers, as ExecuTorch plans it with share_mutable_buffers: the second one
+// of each method, of one size in all. A program does not say what its arenas are for, so two
+// methods or more with just two arenas, the second ones of one size, are taken for methods that
+// share it. It is zero at first, and lives as long as this.
 class SharedState {
  public:
   SharedState(const executorch::runtime::Program& program,
