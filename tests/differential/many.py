@@ -15,7 +15,7 @@ from ggml_delegate.torch_speed import repeated_work_spared
 from tests.differential.check import Failure, Tally, check_graphs, check_whole, reduce_failure
 from tests.differential.graphs import Graph
 from tests.differential.kinds import KINDS, Kind
-from tests.differential.plans import plans_for, some_plans_for
+from tests.differential.plans import plans_for, two_plans_for
 from tests.differential.traits import traits_of
 
 # How many failures of a program are cut down; where there are more, they are mostly alike.
@@ -53,12 +53,9 @@ def check_program(seed: int, name: str = "plain", graphs: int | None = None) -> 
 
 
 def _check(graphs: Sequence[Graph], kind: Kind, seed: int) -> Tally:
-    tally = Tally()
-    if not kind.two_methods:
-        plans = some_plans_for if kind.as_lower_does else plans_for
-        solvers = plans(graphs, seed)
-        tally.add(check_graphs(kind.subject(graphs), solvers))
-        _reduce(tally, lambda graph: check_graphs(kind.subject([graph]), solvers))
+    solvers = (two_plans_for if kind.as_lower_does else plans_for)(graphs, seed)
+    tally = check_graphs(kind.subject(graphs), solvers)
+    _reduce(tally, lambda graph: check_graphs(kind.subject([graph]), solvers))
     # Kernels that change a tensor's rank refuse channels-last tensors: see plans_for.
     images = any(spec.channels_last for graph in graphs for spec in graph.inputs)
     whole_ones = graphs[: kind.whole]
