@@ -260,3 +260,31 @@ def test_a_violated_constraint_comes_with_what_to_change() -> None:
     assert "Constraints violated (height)" in text
     assert "Suggested fixes:\n  height = Dim('height', min=5, max=19)" in text
     assert "draft_export" not in text
+
+
+class _Shortened(nn.Module):
+    """A size that is computed in floating point."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor, self.layer = factor, nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = torch.sym_int(x.shape[1] * self.factor)
+        return self.layer(torch.full((rows, 8), 0.5) * x.sum(1)).exp() + 1.0
+
+
+@pytest.mark.parametrize(("factor", "left"), [(0.75, 0), (0.7, 1)])
+def test_a_size_of_floating_point_is_one_of_integers_or_left_to_kernels(
+    factor: float, left: int
+) -> None:
+    """0.7 times 90 is less than 63, so that seven tenths are not what it is."""
+    model = _Shortened(factor).eval()
+    shapes = ({1: Dim("n", min=4, max=100)},)
+    program = lower(model, (torch.randn(1, 20, 8),), backends=["ggml"], dynamic_shapes=shapes)
+    for rows in (20, 4, 90, 99, 100):
+        x = torch.randn(1, rows, 8)
+        torch.testing.assert_close(program(x), model(x), rtol=1e-5, atol=1e-5)
+    (method,) = program.report.methods
+    assert method.kernels.get("aten.full.default", 0) == left
+    assert sum(name.startswith("aten.") for name in method.kernels) == left + 1  # the size
