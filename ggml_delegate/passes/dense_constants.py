@@ -34,9 +34,9 @@ _OWN = ("val", "tensor_meta", "torch_fn", "unbacked_bindings")
 def dense_constants(program: ExportedProgram) -> ExportedProgram:
     """Returns a program whose constants are contiguous; `program` is left as it was.
 
-    One tensor that goes by several names stays one. Buffers that the program changes stay as they
-    are, and so does a constant whose layout an op passes on, unless that is channels-last, which
-    a copy can restore.
+    One tensor that goes by several names stays one. Buffers that the program changes become
+    contiguous too, for what is written to them is. A constant stays as it is
+    if an op passes its layout on, unless that is channels-last, which a copy can restore.
 
     Args:
         program: ATen-dialect program as `torch.export.export` gives it.
@@ -47,7 +47,13 @@ def dense_constants(program: ExportedProgram) -> ExportedProgram:
     made: dict[tuple[object, ...], torch.Tensor] = {}
     for node in filter(_is_strided, list(editor.graph.nodes)):
         value = editor.constant(node)
-        if value is None or not node.users:
+        if value is None:
+            start = editor.tensor(node)
+            if start is not None:  # a buffer that the program writes to: its layout is its own
+                dense = start.detach().clone(memory_format=torch.contiguous_format)
+                editor.set_constant(node, dense)
+            continue
+        if not node.users:
             continue
         layers = {layer: None for user in node.users for layer in _layers(user)}
         heirs = [user for user in node.users if not _layers(user) and _inherits(user)]

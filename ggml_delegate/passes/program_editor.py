@@ -65,7 +65,14 @@ class ProgramEditor:
         target = self.target_of(node)
         if target is None or target in self._mutated or is_written(node):
             return None
-        value = self._state_dict.get(target, self._constants.get(target))
+        return self.tensor(node)
+
+    def tensor(self, node: Node) -> torch.Tensor | None:
+        """The tensor behind a placeholder, if any: what a buffer that is written to starts with."""
+        target = self.target_of(node)
+        value = (
+            None if target is None else self._state_dict.get(target, self._constants.get(target))
+        )
         return value if isinstance(value, torch.Tensor) else None
 
     def is_written(self, node: Node) -> bool:
