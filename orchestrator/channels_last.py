@@ -10,8 +10,9 @@ Where to convert is a minimum cut: convolutions read and write channels-last, op
 takes or that are not about images keep the dim order they have, the others do as their neighbours;
 a tensor that is wanted in the other order by any reader is converted once and costs its size.
 
-Nodes that a backend takes together or not at all, such as a layer between its dequantize and its
-quantize, have one order: a conversion between them would leave a pattern that no backend knows.
+Nodes that a backend takes together or not at all have one order: a conversion between them would
+leave a pattern that no backend knows. Quantized layers, between a dequantize and a quantize, keep
+theirs (see `quantized_order`).
 """
 
 from __future__ import annotations
@@ -52,9 +53,6 @@ _CONVERT = exir_ops.edge.dim_order_ops._to_dim_order_copy.default
 
 _SEED = "aten.convolution.default"
 
-# Converting what backends do not convert themselves takes a kernel, and a call more on both sides.
-_KERNEL_FACTOR = 16
-
 # Ops that compute the same whichever of the two orders their images are in.
 _FOLLOW = frozenset(
     f"aten.{name}"
@@ -70,15 +68,7 @@ _FOLLOW = frozenset(
         *("mean.dim", "upsample_bilinear2d.vec", "upsample_nearest2d.vec"),
         *("_native_batch_norm_legit_no_training.default", "native_group_norm.default"),
     )
-) | {
-    f"quantized_decomposed.{name}"
-    for name in (
-        *("quantize_per_tensor.default", "dequantize_per_tensor.default"),
-        *("quantize_per_tensor.tensor", "dequantize_per_tensor.tensor"),
-    )
-}
-# Ops that make the same numbers of an image in either order.
-_REDUCE = frozenset({"quantized_decomposed.choose_qparams.tensor"})
+)
 
 
 class ChannelsLastPass(ExportedProgramPassBase):  # type: ignore[misc]  # executorch is untyped
@@ -227,11 +217,7 @@ class _Region:
             return False
         if _is_seed(node):
             return node.args[0] not in self._constants and _has_known_order(_value(node.args[0]))
-        if op_name(node) in _REDUCE:
-            image: Any = _value(node.args[0])
-        else:
-            image = _results(node)[0] if op_name(node) in _FOLLOW else None
-        if not _is_image(image):
+        if op_name(node) not in _FOLLOW or not _is_image(_results(node)[0]):
             return False
         for source in node.all_input_nodes:
             value = source.meta.get("val")
@@ -308,8 +294,6 @@ def _cheapest_labels(region: _Region) -> dict[Node, Label]:
     for tensor in _tensors(region):
         maker = vertex(_owner(tensor), tensor)
         size = nbytes(tensor)
-        if not tensor.meta["val"].is_floating_point():
-            size *= _KERNEL_FACTOR
         _add_capacity(graph, maker, (tensor, "to contiguous"), size)
         _add_capacity(graph, (tensor, "to channels-last"), maker, size)
         for reader in _readers(tensor):
@@ -372,9 +356,9 @@ class _Values:
                 continue
             label = self.labels[node]
             args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), self.reader(label))
-            with _faked(node), torch.no_grad():
+            with faked(node), torch.no_grad():
                 computed = node.target(*args, **kwargs)
-                self.changed[node] = _with_declared_sizes(computed, node.meta["val"])
+                self.changed[node] = with_declared_sizes(computed, node.meta["val"])
             results = self.changed[node]
             results = results if isinstance(results, (list, tuple)) else [results]
             images = [value for value in results if _is_image(value)]
@@ -399,21 +383,21 @@ class _Values:
             if tensor in self.region._constants or not self.needs(tensor, label):
                 return value
             if (tensor, label) not in self.converted:
-                with _faked(tensor):
+                with faked(tensor):
                     self.converted[tensor, label] = _CONVERT(value, **_conversion(value, label))
             return self.converted[tensor, label]
 
         return read
 
 
-def _with_declared_sizes(computed: Any, declared: Any) -> Any:
+def with_declared_sizes(computed: Any, declared: Any) -> Any:
     """What a node computes, in its dim order, with the sizes that the program declares.
 
     An op's fake version may know a size for the example alone: that of an upsample by a factor goes
     through floating-point numbers.
     """
     if isinstance(computed, (list, tuple)):
-        return type(computed)(map(_with_declared_sizes, computed, declared))
+        return type(computed)(map(with_declared_sizes, computed, declared))
     if not isinstance(computed, torch.Tensor) or all(isinstance(n, int) for n in declared.shape):
         return computed
     return torch.empty_permuted(declared.shape, computed.dim_order(), dtype=computed.dtype)
@@ -432,7 +416,7 @@ def _conversion(value: torch.Tensor, label: Label) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _faked(node: Node) -> Iterator[None]:
+def faked(node: Node) -> Iterator[None]:
     """Compute with fake tensors, which must not settle what sizes are open.
 
     Of channels-last images, some ops' fake versions ask what a batch is, and it is that from then
@@ -479,7 +463,7 @@ def _convert(
             name=tensor.name + _SUFFIXES[label],
         )
     copy.meta = {key: item for key, item in tensor.meta.items() if key != "tensor_meta"}
-    with _faked(tensor):
+    with faked(tensor):
         copy.meta["val"] = _CONVERT(value, **_conversion(value, label))
     for reader in readers:
         reader.replace_input_with(tensor, copy)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
+from executorch.exir.pass_base import ExportedProgramPassBase
 from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
@@ -36,6 +37,7 @@ from orchestrator.graph import (
 from orchestrator.options import PlanOptions
 from orchestrator.planner import CostGraph, Plan, Segment, check_segments, price_plan
 from orchestrator.planning import Choice, Planned, Solver, composite_key, make_plan
+from orchestrator.quantized_order import QuantizedOrderPass
 from orchestrator.recurrent import with_recurrent_layers
 from orchestrator.report.advice import Questions, advise
 from orchestrator.report.build import describe_method
@@ -215,16 +217,16 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             [backend.name for backend in self.backends],
         )
 
-    def edge_passes(self) -> list[ChannelsLastPass]:
+    def edge_passes(self) -> list[ExportedProgramPassBase]:
         """Return the passes to run on the edge-dialect program first (`transform_passes`).
 
         They keep images in channels-last between the delegates that the choice leaves.
         """
         if self._leaves_dim_orders:
-            return []
+            return [QuantizedOrderPass()]
         only = self._choice.only
         left = [each for each in self.backends if only is None or each.name in only]
-        return [ChannelsLastPass(left, self._options)]
+        return [QuantizedOrderPass(), ChannelsLastPass(left, self._options)]
 
     @property
     def limits_partitions(self) -> bool:

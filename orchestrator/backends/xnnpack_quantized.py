@@ -18,10 +18,13 @@ from ggml_delegate.quantized import (
     Quantization,
     is_choose_qparams,
     is_dequantize,
+    is_quantization,
     is_quantize,
     is_zero,
     quantization,
 )
+from orchestrator.graph import op_name
+from orchestrator.layouts import CHANNELS_LAST_ORDER
 
 _INT8 = (-128, 127)
 _INT4 = (-8, 7)
@@ -38,6 +41,9 @@ def unfit_quantization(
         weights: nodes whose results are the same in every run.
         ep: the program, for the values of zero points.
     """
+    for node in nodes:
+        if (reason := _unfit_order(node)) is not None:
+            return reason
     expanded = [node for node in nodes if is_dequantize(node) and node in weights]
     activations = [
         node for node in nodes if (is_quantize(node) or is_dequantize(node)) and node not in weights
@@ -55,6 +61,19 @@ def unfit_quantization(
     for node in expanded:
         if (reason := _unfit_weight(node, is_dynamic, ep)) is not None:
             return reason
+    return None
+
+
+def _unfit_order(node: Node) -> str | None:
+    """Say where XNNPACK's passes would lose track of the order that an image is in."""
+    around = (node, *node.all_input_nodes)
+    if is_quantization(node):
+        for value in (each.meta.get("val") for each in around):
+            if isinstance(value, torch.Tensor) and tuple(value.dim_order()) == CHANNELS_LAST_ORDER:
+                return f"XNNPACK quantizes contiguous images, {node.name} is about channels-last"
+    is_conversion = op_name(node) == "dim_order_ops._to_dim_order_copy.default"
+    if is_conversion and any(map(is_quantization, (*node.all_input_nodes, *node.users))):
+        return f"XNNPACK cannot convert dim orders ({node.name}) next to what is quantized"
     return None
 
 

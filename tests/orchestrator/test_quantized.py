@@ -139,6 +139,27 @@ class TestStatic:
             given = torch.randn(1, 3, height, width)
             assert_equal(program, model, given, tolerance=STEPS)
 
+    @backends
+    def test_images_in_channels_last(self, backends: list[str]) -> None:
+        class Doubled(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(3, 3, 2, padding=(0, 1))
+
+            def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+                y = self.conv(x + x).relu()
+                return y, functional.silu(y)
+
+        x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+        model = pt2e(Doubled(), (x,))
+        program = lower(model, (x,), backends=backends)
+        given = torch.randn_like(x)
+        with torch.no_grad():
+            expected = model(given)
+        for got, want in zip(program(given), expected, strict=True):
+            assert relative_error(got, want) <= STEPS
+            assert got.stride() == want.stride()
+
 
 class TestDynamic:
     @backends
