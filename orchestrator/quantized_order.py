@@ -76,7 +76,7 @@ def _copy(ep: ExportedProgram, tensor: Node, order: tuple[int, ...], suffix: str
     value = tensor.meta["val"]
     arguments = {"dtype": value.dtype, "dim_order": list(order)}
     with ep.graph.inserting_after(after):
-        copy = ep.graph.create_node(
+        copy: Node = ep.graph.create_node(
             "call_function", _CONVERT, (tensor,), arguments, name=tensor.name + suffix
         )
     copy.meta = {key: item for key, item in tensor.meta.items() if key != "tensor_meta"}
