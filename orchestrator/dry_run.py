@@ -15,9 +15,10 @@ from orchestrator.export import Model, as_programs
 from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.lowering import DEFAULT_BACKENDS, versions
 from orchestrator.options import OptionError, PlanOptions
-from orchestrator.partitioner import OrchestratorPartitioner, PartitionedMethod, Rewriting
+from orchestrator.partitioner import OrchestratorPartitioner, PartitionedMethod
 from orchestrator.planning import Choice
 from orchestrator.report.data import Report
+from orchestrator.rewrites import Rewriting
 from orchestrator.surroundings import as_in_lowering
 
 _METHOD = "forward"

@@ -15,11 +15,10 @@ from orchestrator.options import PlanOptions
 from orchestrator.partitioner import (
     OrchestratorPartitioner,
     PartitionedMethod,
-    Rewriting,
-    StartOver,
 )
 from orchestrator.planner import PlannerError
 from orchestrator.planning import Choice
+from orchestrator.rewrites import Rewriting, StartOver
 
 P = TypeVar("P", bound=OrchestratorPartitioner)
 

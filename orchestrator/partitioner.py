@@ -16,7 +16,6 @@ from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, Par
 from executorch.exir.pass_base import ExportedProgramPassBase
 from torch.export import ExportedProgram
 from torch.fx import Node
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ggml_delegate.quantized import ALL_ZERO, dequantized_weights, zero_constants
 from ggml_delegate.recurrent_ops import WHOLE, recurrent_op
@@ -43,7 +42,7 @@ from orchestrator.report.advice import Questions, advise
 from orchestrator.report.build import describe_method
 from orchestrator.report.data import MethodReport
 from orchestrator.report.questions import questions
-from orchestrator.rewrites import rewrite
+from orchestrator.rewrites import Rewriting, StartOver, rewrite, stored_bytes
 from orchestrator.variants import corrected_graph
 from orchestrator.whole import Whole
 
@@ -64,39 +63,6 @@ class UndecomposedOpError(RuntimeError):
             f"no kernel for them; pass decompose={[str(op) for op in ops]} to "
             "OrchestratorPartitioner"
         )
-
-
-@dataclass(frozen=True)
-class Rewriting:
-    """What earlier plans have shown that has to be written in another way before the next.
-
-    ops: ops never to keep whole. origins: nodes not to keep whole (see `graph.origin`).
-    weights: names of quantized weights to expand to floats.
-    """
-
-    ops: frozenset[torch._ops.OpOverload] = frozenset()
-    origins: frozenset[str] = frozenset()
-    weights: frozenset[str] = frozenset()
-
-    def adding(self, nodes: Iterable[Node], weights: Iterable[str]) -> Rewriting:
-        """Return what also decomposes nodes (of the edge dialect) and expands weights."""
-        again = [node for node in nodes if origin(node) in self.origins]
-        return Rewriting(
-            self.ops | {aten_op(node) for node in again},
-            self.origins | {origin(node) for node in nodes},
-            self.weights | {*weights},
-        )
-
-
-class StartOver(Exception):  # noqa: N818  # no error: ExecuTorch's flow has to be run once more
-    """A plan shows that the program has to be written in another way.
-
-    rewriting: how.
-    """
-
-    def __init__(self, rewriting: Rewriting) -> None:
-        self.rewriting = rewriting
-        super().__init__("start over with what the plan has shown")
 
 
 @dataclass(frozen=True)
@@ -206,7 +172,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             expand=self._rewriting.weights,
         )
         self._zeros = zero_constants(program)
-        self._growth = _stored_bytes(program) - _stored_bytes(exported_program)
+        self._growth = stored_bytes(program) - stored_bytes(exported_program)
         chosen = self._wanted_whole(program, self._choice.only)
         everybody = self._wanted_whole(program, None)
         self._kept |= {str(op): op for op in chosen.keys() & WHOLE.keys()}
@@ -427,23 +393,6 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             for node in atom.nodes
         }
         return {weight for node, weight in dequantized_weights(ep) if node not in taken}
-
-
-def _stored_bytes(program: ExportedProgram) -> int:
-    """The bytes of a program's parameters, buffers and constants."""
-    values = (*program.state_dict.values(), *program.constants.values())
-    plain = (leaf for value in values if isinstance(value, torch.Tensor) for leaf in _inner(value))
-    return sum(tensor.numel() * tensor.element_size() for tensor in plain)
-
-
-def _inner(value: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the plain tensors that a tensor is made of."""
-    if not is_traceable_wrapper_subclass(value):
-        yield value
-        return
-    names, _ = value.__tensor_flatten__()
-    for name in names:
-        yield from _inner(getattr(value, name))
 
 
 def _tag_constants(
