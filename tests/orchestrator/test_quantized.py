@@ -171,9 +171,12 @@ class TestDynamic:
         if "xnnpack" in backends:
             assert len(program.buffer) <= 1.1 * bytes_of_executorch(model, (x,))
 
-    @backends
-    @pytest.mark.parametrize("kind", WEIGHTS)
-    def test_torchao_weights(self, backends: list[str], kind: str) -> None:
+    @pytest.mark.parametrize(
+        ("kind", "backends"),
+        [*((kind, LISTS[0]) for kind in WEIGHTS), ("8 bits", ["ggml"])],
+        ids=str,
+    )
+    def test_torchao_weights(self, kind: str, backends: list[str]) -> None:
         # XNNPACK has groups of 4 bits and of multiples of 32 elements only, and no zero points.
         x = torch.randn(2, 8, 64)
         config = Int8DynamicActivationIntxWeightConfig(**WEIGHTS[kind])
@@ -214,9 +217,12 @@ class TestDynamic:
 
 
 class TestWeightsAlone:
-    @backends
-    @pytest.mark.parametrize("kind", WEIGHTS)
-    def test_linear_layers(self, backends: list[str], kind: str) -> None:
+    @pytest.mark.parametrize(
+        ("kind", "backends"),
+        [*((kind, ["xnnpack"]) for kind in WEIGHTS), ("8 bits", LISTS[0])],
+        ids=str,
+    )
+    def test_linear_layers(self, kind: str, backends: list[str]) -> None:
         x = torch.randn(2, 64)
         options = {key.removeprefix("weight_"): value for key, value in WEIGHTS[kind].items()}
         options["weight_dtype"] = options.pop("dtype")
