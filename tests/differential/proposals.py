@@ -140,7 +140,7 @@ def _attention(pool: Pool) -> Step:
 # ---- recurrent layers ---------------------------------------------------------------------------
 
 
-def _recurrent(name: str, gates: int, pool: Pool) -> Step:
+def _recurrent(name: str, gates: int, pool: Pool) -> Step | None:
     rng = pool.rng
     x = pool.pick(rank=3)
     hidden, layers, directions = (
@@ -164,6 +164,12 @@ def _recurrent(name: str, gates: int, pool: Pool) -> Step:
     batch = pool.value(x).shape[0 if batch_first else 1]
     sizes = [(layers * directions, batch, n) for n in (projected, hidden)]
     states = [_of_sizes(pool, each) for each in sizes[: 2 if name == "lstm" else 1]]
+    for which in range(len(pool.runs)):  # torch reads beyond states of another batch, unchecked
+        shape = list(pool.value(x, which).shape)
+        if shape[2] != pool.value(x).shape[2] or any(
+            pool.value(state, which).shape[1] != shape[0 if batch_first else 1] for state in states
+        ):
+            return None
     options = (biases, layers, 0.0, False, directions == 2, batch_first)
     hx = states if name == "lstm" else states[0]
     return Step(f"aten.{name}.input", (x, hx, weights, *options))
