@@ -186,7 +186,8 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
     def edge_passes(self) -> list[ExportedProgramPassBase]:
         """Return the passes to run on the edge-dialect program first (`transform_passes`).
 
-        They keep images in channels-last between the delegates that the choice leaves.
+        They have quantized layers read contiguous images, and keep the others in channels-last
+        between the delegates that the choice leaves.
         """
         if self._leaves_dim_orders:
             return [QuantizedOrderPass()]
@@ -200,7 +201,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         return self._options.max_partitions is not None
 
     def leave_dim_orders(self) -> None:
-        """Have no passes: images stay as they are, and kernels can take them."""
+        """Leave images but quantized ones as they are, so that kernels can take them."""
         self._leaves_dim_orders = True
 
     def ops_to_not_decompose(
