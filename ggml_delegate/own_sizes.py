@@ -15,6 +15,7 @@ from typing import Any
 
 import sympy
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
 from torch._subclasses import FakeTensorMode
 from torch.export import ExportedProgram
@@ -197,7 +198,12 @@ class OwnSizes:
 
     @contextlib.contextmanager
     def _faked(self) -> Iterator[None]:
-        with self._mode, self.env.suppress_guards(), torch.no_grad():
+        with (
+            self._mode,
+            enable_python_dispatcher(),
+            self.env.suppress_guards(),
+            torch.no_grad(),
+        ):
             yield
 
     def _computed(self, node: torch.fx.Node, values: dict[torch.fx.Node, Any]) -> Any:

@@ -10,11 +10,16 @@ these notes.
 
 Each pass also has the Python code of its result generated and compiled, which is another sixth,
 while most results are only interpreted, or read by the next pass.
+
+Passes make objects by the million, and each time that many are new, Python looks through all others
+for garbage: torch and what it imports are most of them, and a third of the time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import weakref
 from abc import ABCMeta
 from collections.abc import Callable, Iterator
@@ -105,6 +110,19 @@ def _recompile_when_asked(module: GraphModule) -> Any:
     return _Code(module)
 
 
+@contextlib.contextmanager
+def _present_objects_set_aside() -> Iterator[None]:
+    """Inside, garbage is looked for among what is made inside; what others froze stays frozen."""
+    if gc.get_freeze_count() > 0:
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def _patches() -> Iterator[AbstractContextManager[Any]]:
     """What torch does not have under these names, which are private, is left alone."""
     import torch._export.utils as utils
@@ -120,6 +138,7 @@ def _patches() -> Iterator[AbstractContextManager[Any]]:
         yield mock.patch.object(source, "__deepcopy__", _itself, create=True)
     if hasattr(GraphModule, "_recompile_submodules"):
         yield mock.patch.object(GraphModule, "recompile", _recompile_when_asked)
+    yield _present_objects_set_aside()
 
 
 _SHARED = SharedPatches(_patches)
@@ -130,6 +149,7 @@ def repeated_work_spared() -> AbstractContextManager[None]:
 
     Where a node comes from is told by one object, however often the node is copied. Graph modules
     get the code of `forward` when it is called or looked at; it is that of the graph at this time.
+    Garbage is looked for among new objects only.
 
     Custom ops that are registered inside with a composite implementation may be missed; ones
     registered before are not. May be nested, and used by several threads at once: torch is as it

@@ -26,6 +26,7 @@ import networkx as nx
 import torch
 from executorch.exir.dialects._ops import ops as exir_ops
 from executorch.exir.pass_base import ExportedProgramPassBase, ExportedProgramPassResult
+from torch._dispatch.python import enable_python_dispatcher
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -357,8 +358,7 @@ class _Values:
             label = self.labels[node]
             args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), self.reader(label))
             with faked(node), torch.no_grad():
-                computed = node.target(*args, **kwargs)
-                self.changed[node] = with_declared_sizes(computed, node.meta["val"])
+                self.changed[node] = node.target(*args, **kwargs)
             results = self.changed[node]
             results = results if isinstance(results, (list, tuple)) else [results]
             images = [value for value in results if _is_image(value)]
@@ -390,19 +390,6 @@ class _Values:
         return read
 
 
-def with_declared_sizes(computed: Any, declared: Any) -> Any:
-    """What a node computes, in its dim order, with the sizes that the program declares.
-
-    An op's fake version may know a size for the example alone: that of an upsample by a factor goes
-    through floating-point numbers.
-    """
-    if isinstance(computed, (list, tuple)):
-        return type(computed)(map(with_declared_sizes, computed, declared))
-    if not isinstance(computed, torch.Tensor) or all(isinstance(n, int) for n in declared.shape):
-        return computed
-    return torch.empty_permuted(declared.shape, computed.dim_order(), dtype=computed.dtype)
-
-
 def _is_fit(value: torch.Tensor, label: Label) -> bool:
     """Whether an image that a free node makes may be handed over.
 
@@ -419,12 +406,16 @@ def _conversion(value: torch.Tensor, label: Label) -> dict[str, Any]:
 def faked(node: Node) -> Iterator[None]:
     """Compute with fake tensors, which must not settle what sizes are open.
 
-    Of channels-last images, some ops' fake versions ask what a batch is, and it is that from then
-    on, in the whole program.
+    As in ExecuTorch's passes, fake versions in Python come first: of channels-last images, kernels
+    of PyTorch ask what a batch is, and it is that from then on, in the whole program.
     """
     mode = _results(node)[0].fake_mode  # type: ignore[attr-defined]
     env = mode.shape_env
-    with mode, contextlib.nullcontext() if env is None else env.suppress_guards():
+    with (
+        mode,
+        enable_python_dispatcher(),
+        contextlib.nullcontext() if env is None else env.suppress_guards(),
+    ):
         yield
 
 

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ggml_delegate.quantized import is_quantization
-from orchestrator.channels_last import faked, with_declared_sizes
+from orchestrator.channels_last import faked
 from orchestrator.graph import compute_nodes, is_getitem
 from orchestrator.layouts import CHANNELS_LAST_ORDER
 
@@ -96,7 +96,7 @@ def _compute_anew(ep: ExportedProgram, changed: set[Node]) -> None:
         else:
             args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), _value)
             with faked(node), torch.no_grad():
-                value = with_declared_sizes(node.target(*args, **kwargs), node.meta["val"])
+                value = node.target(*args, **kwargs)
         if _orders(value) != _orders(node.meta["val"]):
             changed.update(node.users)
         node.meta["val"] = value

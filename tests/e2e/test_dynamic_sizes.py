@@ -101,6 +101,11 @@ CASES = {
         IMAGES,
         HW,
     ),
+    "padded": Case(
+        Model(lambda x, a, b: b(F.pad(a(x), (0, 1, 2, 1)).relu()), _half(3), nn.Conv2d(8, 4, 3)),
+        [(2, 3, 24, 24), (1, 3, 17, 33), (4, 3, 64, 16)],
+        {0: Dim("b", min=1, max=4), **HW},
+    ),
     "nearest by 2": _resized("nearest", 2),
     "bilinear by 1.5": _resized("bilinear", 1.5),
     "bicubic by 2": _resized("bicubic", 2),

@@ -6,6 +6,8 @@ import copy
 import gc
 import inspect
 import pickle
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -122,3 +124,24 @@ def test_an_exported_program_can_be_exported_again() -> None:
         once = torch.export.export(model, (X[None],))
         twice = torch.export.export(once.module(), (X[None],)).run_decompositions({})
         torch.testing.assert_close(twice.module()(X[None]), model(X[None]))
+
+
+def test_what_is_there_before_is_no_garbage_until_the_last_user_is_done() -> None:
+    with repeated_work_spared():
+        assert gc.get_freeze_count() > 0
+        with repeated_work_spared():
+            pass
+        assert gc.get_freeze_count() > 0
+
+
+def test_what_others_froze_stays_frozen() -> None:
+    script = (
+        "import gc\n"
+        "from ggml_delegate.torch_speed import repeated_work_spared\n"
+        "with repeated_work_spared(): assert gc.get_freeze_count() > 0\n"
+        "assert gc.get_freeze_count() == 0\n"
+        "gc.freeze()\n"
+        "with repeated_work_spared(): pass\n"
+        "assert gc.get_freeze_count() > 0\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
