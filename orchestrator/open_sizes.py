@@ -91,7 +91,8 @@ def _noting_patches(env: ShapeEnv | None) -> Iterator[AbstractContextManager[Any
     assert_at_run_time = env.guard_or_defer_runtime_assert
     suppresses = env._suppress_guards_tls
     noting = threading.local()  # as torch's own state of whether guards are suppressed
-    asserted: defaultdict[sympy.Symbol, list[sympy.Expr]] = defaultdict(list)
+    # As ordered sets: passes assert the same again and again.
+    asserted: defaultdict[sympy.Symbol, dict[sympy.Expr, None]] = defaultdict(dict)
 
     def suppresses_unless_noting() -> bool:
         return not getattr(noting, "now", False) and suppresses()
@@ -108,10 +109,12 @@ def _noting_patches(env: ShapeEnv | None) -> Iterator[AbstractContextManager[Any
         finally:
             noting.now = before
         for symbol in unknown:
+            if condition in asserted[symbol]:
+                continue
             for earlier in asserted[symbol]:
                 env._refine_ranges(earlier)
             if isinstance(condition, sympy.Rel):
-                asserted[symbol].append(condition)
+                asserted[symbol][condition] = None
         env.var_to_range.update(ranges)
         return result
 

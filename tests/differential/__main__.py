@@ -14,7 +14,7 @@ from collections import Counter
 
 from tests.differential.check import Tally
 from tests.differential.kinds import KINDS, LEFT_OUT, ORDER, kinds_of
-from tests.differential.many import check_program, set_up_worker
+from tests.differential.many import check_task, set_up_worker
 from tests.differential.traits import TRAITS, traits_of
 
 # Torch and ExecuTorch keep some of what they made.
@@ -36,7 +36,7 @@ def main() -> int:
     total, start = Tally(), time.monotonic()
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(options.jobs, set_up_worker, maxtasksperchild=_PROGRAMS_PER_PROCESS) as pool:
-        for number, (task, tally) in enumerate(pool.imap_unordered(_check, tasks), 1):
+        for number, (task, tally) in enumerate(pool.imap_unordered(check_task, tasks), 1):
             total.add(tally)
             for failure in tally.failures:
                 print(f"\nmismatch in program {task}: {failure}", flush=True)
@@ -44,10 +44,6 @@ def main() -> int:
                 print(f"{time.monotonic() - start:6.0f} s: {_summary(total)}", flush=True)
     print(_table(total))
     return 1 if total.failures else 0
-
-
-def _check(task: tuple[int, str]) -> tuple[tuple[int, str], Tally]:
-    return task, check_program(*task)
 
 
 def _summary(total: Tally) -> str:

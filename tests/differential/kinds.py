@@ -88,15 +88,9 @@ _ROUNDED = (
     "ExecuTorch's kernels round to half precision within an op, where PyTorch does not, and are "
     "off by up to a tenth"
 )
-_IMAGES = (
-    "XNNPACK fails when run where a quantized image reaches it in channels-last and is read first "
-    "by an op that is no convolution"
-)
 LEFT_OUT = {
     "bfloat16": _ROUNDED,
     "float16": _ROUNDED,
-    "static-int8-per-tensor": _IMAGES,
-    "static-int8-per-channel": _IMAGES,
 }
 """The kinds that are drawn only when asked for, and why."""
 

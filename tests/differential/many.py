@@ -52,6 +52,14 @@ def check_program(seed: int, name: str = "plain", graphs: int | None = None) -> 
     return tally
 
 
+def check_task(task: tuple[int, str]) -> tuple[tuple[int, str], Tally]:
+    """Checks one program of a seed and a kind, in another process than that of the command.
+
+    Not in `__main__`, which processes that are spawned do not import.
+    """
+    return task, check_program(*task)
+
+
 def _check(graphs: Sequence[Graph], kind: Kind, seed: int) -> Tally:
     solvers = (two_plans_for if kind.as_lower_does else plans_for)(graphs, seed)
     tally = check_graphs(kind.subject(graphs), solvers)

@@ -51,7 +51,7 @@ def _assert_legal(graph: CostGraph, plan: Plan) -> None:
     assert again.total_ns == pytest.approx(plan.total_ns)
 
 
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(cost_graphs())
 def test_exact_is_the_oracles_optimum_between_bound_and_greedy(graph: CostGraph) -> None:
     plan = solve(graph, method="exact")
@@ -66,7 +66,7 @@ def test_exact_is_the_oracles_optimum_between_bound_and_greedy(graph: CostGraph)
     assert plan.total_ns <= simple.total_ns + 1e-6
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cost_graphs(min_atoms=9, max_atoms=14))
 def test_a_beam_stays_between_bound_and_greedy(graph: CostGraph) -> None:
     exact = solve(graph, method="exact")
@@ -78,7 +78,7 @@ def test_a_beam_stays_between_bound_and_greedy(graph: CostGraph) -> None:
     assert beam.total_ns <= greedy(graph).total_ns + 1e-6
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cost_graphs())
 def test_the_restricted_search_and_its_bound_enclose_the_optimum(graph: CostGraph) -> None:
     with pytest.MonkeyPatch.context() as patch:
