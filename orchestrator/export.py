@@ -15,6 +15,7 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 from ggml_delegate.passes.plain_results import plain_spec
 from ggml_delegate.passes.program_editor import is_written
 from ggml_delegate.recurrent_ops import RecurrentLayersWhole
+from orchestrator.export_guards import is_violation, unmet_condition
 from orchestrator.surroundings import ONE_AT_A_TIME
 
 Model = nn.Module | ExportedProgram | Mapping[str, ExportedProgram]
@@ -90,11 +91,34 @@ def _export(
     args, kwargs = _distinct((args, dict(example_kwargs or {})))
     try:
         with RecurrentLayersWhole():
-            return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+            return _exported(module, args, kwargs, dynamic_shapes)
     except Exception as error:
         raise ModelError(
             f"torch.export cannot export the model with these example inputs: {_why(error)}"
         ) from error
+
+
+def _exported(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+) -> ExportedProgram:
+    try:
+        return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+    except Exception as error:
+        if not is_violation(error):
+            raise
+        try:
+            program = torch.export.export(
+                module,
+                args,
+                kwargs,
+                dynamic_shapes=dynamic_shapes,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+        except Exception:  # whatever it is now, the first one says what to change
+            raise error from None
+        if unmet_condition(program) is not None:
+            raise
+        return program
 
 
 def _why(error: Exception) -> str:
@@ -103,7 +127,7 @@ def _why(error: Exception) -> str:
     # The rest of what it says is about its own tools.
     said = str(error).partition("The error above occurred when calling torch.export")[0]
     lines = said.strip().splitlines()
-    if lines and lines[0].startswith("Constraints violated"):
+    if is_violation(error):
         first = lines[0].partition("!")[0]
         rest = "\n".join(line for line in lines[1:] if line.strip())
         return (

@@ -32,12 +32,27 @@ def _windows(node: NodeView, dilation: int | list[int]) -> dict[str, int]:
     }
 
 
-def _check_windows(node: NodeView, windows: dict[str, int]) -> str | None:
+def _check_windows(node: NodeView, windows: dict[str, int], ceil_mode: bool) -> str | None:
+    if ceil_mode and _open_windows_may_start_beyond(node, windows):
+        return "ceil_mode over an open size, where a last window may start beyond the elements"
     if node.rank(0) not in (3, 4):
         return f"pooling of rank {node.rank(0)}, ggml has 3 and 4"
     if any(not 0 <= number <= MAX_ATTRIBUTE for number in windows.values()):
         return f"a kernel size, stride, padding or dilation outside of 0 to {MAX_ATTRIBUTE}"
     return None
+
+
+def _open_windows_may_start_beyond(node: NodeView, windows: dict[str, int]) -> bool:
+    """Whether PyTorch may leave out a last window that starts in the padding, for some sizes only.
+
+    The size that it declares goes by the example: see pooling_output_shape in its Pool.h.
+    """
+    for side, size in zip("HW", node.sizes(0)[-2:], strict=False):
+        names = ("kernel", "stride", "dilation", "pad")
+        kernel, stride, dilation, pad = (windows[name + side] for name in names)
+        if not isinstance(size, int) and stride + pad - 1 > dilation * (kernel - 1):
+            return True
+    return False
 
 
 @register
@@ -50,7 +65,7 @@ class AvgPool2dRule(OpRule):
         divisor = node.arg(6, "divisor_override", None)
         if divisor is not None and not 0 < divisor <= MAX_ATTRIBUTE:
             return f"divisor_override {divisor}"
-        return _check_windows(node, _windows(node, 1))
+        return _check_windows(node, _windows(node, 1), bool(node.arg(4, "ceil_mode", False)))
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         op = ir.Pool2d(
@@ -83,7 +98,8 @@ class MaxPool2dRule(_ValuesRule):
     targets = ("aten.max_pool2d_with_indices.default",)
 
     def check(self, node: NodeView) -> str | None:
-        return _check_windows(node, self._attributes(node))
+        ceil_mode = bool(node.arg(5, "ceil_mode", False))
+        return _check_windows(node, self._attributes(node), ceil_mode)
 
     def op(self, node: NodeView) -> Any:
         return ir.Pool2d(kind=ir.PoolKind.Max, **self._attributes(node))

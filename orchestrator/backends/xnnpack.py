@@ -22,6 +22,7 @@ from torch.fx import Node
 
 from ggml_delegate.quantized import computed_from, is_quantization
 from orchestrator.backends.base import Candidate, NodeFilter, Rejection, Support
+from orchestrator.backends.xnnpack_dynamic import unfit_dynamic_image
 from orchestrator.backends.xnnpack_quantized import unfit_quantization
 from orchestrator.graph import compute_nodes, constant_nodes, is_getitem, mutated_buffers, op_name
 from orchestrator.layouts import CHANNELS_LAST_ORDER
@@ -82,6 +83,7 @@ class XnnpackDelegate:
                 _unfit_arguments(nodes)
                 or _unfit_linear(nodes)
                 or unfit_quantization(nodes, weights, ep)
+                or unfit_dynamic_image(nodes, channels_last, weights | fixed, self._has_operator)
                 or _unfit_softmax(nodes, channels_last)
                 or _unfit(nodes, constants, mutated)
                 or _unfit_dim_order(nodes)
@@ -129,9 +131,15 @@ class XnnpackDelegate:
         refusing("check_constraints", False)
         refusing("get_partition", [])
 
-    def _reason(self, node: Node, ep: ExportedProgram) -> str:
+    def _config(self, node: Node) -> XNNPartitionerConfig | None:
         target = format_target_name(getattr(node.target, "__name__", str(node.target)))
-        config = self._partitioner.target_partitioner_configs.get(target)
+        return self._partitioner.target_partitioner_configs.get(target)
+
+    def _has_operator(self, node: Node) -> bool:
+        return self._config(node) is not None
+
+    def _reason(self, node: Node, ep: ExportedProgram) -> str:
+        config = self._config(node)
         if config is None:
             return f"no XNNPACK operator for {op_name(node)}"
         loggers = list(_why_loggers(config))

@@ -175,7 +175,9 @@ def _recurrent(name: str, gates: int, pool: Pool) -> Step | None:
     return Step(f"aten.{name}.input", (x, hx, weights, *options))
 
 
-for _name, _gates in (("lstm", 4), ("gru", 3), ("rnn_tanh", 1), ("rnn_relu", 1)):
+_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+RECURRENT = frozenset(f"aten.{name}.input" for name in _GATES)
+for _name, _gates in _GATES.items():
     PROPOSALS[f"aten.{_name}.input"] = functools.partial(_recurrent, _name, _gates)
 
 

@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.export import Dim, export
+from torch.nn import functional
 
 from orchestrator import LoweringWarning, ModelError, lower
 from orchestrator.open_sizes import open_sizes_kept
@@ -260,6 +262,57 @@ def test_a_violated_constraint_comes_with_what_to_change() -> None:
     assert "Constraints violated (height)" in text
     assert "Suggested fixes:\n  height = Dim('height', min=5, max=19)" in text
     assert "draft_export" not in text
+
+
+class _Model(nn.Module):
+    def __init__(self, function: Callable[..., torch.Tensor], *layers: nn.Module) -> None:
+        super().__init__()
+        self.function, self.layers = function, nn.ModuleList(layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x, *self.layers)
+
+
+_ASKED = {
+    "grouped signal": (
+        _Model(
+            lambda x, a, b: b(a(x)).transpose(1, 2),
+            nn.Conv1d(4, 8, 5, 2, 2),
+            nn.Conv1d(8, 8, 3, 2, 1, groups=2),
+        ),
+        ({2: Dim("n", min=16, max=200)},),
+        [(1, 4, 50), (1, 4, 16), (1, 4, 17), (1, 4, 200)],
+    ),
+    "down to one pixel": (
+        _Model(
+            lambda x, a: functional.avg_pool2d(functional.max_pool2d(a(x), 3, 2, 1), 2),
+            nn.Conv2d(3, 8, 3, 2, 1),
+        ),
+        ({2: Dim("h", min=8, max=64), 3: Dim("w", min=8, max=64)},),
+        [(2, 3, 24, 20), (2, 3, 8, 8), (2, 3, 13, 64), (2, 3, 64, 9)],
+    ),
+    "the first half": (
+        _Model(lambda x, a: a(x)[:, : x.shape[1] // 2].mean(1), nn.Linear(8, 8)),
+        ({1: Dim("n", min=2, max=32)},),
+        [(2, 6, 8), (2, 2, 8), (2, 31, 8), (2, 4, 8)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _ASKED)
+def test_what_export_asks_of_the_example_is_no_condition(name: str) -> None:
+    """torch.export refuses these: that a tensor is dense, or of several pixels, is a guard."""
+    model, shapes, sizes = _ASKED[name]
+    program = lower(model.eval(), (torch.randn(sizes[0]),), dynamic_shapes=shapes)
+    for each in sizes:
+        x = torch.randn(each)
+        torch.testing.assert_close(program(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_what_the_model_needs_of_sizes_is_a_condition() -> None:
+    model = _Model(lambda x: x.view(2, -1, 2, 8).mean(1)).eval()
+    with pytest.raises(ModelError, match="Constraints violated"):
+        lower(model, (torch.randn(2, 6, 8),), dynamic_shapes=({1: Dim("n", max=32)},))
 
 
 class _Shortened(nn.Module):

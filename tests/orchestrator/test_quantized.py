@@ -90,6 +90,32 @@ class Mixed(nn.Module):
         return self.head(y.mean((2, 3)))
 
 
+SHARED: dict[str, Callable[[Tensor, nn.Module, nn.Module], Any]] = {
+    "a result": lambda x, a, b: (a((x + x).relu()), x + x),
+    "a linear layer before": lambda x, a, b: (b(x), a(x)),
+    "a linear layer after": lambda x, a, b: (a(x), b(x)),
+    "a linear layer of it": lambda x, a, b: b(a(x)),
+    "the result of a linear layer": lambda x, a, b: a(b(x)),
+    "a join": lambda x, a, b: (torch.cat([x.relu(), x], 1), a(x.relu()), x.flatten(0, 1)),
+    "sums": lambda x, a, b: (a(x + 1), (x + 1).relu(), a(x + 1 + x)),
+    "a sum after it": lambda x, a, b: x + a(x),
+    "two convolutions": lambda x, a, b: a(x) + a(x * 2),
+}
+"""What reads the image of a convolution, or a linear layer, beside it."""
+
+
+class Shared(nn.Module):
+    """A convolution and a linear layer around one image."""
+
+    def __init__(self, shape: str) -> None:
+        super().__init__()
+        self.function = SHARED[shape]
+        self.conv, self.linear = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x, self.conv, self.linear)
+
+
 def mlp(width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
 
@@ -194,6 +220,23 @@ class TestDynamic:
         )
         program = lower(model, (x,), backends=backends)
         assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
+
+    @pytest.mark.parametrize("shape", SHARED)
+    def test_images_that_others_read_as_well(self, shape: str) -> None:
+        """XNNPACK would turn what a dynamic convolution reads to channels-last for all readers."""
+        x = torch.randn(1, 4, 6, 6)
+        model = pt2e(Shared(shape), (x,), dynamic=True)
+        program = lower(model, (x,), backends=["xnnpack"], strategy="greedy")
+        x = torch.randn_like(x)
+        for got, want in zip(program(x), model(x), strict=True):
+            assert relative_error(got, want) <= STEPS
+
+    def test_a_convolution_that_alone_reads_its_image_stays_quantized(self) -> None:
+        x = torch.randn(1, 64, 6, 6)
+        model = pt2e(nn.Sequential(nn.ReLU(), nn.Conv2d(64, 64, 3)), (x,), dynamic=True)
+        program = lower(model, (x,), backends=["xnnpack"], strategy="greedy")
+        assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
+        assert len(program.buffer) <= 1.1 * bytes_of_executorch(model, (x,))
 
     @backends
     def test_products_of_integers(self, backends: list[str]) -> None:
