@@ -10,7 +10,8 @@ from tests.differential.pool import Pool
 MAX_STEPS = 7
 TRIES = 12
 
-Proposal = Callable[[Pool], Step]
+Proposal = Callable[[Pool], Step | None]
+"""Draws a step; None if there is nothing that it fits."""
 
 
 def grow_by(
@@ -23,7 +24,9 @@ def grow_by(
     for _ in range(TRIES * wanted):
         if len(pool.graph.steps) >= wanted:
             break
-        pool.try_step(rng.choices(choices, weights)[0](pool))
+        step = rng.choices(choices, weights)[0](pool)
+        if step is not None:
+            pool.try_step(step)
 
 
 def finish(pool: Pool) -> Graph:
