@@ -29,6 +29,7 @@ from orchestrator.layouts import CHANNELS_LAST_ORDER
 _INT8 = (-128, 127)
 _INT4 = (-8, 7)
 _GROUP = 32
+_LAYERS = {"aten.convolution.default", "aten.linear.default"}
 
 
 def unfit_quantization(
@@ -51,6 +52,9 @@ def unfit_quantization(
     if expanded and not any(map(is_dequantize, activations)):
         # Its integers would be taken for floats.
         return f"XNNPACK takes no quantized weight ({expanded[0].name}) with float activations"
+    for node in nodes:
+        if (reason := _unfit_mixture(node, weights)) is not None:
+            return reason
     for node in activations:
         if (reason := _unfit_activation(node)) is not None:
             return reason
@@ -75,6 +79,19 @@ def _unfit_order(node: Node) -> str | None:
     if is_conversion and any(map(is_quantization, (*node.all_input_nodes, *node.users))):
         return f"XNNPACK cannot convert dim orders ({node.name}) next to what is quantized"
     return None
+
+
+def _unfit_mixture(node: Node, weights: Container[Node]) -> str | None:
+    """Say where a layer has quantized activations and a weight of floats.
+
+    PT2E leaves the weight so in the second use of one that two layers share.
+    """
+    if op_name(node) not in _LAYERS or not is_dequantize(node.all_input_nodes[0]):
+        return None
+    weight = node.all_input_nodes[1]
+    if weight not in weights or is_dequantize(weight) or node.all_input_nodes[0] in weights:
+        return None
+    return f"XNNPACK takes no weight of floats ({weight.name}) with quantized activations"
 
 
 def _unfit_activation(node: Node) -> str | None:

@@ -74,6 +74,21 @@ class Same(nn.Module):
         return self.conv(x).relu()
 
 
+class Tied(nn.Module):
+    """Layers that are used twice. Of a convolution PT2E quantizes the weight for one use only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 4)
+        for layer in (self.conv, self.linear):
+            nn.init.normal_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x) + self.conv(self.conv(x).relu()) * 3
+        y = self.linear(x.mean((2, 3)))
+        return y + self.linear(y)
+
+
 class Mixed(nn.Module):
     """Quantized layers around ops that only ggml, or only a kernel, takes."""
 
@@ -140,9 +155,9 @@ class TestStatic:
         assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
 
     @backends
-    @pytest.mark.parametrize("make", [Same, Mixed])
+    @pytest.mark.parametrize("make", [Same, Mixed, Tied])
     def test_groups_stay_whole(self, backends: list[str], make: Callable[[], nn.Module]) -> None:
-        x = torch.randn(1, 4 if make is Same else 3, 14, 10)
+        x = torch.randn(1, 3 if make is Mixed else 4, 14, 10)
         model = pt2e(make(), (x,))
         program = lower(model, (x,), backends=backends)
         assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
