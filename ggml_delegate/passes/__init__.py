@@ -19,7 +19,7 @@ from ggml_delegate.passes.fold_batch_norm import (
 )
 from ggml_delegate.passes.fold_constants import expand_weights, fold_constants
 from ggml_delegate.passes.keep_pooled_dims import keep_pooled_dims
-from ggml_delegate.passes.own_biases import own_biases
+from ggml_delegate.passes.own_constants import own_constants
 from ggml_delegate.passes.plain_results import plain_results
 from ggml_delegate.passes.quantize_embeddings import quantize_embeddings
 from ggml_delegate.passes.remainders import modulo_of_sizes
@@ -45,7 +45,7 @@ PASSES: tuple[Pass, ...] = (
     quantize_embeddings,
     fold_constants,
     fold_batch_norm,
-    own_biases,
+    own_constants,
     dense_constants,
     keep_pooled_dims,
     copy_attention_results,
@@ -83,7 +83,7 @@ __all__ = [
     "fold_constants",
     "keep_pooled_dims",
     "modulo_of_sizes",
-    "own_biases",
+    "own_constants",
     "plain_results",
     "quantize_embeddings",
     "remove_dropout",
