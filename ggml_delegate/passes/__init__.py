@@ -20,6 +20,7 @@ from ggml_delegate.passes.fold_batch_norm import (
 from ggml_delegate.passes.fold_constants import expand_weights, fold_constants
 from ggml_delegate.passes.keep_pooled_dims import keep_pooled_dims
 from ggml_delegate.passes.own_constants import own_constants
+from ggml_delegate.passes.own_dequantizes import own_dequantizes
 from ggml_delegate.passes.plain_results import plain_results
 from ggml_delegate.passes.quantize_embeddings import quantize_embeddings
 from ggml_delegate.passes.remainders import modulo_of_sizes
@@ -46,6 +47,7 @@ PASSES: tuple[Pass, ...] = (
     fold_constants,
     fold_batch_norm,
     own_constants,
+    own_dequantizes,
     dense_constants,
     keep_pooled_dims,
     copy_attention_results,
@@ -84,6 +86,7 @@ __all__ = [
     "keep_pooled_dims",
     "modulo_of_sizes",
     "own_constants",
+    "own_dequantizes",
     "plain_results",
     "quantize_embeddings",
     "remove_dropout",

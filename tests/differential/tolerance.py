@@ -68,7 +68,7 @@ def allowed_between(
     for value, other in zip(exact, noisy, strict=True):
         error = 0.0
         if value.is_floating_point() and value.numel():
-            moved = (other.double() - value.double()).abs().max().item()
+            moved = largest(other.double() - value.double())
             error = rounding.base * largest(value) + rounding.factor * moved
         results.append(Allowed(value, error))
     return results

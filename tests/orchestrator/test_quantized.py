@@ -74,6 +74,19 @@ class Same(nn.Module):
         return self.conv(x).relu()
 
 
+class Read(nn.Module):
+    """What a quantized layer gives, read by layers that are not, one of them on another backend."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(4, 10, 3, 2, 1), nn.Conv2d(10, 10, 2, padding=(1, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        z = functional.hardswish(functional.hardswish(y))
+        return torch.cat([functional.group_norm(y, 2).flatten(1), self.b(z).flatten(1)], 1)
+
+
 class Tied(nn.Module):
     """Layers that are used twice. Of a convolution PT2E quantizes the weight for one use only."""
 
@@ -155,7 +168,7 @@ class TestStatic:
         assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
 
     @backends
-    @pytest.mark.parametrize("make", [Same, Mixed, Tied])
+    @pytest.mark.parametrize("make", [Same, Mixed, Tied, Read])
     def test_groups_stay_whole(self, backends: list[str], make: Callable[[], nn.Module]) -> None:
         x = torch.randn(1, 3 if make is Mixed else 4, 14, 10)
         model = pt2e(make(), (x,))
