@@ -153,6 +153,24 @@ def _attend(pool: Pool) -> Step | None:
     return Step("aten.scaled_dot_product_attention.default", args)
 
 
+def _max_pool(pool: Pool) -> Step | None:
+    step = p._max_pool(pool)
+    return step if _has_windows_as_declared(step, ceil_mode=step.args[5]) else None
+
+
+def _avg_pool(pool: Pool) -> Step | None:
+    step = p._avg_pool(pool)
+    return step if _has_windows_as_declared(step, ceil_mode=step.args[4]) else None
+
+
+def _has_windows_as_declared(step: Step, *, ceil_mode: bool) -> bool:
+    """Whether torch.export's size is right for all: it decides about a last window once."""
+    _, kernel, stride, padding = step.args[:4]
+    return not ceil_mode or all(
+        each + pad <= size for size, each, pad in zip(kernel, stride, padding, strict=True)
+    )
+
+
 _ANY: dict[Proposal, int] = {
     _of_one: 6,
     _of_two: 5,
@@ -175,8 +193,8 @@ _IMAGES: dict[Proposal, int] = {
     _conv: 12,
     _resize: 3,
     _gate: 2,
-    p._max_pool: 2,
-    p._avg_pool: 2,
+    _max_pool: 2,
+    _avg_pool: 2,
     p._adaptive_avg_pool: 1,
 }
 _SEQUENCES: dict[Proposal, int] = {**_ANY, _conv: 5, _linear: 5, _attend: 2}
