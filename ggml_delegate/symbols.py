@@ -182,10 +182,12 @@ class SymbolTable:
         )
 
     def _remember_limits(self, size: torch.SymInt) -> None:
+        # torch.export raises the least sizes so that none computed from them is 1 (of x[2:-1], to
+        # 5), and says so only of some: they are nothing to refuse an input by.
         for symbol in size.node.expr.free_symbols:
             if symbol not in self._limits:
                 low, high = bounds(size, symbol)
-                self._limits[symbol] = (max(low, 0), min(high, UNBOUNDED))
+                self._limits[symbol] = (min(max(low, 0), 1), min(high, UNBOUNDED))
 
     def symbols(self) -> list[Any]:
         """ir.Symbols by number."""

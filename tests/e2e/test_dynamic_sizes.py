@@ -114,6 +114,11 @@ CASES = {
         BATCHES,
         BATCH,
     ),
+    "the middle": Case(
+        Model(lambda x, a: _attention(x.neg()[:, 2:-1], a), nn.Linear(8, 24)),
+        [(2, 6, 8), (2, 4, 8), (2, 32, 8)],
+        {1: 2 * Dim("k", min=2, max=16)},
+    ),
     "windows": Case(
         Model(lambda x, a: a(x).unflatten(1, (-1, 2)).mean(2).exp(), nn.Linear(8, 8)),
         [(2, 6, 8), (2, 4, 8), (2, 32, 8)],
