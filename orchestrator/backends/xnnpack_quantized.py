@@ -82,10 +82,15 @@ def _unfit_order(node: Node) -> str | None:
 
 
 def _unfit_mixture(node: Node, weights: Container[Node]) -> str | None:
-    """Say where a layer has quantized activations and a weight of floats.
+    """Say where a layer has quantized activations and a weight of floats, or a pad no layer after.
 
-    PT2E leaves the weight so in the second use of one that two layers share.
+    PT2E leaves the weight so in the second use of one that two layers share. XNNPACK's passes
+    quantize the result of a pad whose input is, which only a convolution goes on with.
     """
+    if op_name(node) == "aten.constant_pad_nd.default" and is_dequantize(node.all_input_nodes[0]):
+        other = next((each for each in node.users if op_name(each) not in _LAYERS), None)
+        if other is not None:
+            return f"XNNPACK pads what is quantized for layers, not for {other.name}"
     if op_name(node) not in _LAYERS or not is_dequantize(node.all_input_nodes[0]):
         return None
     weight = node.all_input_nodes[1]

@@ -175,6 +175,13 @@ class TestStatic:
         program = lower(model, (x,), backends=backends)
         assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
 
+    @backends
+    def test_padded_volumes(self, backends: list[str]) -> None:
+        x = torch.randn(1, 3, 4, 4, 4)
+        model = pt2e(nn.Sequential(nn.Conv3d(3, 4, 3, padding=1)), (x,))
+        program = lower(model, (x,), backends=backends)
+        assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
+
     def test_xnnpack_gets_the_same_groups_as_alone(self) -> None:
         x = torch.randn(1, 3, 16, 16)
         model = pt2e(Residuals(96), (x,))
