@@ -244,7 +244,9 @@ def main() -> int:
     parser.add_argument("models", nargs="*", help="by default all")
     parser.add_argument("--batch", type=int, nargs="+", default=[1])
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
-    parser.add_argument("--dynamic", action="store_true", help="sizes open; models that have any")
+    parser.add_argument(
+        "--dynamic", action="store_true", help="dynamic sizes; models that have any"
+    )
     parser.add_argument("--small", action="store_true", help="the models' small variants")
     parser.add_argument("--no-time", dest="time", action="store_false", help="no latencies")
     parser.add_argument("--keep", type=Path, help="a folder for programs, made once")

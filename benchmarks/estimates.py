@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.running import conclude, parser
 from examples.models import MODELS
 from orchestrator.backends import Backend, resolve_backends
-from orchestrator.candidates import collect_candidates
+from orchestrator.backends.candidates import collect_candidates
 from orchestrator.cost.analytic import estimate_ns, family, relative_spread
 from orchestrator.cost.environment import host
 from orchestrator.cost.keys import AtomKeys
 from orchestrator.cost.measure import measure
 from orchestrator.cost.table import CostTable
 from orchestrator.dry_run import edge_program
-from orchestrator.export import as_programs
+from orchestrator.frontend.export import as_programs
 from orchestrator.options import PlanOptions
 
 DEFAULT_MODELS = ("mobilenet_v2", "vit_tiny", "convnext_tiny")

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.interleave import interleave
 from benchmarks.running import batched, conclude, native, parser
 from orchestrator import OrchestratorPartitioner
-from orchestrator.channels_last import ChannelsLastPass
+from orchestrator.dim_orders.channels_last import ChannelsLastPass
 from orchestrator.edge import edge_compile_config
 from orchestrator.planner import CostGraph, Plan, Segment, price_plan
 

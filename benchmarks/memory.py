@@ -33,7 +33,7 @@ TARGET_PEAK = 1.15
 _CHILD = """
 import json, sys, time
 import numpy as np
-from ggml_delegate.native import NativeProgram
+from orchestrator.native import NativeProgram
 
 def memory(key):
     with open("/proc/self/status") as status:

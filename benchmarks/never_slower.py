@@ -4,9 +4,9 @@
         [--json FILE] [--check]
 
 Each model is tuned (`lower(..., tune="measure")`), then its program and those of the alternatives
-run in turn in one process, in several heats: where its memory happens to lie makes one load of a
-program some percent faster than the next, so each heat loads all anew. The ratios are medians over
-rounds, with half the interquartile range.
+run in turn in one process, in several repeats: where its memory happens to lie makes one load of a
+program some percent faster than the next, so each repeat loads all anew. The ratios are medians
+over rounds, with half the interquartile range.
 "predicted" is what the cost model says of each program before it runs.
 
 --check exits with 1 when a chosen plan takes more than 1.02 times the best single backend's time,
@@ -25,8 +25,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.heats import in_heats
 from benchmarks.interleave import Timing, ratio
+from benchmarks.repeats import in_repeats
 from benchmarks.running import conclude, parser
 from examples.models import MODELS
 from orchestrator import LoweredProgram, lower
@@ -131,7 +131,7 @@ def measure(
     chosen = tuned(name, threads, table)
     programs = {CHOSEN: chosen, **baselines}
     buffers = {label: program.buffer for label, (program, _) in programs.items()}
-    timings = in_heats(buffers, MODELS[name].inputs(1, 0), threads, seconds)
+    timings = in_repeats(buffers, MODELS[name].inputs(1, 0), threads, seconds)
     predicted = predictions(chosen[0])
     return [
         Row(

@@ -3,8 +3,8 @@
     python benchmarks/quantized.py [MODEL ...] [--threads 1 2] [--quick] [--json FILE] [--check]
 
 Models are quantized to int8 by PT2E with ExecuTorch's quantizer, per channel. Both programs run in
-turn in one process, in several heats (see never_slower.py). "steps" is the largest difference from
-the converted model in eager PyTorch, in steps of the output's quantization.
+turn in one process, in several repeats (see never_slower.py). "steps" is the largest difference
+from the converted model in eager PyTorch, in steps of the output's quantization.
 
 --check exits with 1 when a program is more than 1.02 times as slow or 1.1 times as large as
 ExecuTorch's, or is further from eager than ExecuTorch's own by more than a step.
@@ -25,15 +25,15 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 from executorch.exir import to_edge_transform_and_lower
 from torch import Tensor, nn
 
-from benchmarks.heats import in_heats
 from benchmarks.interleave import ratio
 from benchmarks.never_slower import ratio_spread
+from benchmarks.repeats import in_repeats
 from benchmarks.running import conclude, parser
 from examples.models import MODELS
 from examples.quantization import pt2e
-from ggml_delegate.native import NativeProgram
-from ggml_delegate.quantized import is_dequantize, quantization
 from orchestrator import lower
+from orchestrator.graph.quantized import is_dequantize, quantization
+from orchestrator.native import NativeProgram
 
 DEFAULT_MODELS = ("mobilenet_v2", "mobilenet_v3_small", "resnet18", "unet")
 MOST_TIME = 1.02
@@ -99,7 +99,7 @@ def measure(name: str, threads: list[int], seconds: float) -> list[Row]:
         start = time.perf_counter()
         program = lower(model, inputs, tune="off", threads=count)
         lowering_s = time.perf_counter() - start
-        found = in_heats({OURS: program.buffer, THEIRS: theirs}, inputs, count, seconds)
+        found = in_repeats({OURS: program.buffer, THEIRS: theirs}, inputs, count, seconds)
         rows.append(
             Row(
                 model=name,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ggml_delegate.native import NativeProgram
+from orchestrator.native import NativeProgram
 
 Timed = Callable[[], float]
 SETTLING_S = 0.15

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import orchestrator
-from ggml_delegate.native import NativeProgram
+from orchestrator.native import NativeProgram
 
 INFERENCES = 100_000
 LOADS = 1_000

@@ -5,7 +5,7 @@
 
 The pins and limits on delegate calls that the report suggests are applied one by one, those with
 the greatest predicted change first; each program runs in turn with the one that the plan chose, in
-several heats, each of which loads all programs anew.
+several repeats, each of which loads all programs anew.
 "predicted" is the report's change of the latency, "real" the median over the rounds of the
 difference to the chosen program in the same round, +- half the interquartile range. With --tune off
 the predictions are estimates from shapes. Target: with --tune measure, every change has the
@@ -23,8 +23,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.heats import in_heats
 from benchmarks.interleave import Timing
+from benchmarks.repeats import in_repeats
 from benchmarks.running import conclude, parser
 from examples.models import MODELS
 from orchestrator import lower
@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace, seconds: float) -> list[dict[str, Any]]
             print(f"cannot be followed: {item.text}: {error}")
             continue
         picked.append(item)
-    timings = in_heats(programs, inputs, 1, seconds)
+    timings = in_repeats(programs, inputs, 1, seconds)
     return [_row(options.model, item, timings) for item in picked]
 
 

@@ -26,7 +26,7 @@ from real.image_classes import NETWORK, PHOTOGRAPHS, best, image, is_right  # be
 from torch import Tensor, nn
 
 import orchestrator
-from ggml_delegate.native import NativeProgram
+from orchestrator.native import NativeProgram
 
 BACKENDS = {"ggml": "GgmlBackend", "xnnpack": "XnnpackBackend"}
 TOLERANCE = 1e-4

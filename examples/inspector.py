@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from executorch.devtools import Inspector
 
 from examples.models import MODELS
-from ggml_delegate.native import NativeProgram
 from orchestrator import lower
+from orchestrator.native import NativeProgram
 from orchestrator.report.sources import source_of_trace
 
 

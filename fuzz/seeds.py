@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram, export
 
 from ggml_delegate import ir
 from ggml_delegate.registry import rules
-from ggml_delegate.torch_speed import repeated_work_spared
+from orchestrator.frontend.torch_speed import repeated_work_spared
 from orchestrator.planner import CostGraph, Plan, Segment, price_plan, split_into_segments
 from tests.differential.generate import random_graph, targets
 from tests.differential.graphs import Graph

@@ -14,10 +14,10 @@ from torch.export import ExportedProgram
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from ggml_delegate.node_view import Constants, op_name
-from ggml_delegate.passes import copy_attention_results
 from ggml_delegate.preprocess import GgmlBackend
 from ggml_delegate.recurrent_ops import keep_recurrent_layers
 from ggml_delegate.registry import check_node, preserved_ops
+from orchestrator.frontend.passes import copy_attention_results
 
 # Ops that compute nothing: a partition of these alone is not worth a delegate call.
 VIEW_OPS = frozenset(

@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Node
 from torch.overrides import TorchFunctionMode
 
 from ggml_delegate.node_view import WHOLE_NAMESPACE
-from ggml_delegate.passes.program_editor import ProgramEditor, named_arguments
+from ggml_delegate.program_editor import ProgramEditor, named_arguments
 
 _NAMES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _library: Any = torch.library.Library(WHOLE_NAMESPACE, "DEF")  # type: ignore[no-untyped-call]

@@ -9,8 +9,8 @@ from orchestrator.quiet import quiet_imports
 
 if TYPE_CHECKING:
     from orchestrator.backends import BackendError
-    from orchestrator.export import ModelError
     from orchestrator.failures import LoweringError
+    from orchestrator.frontend.export import ModelError
     from orchestrator.lowering import LoweringWarning, lower
     from orchestrator.options import OptionError, PlanOptions, TuneEvent
     from orchestrator.partitioner import OrchestratorPartitioner
@@ -42,7 +42,7 @@ _HOMES = {
     "LoweredProgram": "orchestrator.program",
     "LoweringError": "orchestrator.failures",
     "LoweringWarning": "orchestrator.lowering",
-    "ModelError": "orchestrator.export",
+    "ModelError": "orchestrator.frontend.export",
     "OptionError": "orchestrator.options",
     "OrchestratorPartitioner": "orchestrator.partitioner",
     "PlanOptions": "orchestrator.options",

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from orchestrator.alternatives import with_decomposed_alternatives
+from orchestrator.advice.alternatives import with_decomposed_alternatives
 from orchestrator.backends import Backend, resolve_backends
-from orchestrator.export import Model, as_programs
 from orchestrator.flow import plan_only, to_edge_with
+from orchestrator.frontend.export import Model, as_programs
+from orchestrator.frontend.rewrites import Rewriting
+from orchestrator.frontend.torch_state import as_in_lowering
 from orchestrator.lowering import DEFAULT_BACKENDS, versions
 from orchestrator.options import OptionError, PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner, PartitionedMethod
-from orchestrator.planning import Choice
+from orchestrator.planning.choice import Choice
 from orchestrator.report.data import Report
-from orchestrator.rewrites import Rewriting
-from orchestrator.surroundings import as_in_lowering
 
 _METHOD = "forward"
 

@@ -11,8 +11,8 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.backends import Backend
-from orchestrator.candidates import EVERY_NODE
-from orchestrator.graph import module_path, op_name
+from orchestrator.backends.candidates import EVERY_NODE
+from orchestrator.graph.queries import module_path, op_name
 from orchestrator.report.data import SegmentReport
 
 _OURS = ("orchestrator.", "ggml_delegate.")

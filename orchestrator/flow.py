@@ -11,14 +11,14 @@ from torch.export import ExportedProgram
 from orchestrator.backends import Backend
 from orchestrator.edge import edge_compile_config
 from orchestrator.failures import Refusals, find_failure, is_ours, lowering_error
+from orchestrator.frontend.rewrites import Rewriting, StartOver
 from orchestrator.options import PlanOptions
 from orchestrator.partitioner import (
     OrchestratorPartitioner,
     PartitionedMethod,
 )
 from orchestrator.planner import PlannerError
-from orchestrator.planning import Choice
-from orchestrator.rewrites import Rewriting, StartOver
+from orchestrator.planning.choice import Choice
 
 P = TypeVar("P", bound=OrchestratorPartitioner)
 

@@ -14,24 +14,26 @@ from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig
 from torch.export import ExportedProgram
 
 from orchestrator.backends import Backend, resolve_backends
-from orchestrator.export import Model, as_programs
+from orchestrator.dim_orders.contiguous_kernels import make_kernels_contiguous
 from orchestrator.failures import Refusals, lowering_error
 from orchestrator.flow import plan_only, to_edge_with
-from orchestrator.graph import mutated_buffers
-from orchestrator.kernel_dim_orders import make_kernels_contiguous
-from orchestrator.open_sizes import sizes_without_bound
+from orchestrator.frontend.dynamic_sizes import sizes_without_bound
+from orchestrator.frontend.export import Model, as_programs
+from orchestrator.frontend.shared_state import SharedPrograms, share_state, shared_config
+from orchestrator.frontend.torch_state import as_in_lowering
+from orchestrator.graph.queries import mutated_buffers
 from orchestrator.options import HOST, PlanOptions, Strategy, Tune, TuneEvent
 from orchestrator.partitioner import OrchestratorPartitioner
-from orchestrator.planning import Choice, Planned
+from orchestrator.planning.choice import Choice
+from orchestrator.planning.make_plan import Planned
 from orchestrator.program import LoweredProgram, Signature
 from orchestrator.report.build import as_lowered, with_notes
 from orchestrator.report.data import Report
 from orchestrator.report.embed import embed_report
 from orchestrator.report.slow_kernels import slow_kernels
-from orchestrator.shared_state import SharedPrograms, share_state, shared_config
-from orchestrator.surroundings import as_in_lowering
-from orchestrator.tuning import Made, Measured, make_tuned
-from orchestrator.whole import Whole
+from orchestrator.tuning.program_factors import ProgramFactors
+from orchestrator.tuning.timed_plans import TimedPlans
+from orchestrator.tuning.tune import Made, make_tuned
 
 DEFAULT_BACKENDS = ("ggml", "xnnpack")
 
@@ -156,8 +158,8 @@ class _Lowering:
     def make(
         self,
         choices: Mapping[str, Choice],
-        measured: Measured,
-        shown: Mapping[str, Whole] | None = None,
+        timed: Mapping[str, TimedPlans],
+        factors: Mapping[str, ProgramFactors] | None = None,
     ) -> Made:
         """Lower once, with what was decided about the methods' plans."""
         edge, partitioners = self._to_edge(choices)
@@ -165,17 +167,17 @@ class _Lowering:
         methods = []
         for name, result in results.items():
             # Programs that are made to be timed need no advice.
-            final = name in measured or self.options.tune != "measure"
+            final = name in timed or self.options.tune != "measure"
             described = result.report
             if final:
-                whole, choice = (shown or {}).get(name), choices.get(name)
-                unbound = None
-                if whole is not None and choice is not None and choice.only is not None:
-                    unbound = plan_only(self.programs[name], self.backends, self.options)
-                described = result.with_advice(whole, unbound)
+                shown, choice = (factors or {}).get(name), choices.get(name)
+                unconstrained = None
+                if shown is not None and choice is not None and choice.only is not None:
+                    unconstrained = plan_only(self.programs[name], self.backends, self.options)
+                described = result.with_advice(shown, unconstrained)
             method = as_lowered(described, name, edge.exported_program(name))
             method = with_notes(method, *self.shared.notes(name))
-            methods.append(measured[name].add_to(method) if name in measured else method)
+            methods.append(timed[name].add_to(method) if name in timed else method)
         report = Report(
             backends=tuple(backend.name for backend in self.backends),
             methods=tuple(methods),

@@ -17,15 +17,20 @@ from executorch.exir.pass_base import ExportedProgramPassBase
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from ggml_delegate.quantized import ALL_ZERO, dequantized_weights, zero_constants
 from ggml_delegate.recurrent_ops import WHOLE, recurrent_op
+from orchestrator.advice.questions import questions
+from orchestrator.advice.what_if import Questions, advise
 from orchestrator.backends import Backend, resolve_backends
+from orchestrator.backends.candidates import Candidates, collect_candidates
+from orchestrator.backends.patterns import may_run_on, patterns_found, with_patterns
 from orchestrator.backends.portable import missing_kernel
-from orchestrator.branches import PRICE, Branch, branch_nodes, branches_of
-from orchestrator.candidates import Candidates, collect_candidates
-from orchestrator.channels_last import ChannelsLastPass
-from orchestrator.constraints import may_run_on, patterns_found, with_patterns
-from orchestrator.graph import (
+from orchestrator.dim_orders.channels_last import ChannelsLastPass
+from orchestrator.dim_orders.quantized_images import QuantizedOrderPass
+from orchestrator.frontend.recurrent_layers import with_recurrent_layers
+from orchestrator.frontend.rewrites import Rewriting, StartOver, rewrite, stored_bytes
+from orchestrator.graph.branches import PRICE, Branch, branch_nodes, branches_of
+from orchestrator.graph.quantized import ALL_ZERO, dequantized_weights, zero_constants
+from orchestrator.graph.queries import (
     aten_op,
     compute_nodes,
     is_custom_composite,
@@ -35,16 +40,12 @@ from orchestrator.graph import (
 )
 from orchestrator.options import PlanOptions
 from orchestrator.planner import CostGraph, Plan, Segment, check_segments, price_plan
-from orchestrator.planning import Choice, Planned, Solver, composite_key, make_plan
-from orchestrator.quantized_order import QuantizedOrderPass
-from orchestrator.recurrent import with_recurrent_layers
-from orchestrator.report.advice import Questions, advise
+from orchestrator.planning.choice import Choice, composite_key
+from orchestrator.planning.make_plan import Planned, Solver, make_plan
 from orchestrator.report.build import describe_method
 from orchestrator.report.data import MethodReport
-from orchestrator.report.questions import questions
-from orchestrator.rewrites import Rewriting, StartOver, rewrite, stored_bytes
-from orchestrator.variants import corrected_graph
-from orchestrator.whole import Whole
+from orchestrator.tuning.program_factors import ProgramFactors
+from orchestrator.tuning.variants import corrected_graph
 
 _Filters = dict[torch._ops.OpOverload, list[tuple[str, Callable[[Node], bool]]]]
 
@@ -79,30 +80,32 @@ class PartitionedMethod:
     questions: Questions = field(default_factory=Questions)
 
     def with_advice(
-        self, whole: Whole | None = None, unbound: PartitionedMethod | None = None
+        self,
+        factors: ProgramFactors | None = None,
+        unconstrained: PartitionedMethod | None = None,
     ) -> MethodReport:
         """Ask the questions, which takes as long as some plans, and add the answers.
 
-        whole: what timed programs have shown, which the answers then rest on. unbound: the method
-        planned without the choice that led to this plan; a choice of one backend changes the graph,
-        and whoever follows advice does not plan by it.
+        factors: what timed programs have shown, which the answers then rest on.
+        unconstrained: the same method planned without the choice; a choice of one backend changes
+        the graph, and whoever follows advice does not plan by it.
         """
         described = self.report.plan
         if described is None:
             return self.report
-        asked = unbound or self
-        _, chosen = _corrected(self.planned, whole)
-        graph, plan = _corrected(asked.planned, whole)
+        asked = unconstrained or self
+        _, chosen = _corrected(self.planned, factors)
+        graph, plan = _corrected(asked.planned, factors)
         advice = advise(
             graph, plan, asked.questions, self.planned.constraints, chosen_ns=chosen.total_ns
         )
         return replace(self.report, plan=replace(described, advice=advice))
 
 
-def _corrected(planned: Planned, whole: Whole | None) -> tuple[CostGraph, Plan]:
-    if whole is None:
+def _corrected(planned: Planned, factors: ProgramFactors | None) -> tuple[CostGraph, Plan]:
+    if factors is None:
         return planned.graph, planned.plan
-    graph = corrected_graph(planned.graph, whole)
+    graph = corrected_graph(planned.graph, factors)
     return graph, price_plan(graph, planned.plan.segments, solver=planned.plan.solver)
 
 

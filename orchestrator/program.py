@@ -13,7 +13,7 @@ from typing import Any
 import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 
-from ggml_delegate.native import NativeProgram
+from orchestrator.native import NativeProgram
 from orchestrator.planner import Plan
 from orchestrator.report.data import Report
 

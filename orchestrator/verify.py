@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from ggml_delegate.native import NativeProgram
-from orchestrator.channels_last import converted_tensor
+from orchestrator.dim_orders.channels_last import converted_tensor
 from orchestrator.dry_run import edge_program
-from orchestrator.export import as_programs
-from orchestrator.graph import compute_nodes
+from orchestrator.frontend.export import as_programs
+from orchestrator.graph.queries import compute_nodes
+from orchestrator.native import NativeProgram
 from orchestrator.options import PlanOptions
 from orchestrator.report.data import MethodReport
 from orchestrator.report.embed import read_report

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ggml_delegate.torch_speed import repeated_work_spared
+from orchestrator.frontend.torch_speed import repeated_work_spared
 from tests.harness import accuracy
 from tests.harness.seeds import seed_all
 

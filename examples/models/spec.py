@@ -31,7 +31,7 @@ class ModelSpec:
             largest absolute value.
         small: The same architecture with fewer channels, layers or pixels, for quick tests.
         dynamic_shapes: `dynamic_shapes` for `torch.export.export` that leave batch size and
-            sequence length open, where the model allows it. Export with a batch of at least 2.
+            sequence length dynamic, where the model allows it. Export with a batch of at least 2.
     """
 
     name: str

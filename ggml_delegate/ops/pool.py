@@ -34,7 +34,7 @@ def _windows(node: NodeView, dilation: int | list[int]) -> dict[str, int]:
 
 def _check_windows(node: NodeView, windows: dict[str, int], ceil_mode: bool) -> str | None:
     if ceil_mode and _open_windows_may_start_beyond(node, windows):
-        return "ceil_mode over an open size, where a last window may start beyond the elements"
+        return "ceil_mode over a dynamic size, where a last window may start beyond the elements"
     if node.rank(0) not in (3, 4):
         return f"pooling of rank {node.rank(0)}, ggml has 3 and 4"
     if any(not 0 <= number <= MAX_ATTRIBUTE for number in windows.values()):

@@ -145,7 +145,7 @@ _CONVERSIONS = {
 
 @register
 class CopyRule(OpRule):
-    """Clones and conversions. The dim order asked for counts only at a partition's border."""
+    """Clones and conversions. The dim order asked for counts only at a partition's boundary."""
 
     targets = (
         "aten.clone.default",

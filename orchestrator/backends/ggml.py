@@ -13,7 +13,7 @@ from ggml_delegate.preprocess import GgmlBackend
 from ggml_delegate.recurrent_ops import WHOLE
 from ggml_delegate.registry import check_node, preserved_ops
 from orchestrator.backends.base import Candidate, NodeFilter, Rejection, Support
-from orchestrator.graph import compute_nodes, constant_nodes
+from orchestrator.graph.queries import compute_nodes, constant_nodes
 
 
 class GgmlDelegate:

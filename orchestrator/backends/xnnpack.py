@@ -20,12 +20,18 @@ from executorch.exir.backend.utils import WhyNoPartition
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from ggml_delegate.quantized import computed_from, is_quantization
 from orchestrator.backends.base import Candidate, NodeFilter, Rejection, Support
 from orchestrator.backends.xnnpack_dynamic import unfit_dynamic_image
 from orchestrator.backends.xnnpack_quantized import unfit_quantization
-from orchestrator.graph import compute_nodes, constant_nodes, is_getitem, mutated_buffers, op_name
-from orchestrator.layouts import CHANNELS_LAST_ORDER
+from orchestrator.dim_orders.layouts import CHANNELS_LAST_ORDER
+from orchestrator.graph.quantized import computed_from, is_quantization
+from orchestrator.graph.queries import (
+    compute_nodes,
+    constant_nodes,
+    is_getitem,
+    mutated_buffers,
+    op_name,
+)
 
 _MAX_RANK = 6  # XNN_MAX_TENSOR_DIMS
 
@@ -191,8 +197,8 @@ def _unfit_arguments(nodes: Sequence[Node]) -> str | None:
             return "XNNPACK's max along a dim takes dim 2 or 3, and keeps it"
         # A convolution of one dim is one of images for XNNPACK, between reshapes.
         reshapes = op_name(node) in _RESHAPES or _is_convolution_1d(node)
-        if reshapes and max(map(_open_sizes, (node, node.all_input_nodes[0]))) > 1:
-            return "XNNPACK reshapes to one open size at most"
+        if reshapes and max(map(_dynamic_sizes, (node, node.all_input_nodes[0]))) > 1:
+            return "XNNPACK reshapes to one dynamic size at most"
         if op_name(node) in _COPIES and len(node.all_input_nodes[0].users) > 1:
             name = node.all_input_nodes[0].name
             return f"XNNPACK drops a copy of {name}, and could not return it and {name} as well"
@@ -257,7 +263,7 @@ def _unfit_softmax(nodes: Sequence[Node], channels_last: Container[Node]) -> str
     return None
 
 
-def _open_sizes(node: Node) -> int:
+def _dynamic_sizes(node: Node) -> int:
     return sum(not isinstance(size, int) for size in node.meta["val"].shape)
 
 

@@ -17,8 +17,8 @@ from executorch.backends.xnnpack._passes.channels_last_tagged_reshape_pass impor
 )
 from torch.fx import Node
 
-from ggml_delegate.quantized import is_choose_qparams, is_quantize
-from orchestrator.graph import op_name
+from orchestrator.graph.quantized import is_choose_qparams, is_quantize
+from orchestrator.graph.queries import op_name
 
 _CONVOLUTION = "aten.convolution.default"
 _TURNS_CHANNELS_LAST = ChannelsLastTaggedReshapePass.memory_sensitive_ops_nhwc

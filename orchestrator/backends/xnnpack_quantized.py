@@ -14,7 +14,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from ggml_delegate.quantized import (
+from orchestrator.dim_orders.layouts import CHANNELS_LAST_ORDER
+from orchestrator.graph.quantized import (
     Quantization,
     is_choose_qparams,
     is_dequantize,
@@ -23,8 +24,7 @@ from ggml_delegate.quantized import (
     is_zero,
     quantization,
 )
-from orchestrator.graph import op_name
-from orchestrator.layouts import CHANNELS_LAST_ORDER
+from orchestrator.graph.queries import op_name
 
 _INT8 = (-128, 127)
 _INT4 = (-8, 7)

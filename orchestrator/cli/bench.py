@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _native(file: Path, options: argparse.Namespace) -> Callable[[], int]:
-    from ggml_delegate.native import NativeProgram
+    from orchestrator.native import NativeProgram
 
     program = NativeProgram(file, num_threads=options.threads)
     inputs = program_inputs(program, options)

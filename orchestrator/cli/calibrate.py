@@ -59,9 +59,9 @@ def _export(options: argparse.Namespace) -> None:
     with quiet_imports():
         from orchestrator.backends import resolve_backends
         from orchestrator.cost.calibration import calibration_tasks
-        from orchestrator.cost.collect import collect_tasks
         from orchestrator.cost.device import export_tasks
-        from orchestrator.export import as_programs
+        from orchestrator.frontend.export import as_programs
+        from orchestrator.tuning.what_to_measure import collect_tasks
     backends = resolve_backends(backend_names(options))
     tasks = list(calibration_tasks(backends))
     for name in options.models:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli.errors import CommandError
 
 if TYPE_CHECKING:
-    from ggml_delegate.native import NativeProgram, TensorInfo
+    from orchestrator.native import NativeProgram, TensorInfo
 
 
 def add_input_files(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +66,7 @@ def program_inputs(program: NativeProgram, options: argparse.Namespace) -> list[
     """
     import numpy as np
 
-    from ggml_delegate.native import TensorInfo
+    from orchestrator.native import TensorInfo
 
     files = list(options.input)
     random = np.random.default_rng(options.seed)

@@ -131,7 +131,7 @@ def _of_file(file: Path, options: argparse.Namespace) -> Report:
 
 
 def _profile(file: Path, options: argparse.Namespace) -> bytes:
-    from ggml_delegate.native import NativeProgram
+    from orchestrator.native import NativeProgram
 
     program = NativeProgram(file, num_threads=options.threads, etdump=True)
     inputs = program_inputs(program, options)

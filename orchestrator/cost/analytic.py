@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ggml_delegate.quantized import is_dequantize, is_quantization
-from orchestrator.branches import PRICE
-from orchestrator.graph import expected_shape, is_getitem, is_view, op_name
+from orchestrator.graph.branches import PRICE
+from orchestrator.graph.quantized import is_dequantize, is_quantization
+from orchestrator.graph.queries import expected_shape, is_getitem, is_view, op_name
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from orchestrator.cost.environment import Environment
 from orchestrator.cost.extract import AtomProgram, extract
 from orchestrator.cost.table import CostTable, Measurement
 from orchestrator.cost.task import Task
-from orchestrator.graph import compute_nodes
+from orchestrator.graph.queries import compute_nodes
 from orchestrator.planner import Layout
 
 _CHAIN_LENGTH = 8

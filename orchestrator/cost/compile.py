@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from orchestrator.backends import Backend
 from orchestrator.cost.extract import AtomProgram
 from orchestrator.edge import edge_compile_config
-from orchestrator.graph import compute_nodes, constant_nodes
+from orchestrator.graph.queries import compute_nodes, constant_nodes
 from orchestrator.quiet import quiet_imports
 
 

@@ -23,7 +23,7 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from orchestrator.graph import constant_nodes, expected_shape, op_name
+from orchestrator.graph.queries import constant_nodes, expected_shape, op_name
 from orchestrator.planner import Layout
 
 _CHANNELS_LAST_RANK = 4

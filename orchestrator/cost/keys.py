@@ -8,16 +8,15 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.backends.base import Backend
+from orchestrator.backends.candidates import Atom, Candidates, runs_on
 from orchestrator.backends.portable import NAME as KERNELS
-from orchestrator.candidates import Atom, Candidates
 from orchestrator.cost.analytic import estimate_ns
 from orchestrator.cost.extract import AtomProgram, extract, label, signature
 from orchestrator.cost.model import AnalyticCosts
 from orchestrator.cost.task import Task
-from orchestrator.graph import constant_nodes, is_view
-from orchestrator.layouts import image_nodes
+from orchestrator.dim_orders.layouts import image_nodes, layouts_of
+from orchestrator.graph.queries import constant_nodes, is_view
 from orchestrator.planner import Layout
-from orchestrator.problem import atom_layouts, runs_on
 
 # Kernels are worth measuring only where they may be chosen.
 _HOPELESS = 4.0
@@ -35,7 +34,7 @@ class AtomKeys:
 
     def layouts(self, atom: Atom) -> tuple[Layout, ...]:
         """Return the layouts that an atom can compute in."""
-        return atom_layouts(atom, self._images)
+        return layouts_of(atom.nodes, self._images)
 
     def key(self, atom: Atom, layout: Layout) -> str:
         """Return the key of an atom in a layout."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from ggml_delegate.native import NativeProgram
 from orchestrator.backends.portable import NAME as KERNELS
 from orchestrator.cost.calibration import BASELINE, baseline_task
 from orchestrator.cost.compile import Request, compile_what_can_be
@@ -25,6 +24,7 @@ from orchestrator.cost.environment import Environment, host
 from orchestrator.cost.extract import AtomProgram, NotMeasurableError
 from orchestrator.cost.table import CostTable, Measurement
 from orchestrator.cost.task import Task
+from orchestrator.native import NativeProgram
 
 INTERRUPTED = "interrupted"
 # Per atom: enough runs for a stable median, little enough that a model takes seconds.
@@ -32,7 +32,7 @@ _MIN_RUNS = 5
 _MAX_RUNS = 40
 _TARGET_NS = 12e6
 _WARMUP = 2
-_SETTLE_S = 0.2
+_WARM_UP_S = 0.2
 _BATCH = 24
 # Weights of a batch, which lie in memory several times while it is compiled.
 _BATCH_BYTES = 128 << 20
@@ -76,14 +76,14 @@ def summarize(times_ns: Sequence[int], label: str = "") -> Measurement:
     return Measurement(statistics.median(ordered), (high - low) / 2, len(ordered), label)
 
 
-def settle(run: Callable[[str], object], names: Iterable[str]) -> None:
+def warm_up(run: Callable[[str], object], names: Iterable[str]) -> None:
     """Run methods in turn until the threads have spread over the processors.
 
     After a pause, the threads of a pool may share one processor for some hundredths of a second;
     until the scheduler parts them, they are no faster than one.
     """
     order = list(names)
-    stop = time.monotonic() + _SETTLE_S
+    stop = time.monotonic() + _WARM_UP_S
     while order and time.monotonic() < stop:
         for name in order:
             run(name)
@@ -275,7 +275,7 @@ def _time_in_turn(
     def run(name: str) -> list[int]:
         return methods[name].time(name, inputs_of(name), runs=1, warmup=0, in_cache=True)
 
-    settle(run, runs)
+    warm_up(run, runs)
     for number in range(max(runs.values(), default=0)):
         for name, count in runs.items():
             if number < count:

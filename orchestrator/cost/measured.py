@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+from orchestrator.backends.candidates import Atom, runs_on
 from orchestrator.backends.portable import NAME as KERNELS
-from orchestrator.candidates import Atom
 from orchestrator.cost.analytic import estimate_ns, family
 from orchestrator.cost.calibration import Calibration
 from orchestrator.cost.environment import Environment
 from orchestrator.cost.keys import AtomKeys
 from orchestrator.cost.model import AnalyticCosts
 from orchestrator.cost.table import CostTable, Measurement
-from orchestrator.graph import is_view
-from orchestrator.layouts import conversion
+from orchestrator.dim_orders.layouts import conversion
+from orchestrator.graph.queries import is_view
 from orchestrator.planner import UNKNOWN, AtomCost, Cost, Layout, NoPrice, Price, Transfer
-from orchestrator.problem import runs_on
 
 # No atom takes less: below that, the clock and the call around it are what was seen.
 _LEAST_NS = 50.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from orchestrator.candidates import Atom
+from orchestrator.backends.candidates import Atom
 from orchestrator.cost.analytic import (
     CALL_OVERHEAD_NS,
     CONVERT_NS_PER_BYTE,
@@ -14,7 +14,7 @@ from orchestrator.cost.analytic import (
     estimate_ns,
     relative_spread,
 )
-from orchestrator.layouts import conversion, wants_channels_last
+from orchestrator.dim_orders.layouts import conversion, wants_channels_last
 from orchestrator.planner import UNKNOWN, AtomCost, Cost, Flow, Layout, Price, Transfer
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch.export import ExportedProgram
 
 from orchestrator.backends.base import Backend
-from orchestrator.candidates import Candidates
+from orchestrator.backends.candidates import Candidates
 from orchestrator.cost.calibration import calibration_tasks, read_calibration
 from orchestrator.cost.environment import Environment, host
 from orchestrator.cost.keys import AtomKeys

@@ -12,10 +12,11 @@ from executorch.exir.delegate import executorch_call_delegate
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from orchestrator.advice.remedies import remedy
+from orchestrator.backends.candidates import Atom, Candidates
 from orchestrator.backends.portable import missing_kernel
-from orchestrator.branches import branch_nodes, delegate_calls_of
-from orchestrator.candidates import Atom, Candidates
-from orchestrator.graph import compute_nodes, is_getitem, module_path, nbytes, op_name
+from orchestrator.graph.branches import branch_nodes, delegate_calls_of
+from orchestrator.graph.queries import compute_nodes, is_getitem, module_path, nbytes, op_name
 from orchestrator.planner import CostGraph, Layout, Plan
 from orchestrator.report.data import (
     AtomReport,
@@ -27,7 +28,6 @@ from orchestrator.report.data import (
     TensorReport,
 )
 from orchestrator.report.pricing import atom_prices, conversions, describe_plan, with_cost
-from orchestrator.report.remedies import remedy
 from orchestrator.report.sources import covering_modules, source_line
 
 

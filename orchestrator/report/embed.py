@@ -11,8 +11,8 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.pte import read_named_data
 from orchestrator.report.data import Report, ReportError
+from orchestrator.report.pte import read_named_data
 
 if TYPE_CHECKING:
     from executorch.exir import EdgeProgramManager

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
-from orchestrator.pte import tables
 from orchestrator.report.data import ReportError
+from orchestrator.report.pte import tables
 
 _IDENTIFIER = b"ED00"
 # A table's n-th field is looked up at this place in its virtual table.

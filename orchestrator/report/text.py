@@ -224,7 +224,7 @@ def _segment(number: int, segment: SegmentReport, style: Style) -> Iterator[str]
         parts = [
             f"{time_text(segment.atoms_ns)} ops",
             f"{time_text(segment.overhead_ns)} call",
-            f"{time_text(segment.boundary_ns)} border",
+            f"{time_text(segment.boundary_ns)} boundary",
         ]
         yield from wrapped(listed(parts), "  time    ")
 

@@ -51,7 +51,7 @@ class TracedScope {
 };
 
 // Names of the events that belong to no exported node: converting the dtypes of what crosses the
-// border, and the dim orders of what goes out.
+// boundary, and the dim orders of what goes out.
 inline constexpr char kInputsEvent[] = "ggml: convert inputs";
 inline constexpr char kOutputsEvent[] = "ggml: convert outputs";
 inline constexpr char kDimOrdersEvent[] = "ggml: reorder outputs";

@@ -1,5 +1,5 @@
 // The Python module _ggml_delegate._runtime: programs, in terms of buffers. It links no PyTorch;
-// ggml_delegate/native.py turns tensors into buffers and back.
+// orchestrator/native.py turns tensors into buffers and back.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

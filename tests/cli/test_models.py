@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ggml_delegate.native import NativeProgram
 from orchestrator import lower
 from orchestrator.cli import main
 from orchestrator.dry_run import plan
+from orchestrator.native import NativeProgram
 from orchestrator.options import OptionError
 from orchestrator.report.data import AlternativeReport, Report
 from orchestrator.verify import VerifyError, verify

@@ -10,19 +10,19 @@ import torch
 from torch import nn
 
 from orchestrator.backends import resolve_backends
-from orchestrator.candidates import Atom, Candidates, collect_candidates
+from orchestrator.backends.candidates import Atom, Candidates, collect_candidates
 from orchestrator.cost.analytic import estimate_ns
 from orchestrator.cost.calibration import Calibration
 from orchestrator.cost.environment import Environment
 from orchestrator.cost.keys import AtomKeys
 from orchestrator.cost.measured import MeasuredCosts
 from orchestrator.cost.table import CostTable, Measurement
+from orchestrator.dim_orders.layouts import image_nodes
 from orchestrator.dry_run import edge_program
-from orchestrator.export import as_programs
-from orchestrator.layouts import image_nodes
+from orchestrator.frontend.export import as_programs
 from orchestrator.options import PlanOptions
 from orchestrator.planner import Flow, Layout, Price
-from orchestrator.problem import atom_layouts
+from orchestrator.planning.pricing_graph import atom_layouts
 
 HERE = Environment("host", "a cpu", 1, "1.0")
 NAMES = ("ggml", "xnnpack")

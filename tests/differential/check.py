@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orchestrator
-from ggml_delegate.native import NativeProgram
-from orchestrator.planning import Solver
+from orchestrator.native import NativeProgram
+from orchestrator.planning.make_plan import Solver
 from tests.differential.graphs import Graph
 from tests.differential.plans import lower_as_lower_does, lower_plans
 from tests.differential.reduce import reduced

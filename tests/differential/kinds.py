@@ -9,9 +9,9 @@ from functools import partial
 
 import torch
 
+from tests.differential.dynamic_graphs import open_graph
 from tests.differential.generate import random_graph
 from tests.differential.graphs import Graph
-from tests.differential.open_graphs import open_graph
 from tests.differential.quantized_graphs import pt2e_graph, torchao_graph
 from tests.differential.quantizing import PT2E
 from tests.differential.state_graphs import state_graph
@@ -64,7 +64,7 @@ _ALL = (
         frozenset({"channels-last weights"}),
     ),
     _few(
-        "open-sizes",
+        "dynamic-sizes",
         open_graph,
         frozenset({"dynamic height and width", "dynamic length"}),
     ),
@@ -95,7 +95,7 @@ LEFT_OUT = {
 """The kinds that are drawn only when asked for, and why."""
 
 _TURN = (
-    *("plain", "dynamic-batch", "static-int8-per-channel", "open-sizes"),
+    *("plain", "dynamic-batch", "static-int8-per-channel", "dynamic-sizes"),
     *("plain", "channels-last", "states", "dynamic-int8-per-channel"),
     *("plain", "plain", "channels-last-weights", "static-int8-per-tensor"),
     *("plain", "plain", "torchao", "two-methods"),

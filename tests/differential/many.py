@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from ggml_delegate.torch_speed import repeated_work_spared
+from orchestrator.frontend.torch_speed import repeated_work_spared
 from tests.differential.check import Failure, Tally, check_graphs, check_whole, reduce_failure
 from tests.differential.graphs import Graph
 from tests.differential.kinds import KINDS, Kind

@@ -17,17 +17,17 @@ from executorch.exir.passes import MemoryPlanningPass
 from torch.export import ExportedProgram
 
 from orchestrator.backends import resolve_backends
-from orchestrator.capability import split_by_capability
-from orchestrator.channels_last import ChannelsLastPass
+from orchestrator.dim_orders.channels_last import ChannelsLastPass
+from orchestrator.dim_orders.contiguous_kernels import make_kernels_contiguous
 from orchestrator.edge import edge_compile_config
 from orchestrator.flow import to_edge_with
-from orchestrator.graph import mutated_buffers
-from orchestrator.kernel_dim_orders import make_kernels_contiguous
-from orchestrator.open_sizes import open_sizes_kept
+from orchestrator.frontend.dynamic_sizes import dynamic_sizes_kept
+from orchestrator.graph.queries import mutated_buffers
 from orchestrator.options import PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner, UndecomposedOpError
 from orchestrator.planner import CostGraph, Plan, price_plan, split_into_segments
-from orchestrator.planning import Solver
+from orchestrator.planning.greedy_split import split_by_capability
+from orchestrator.planning.make_plan import Solver
 from tests.differential.graphs import Graph
 from tests.differential.subjects import METHOD, Subject
 
@@ -153,7 +153,7 @@ def lower_as_lower_does(
 
     programs, solvers: by method. shares_state: whether methods share the buffers of one name.
     """
-    with torch.no_grad(), open_sizes_kept(programs.values()):
+    with torch.no_grad(), dynamic_sizes_kept(programs.values()):
         edge, _ = to_edge_with(
             programs,
             lambda name, rewriting: OrchestratorPartitioner(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.utils._pytree import tree_leaves
 
-from ggml_delegate.native import ExecuTorchError
 from orchestrator import ModelError, lower
+from orchestrator.native import ExecuTorchError
 
 
 class Model(nn.Module):

@@ -1,4 +1,4 @@
-"""Example models whose batch size and sequence length are open, in their small variants."""
+"""Example models whose batch size and sequence length are dynamic, in their small variants."""
 
 from __future__ import annotations
 

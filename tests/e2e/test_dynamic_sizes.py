@@ -1,4 +1,4 @@
-"""Models whose sizes are expressions of the open ones, at the smallest, the largest and others."""
+"""Models whose sizes are expressions of dynamic ones, at the smallest, the largest and others."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ RUNS = [
 @pytest.mark.parametrize(
     ("name", "backends"), RUNS, ids=lambda each: "+".join(each) if isinstance(each, tuple) else each
 )
-def test_expressions_of_open_sizes(name: str, backends: tuple[str, ...]) -> None:
+def test_expressions_of_dynamic_sizes(name: str, backends: tuple[str, ...]) -> None:
     case = CASES[name]
     model = case.model.eval()
     program = lower(

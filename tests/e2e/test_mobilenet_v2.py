@@ -10,7 +10,7 @@ import torch
 
 import orchestrator
 from examples.models import MODELS
-from ggml_delegate.native import NativeProgram
+from orchestrator.native import NativeProgram
 from tests.harness.compare import relative_error
 from tests.harness.models import (
     BOTH,

@@ -17,7 +17,7 @@ def test_model_runs_like_eager(name: str) -> None:
     assert_runs_like_eager(MODELS[name].for_tests())
 
 
-# One of each family, the cheaper ones to lower; the transformers' batch is open in
+# One of each family, the cheaper ones to lower; the transformers' batch is dynamic in
 # test_dynamic_models.py.
 BATCHED = (
     *("resnet18", "resnext50_32x4d", "shufflenet_v2", "squeezenet", "efficientnet_b0"),

@@ -7,7 +7,7 @@ from executorch.devtools.backend_debug import get_delegation_info
 from torch import Tensor, nn
 
 from examples.export_recipe import export_by_recipe, lower_plainly
-from ggml_delegate.native import NativeProgram
+from orchestrator.native import NativeProgram
 
 
 class Net(nn.Module):

@@ -8,9 +8,9 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from examples.models import MODELS, ModelSpec
-from ggml_delegate.passes import apply_passes
 from orchestrator.cli.errors import CommandError
 from orchestrator.cli.models import load_model
+from orchestrator.frontend.passes import apply_passes
 from tests.harness.compare import assert_close_to_eager
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ggml_delegate import ir
-from ggml_delegate.native import NativeProgram
+from orchestrator.native import NativeProgram
 from tests.harness.ir_mutations import mutated
 from tests.harness.ops import lower_ggml
 

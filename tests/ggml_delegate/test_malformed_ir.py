@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ggml_delegate import ir, preprocess
-from ggml_delegate.native import NativeProgram
+from orchestrator.native import NativeProgram
 from tests.harness.ops import lower_ggml
 
 Mutation = Callable[[Any], None]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import orchestrator
 from examples.models import ModelSpec
-from ggml_delegate.native import NativeProgram
+from orchestrator.native import NativeProgram
 from tests.harness.compare import Comparison, assert_close_to_eager
 
 BACKEND_IDS = {"ggml": "GgmlBackend", "xnnpack": "XnnpackBackend"}

@@ -10,11 +10,11 @@ import torch
 from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 from torch.export import ExportedProgram, export
 
-from ggml_delegate.native import NativeProgram
 from ggml_delegate.node_view import Constants, node_value
 from ggml_delegate.partitioner import GgmlPartitioner
 from ggml_delegate.recurrent_ops import RecurrentLayersWhole
 from ggml_delegate.registry import check_node
+from orchestrator.native import NativeProgram
 from tests.harness.accuracy import note, output_ops
 
 _IGNORED = {"executorch_call_delegate", "getitem"}

@@ -14,9 +14,9 @@ from torch.fx import Node
 
 from orchestrator import LoweringError, LoweringWarning, PlanOptions, lower
 from orchestrator.flow import to_edge_with
-from orchestrator.graph import compute_nodes
+from orchestrator.graph.queries import compute_nodes
 from orchestrator.partitioner import OrchestratorPartitioner
-from tests.orchestrator.fakes import OpsBackend, short_name
+from tests.harness.fakes import OpsBackend, short_name
 
 
 def _visit(node: Node) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import export
 
-from ggml_delegate.native import NativeProgram
 from orchestrator import BackendError, LoweredProgram, ModelError, lower, read_report
+from orchestrator.native import NativeProgram
 from tests.harness.compare import assert_close_to_eager
 
 TOLERANCE = 1e-5

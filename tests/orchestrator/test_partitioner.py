@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram, export
 
-from ggml_delegate.native import NativeProgram
 from orchestrator import OrchestratorPartitioner, lower
 from orchestrator.backends import Support
+from orchestrator.native import NativeProgram
 from orchestrator.options import PlanOptions
 from orchestrator.partitioner import UndecomposedOpError
 from tests.harness.compare import assert_close_to_eager
-from tests.orchestrator.fakes import OpsBackend, plain_flow
+from tests.harness.fakes import OpsBackend, plain_flow
 
 TOLERANCE = 1e-5
 # Which backend gets what must not depend on costs here.

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ggml_delegate.native import NativeProgram
 from orchestrator import LoweredProgram, lower
+from orchestrator.native import NativeProgram
 from orchestrator.report.data import MethodReport, Report, ReportError
 from orchestrator.report.etdump import read_runs
 from orchestrator.report.measured import with_profile

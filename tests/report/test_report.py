@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator import LoweredProgram, LoweringWarning, lower, read_report, render_text
-from orchestrator.pte import PteError, read_named_data
 from orchestrator.report.data import Report, ReportError
 from orchestrator.report.dot import render_dot
 from orchestrator.report.embed import KEY
-from tests.orchestrator.fakes import OpsBackend, plain_flow
+from orchestrator.report.pte import PteError, read_named_data
+from tests.harness.fakes import OpsBackend, plain_flow
 from tests.report.made_up import made_up_report
 
 GOLDEN = Path(__file__).parent / "golden"

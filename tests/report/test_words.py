@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from torch.fx import Node
 
-from orchestrator.report.remedies import remedy
+from orchestrator.advice.remedies import remedy
 from orchestrator.report.sources import covering_modules, source_line
 from orchestrator.report.words import (
     against,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from ggml_delegate.native import ExecuTorchError, NativeProgram
+from orchestrator.native import ExecuTorchError, NativeProgram
 
 _malloc = ctypes.CDLL(None)
 _malloc.watch.argtypes = [ctypes.c_void_p, ctypes.c_void_p]

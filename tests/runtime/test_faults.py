@@ -18,7 +18,7 @@ from executorch.exir._serialize._program import deserialize_pte_binary, serializ
 from torch import Tensor, nn
 
 import orchestrator
-from ggml_delegate.native import ExecuTorchError, NativeProgram
+from orchestrator.native import ExecuTorchError, NativeProgram
 from tests.harness.pte import make_pte
 
 SITE = sysconfig.get_path("platlib")

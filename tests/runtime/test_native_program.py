@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ggml_delegate.native import (
+from orchestrator.native import (
     ExecuTorchError,
     MethodInfo,
     NativeProgram,
@@ -263,7 +263,7 @@ def test_numpy_needs_no_torch(static_pte: bytes, tmp_path: Path) -> None:
     path.write_bytes(static_pte)
     code = (
         "import sys, numpy\n"
-        "from ggml_delegate.native import NativeProgram\n"
+        "from orchestrator.native import NativeProgram\n"
         f"output, = NativeProgram({str(path)!r})(numpy.zeros((2, 3, 8, 8), numpy.float32))\n"
         "print(output.shape, 'torch' in sys.modules)\n"
     )

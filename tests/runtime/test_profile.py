@@ -13,7 +13,7 @@ from torch.export import Dim
 
 import orchestrator
 from examples.models import MODELS
-from ggml_delegate.native import ExecuTorchError, NativeProgram
+from orchestrator.native import ExecuTorchError, NativeProgram
 from tests.harness.pte import make_pte
 
 

@@ -13,8 +13,8 @@ from executorch.exir.passes import MemoryPlanningPass
 from torch import Tensor, nn
 from torch.export import ExportedProgram, export
 
-from ggml_delegate.native import NativeProgram
 from orchestrator import lower
+from orchestrator.native import NativeProgram
 
 X = torch.linspace(-1.0, 1.0, 6)
 BACKENDS = pytest.mark.parametrize(

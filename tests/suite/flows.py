@@ -24,7 +24,7 @@ from executorch.backends.test.suite.flows.xnnpack import (
 )
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
-import ggml_delegate.native  # noqa: F401  (registers the ggml backend in this process's runtime)
+import orchestrator.native  # noqa: F401  (registers the ggml backend in this process's runtime)
 from orchestrator.options import PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner
 from tests.differential.plans import random_plan

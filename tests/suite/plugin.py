@@ -15,7 +15,7 @@ from typing import Any
 import executorch.backends.test.suite.flow as suite_flow
 import pytest
 
-from ggml_delegate.torch_speed import repeated_work_spared
+from orchestrator.frontend.torch_speed import repeated_work_spared
 from tests.suite.flows import FLOWS
 
 suite_flow.all_flows = lambda: dict(FLOWS)

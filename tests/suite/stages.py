@@ -13,15 +13,15 @@ from executorch.exir.backend.partitioner import Partitioner
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from ggml_delegate.native import NativeProgram
-from ggml_delegate.passes import apply_passes
+from orchestrator.dim_orders.contiguous_kernels import make_kernels_contiguous
 from orchestrator.edge import edge_compile_config
 from orchestrator.flow import to_edge_with
-from orchestrator.kernel_dim_orders import make_kernels_contiguous
-from orchestrator.open_sizes import open_sizes_kept
+from orchestrator.frontend.dynamic_sizes import dynamic_sizes_kept
+from orchestrator.frontend.passes import apply_passes
+from orchestrator.native import NativeProgram
 from orchestrator.options import PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner, Rewriting
-from orchestrator.planning import Solver
+from orchestrator.planning.make_plan import Solver
 
 BACKENDS = ("ggml", "xnnpack")
 
@@ -45,9 +45,9 @@ class RewriteAndLower(Lower):
     """ExecuTorch's own call on a program that this project's passes have rewritten."""
 
     def run(self, artifact: ExportedProgram, *args: Any, **kwargs: Any) -> None:
-        """Lowers the program as this project's passes write it, its sizes as open as they are."""
+        """Lowers the program as this project's passes write it; dynamic sizes stay so."""
         program = apply_passes(artifact)
-        with open_sizes_kept([program]):
+        with dynamic_sizes_kept([program]):
             super().run(program, *args, **kwargs)
 
 
@@ -66,7 +66,7 @@ class LowerAsWeDo(ToEdgeTransformAndLower):  # type: ignore[misc]
     ) -> None:
         """Lowers the program once per plan."""
         programs = dict.fromkeys(self._ways, artifact)
-        with torch.no_grad(), open_sizes_kept(programs.values()):
+        with torch.no_grad(), dynamic_sizes_kept(programs.values()):
             edge, _ = to_edge_with(programs, self._partitioner, generate_etrecord=generate_etrecord)
             for name in programs:
                 make_kernels_contiguous(edge.exported_program(name))

@@ -1,7 +1,7 @@
 """How ExecuTorch's backend test suite tests a lowered model.
 
-The static testers take the suite's tests as they are. The dynamic one leaves every size open that
-the model allows, and runs the program on the example inputs and on inputs of other sizes. The
+The static testers take the suite's tests as they are. The dynamic one leaves every size dynamic
+that the model allows, and runs the program on the example inputs and on inputs of other sizes. The
 quantized one takes what the flow's Quantize stage makes of a model. Outputs are compared a thousand
 times closer than the suite itself does; of quantized models by what one step here and there changes
 in eager PyTorch (tests/harness/quantized.py).
@@ -26,18 +26,18 @@ from torch.utils import _pytree as pytree
 from tests.harness.quantized import allowed_outputs
 from tests.suite.stages import RunNatively
 
-# The largest size that a dimension left open may take, as a multiple of the example's.
+# The largest size that a dimension left dynamic may take, as a multiple of the example's.
 _GROWTH = 2
 # Absolute and relative.
 _TOLERANCE = 1e-4
 
 
 class DynamicExport(Export):  # type: ignore[misc]
-    """Exports with every size open; torch.export closes those that the model fixes."""
+    """Exports with every size dynamic; torch.export specializes those that the model fixes."""
 
     def run(self, artifact: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Exports `artifact`, or says why none of its sizes can be open."""
-        shapes = self.dynamic_shapes or pytree.tree_map(_open_sizes, inputs)
+        """Exports `artifact`, or says why none of its sizes can be dynamic."""
+        shapes = self.dynamic_shapes or pytree.tree_map(_dynamic_sizes, inputs)
         self.exported_program = torch.export.export(
             artifact, inputs, dynamic_shapes=shapes, strict=False
         )
@@ -49,7 +49,7 @@ class StaticModelError(ValueError):
     """A model none of whose input sizes can change: there is no dynamic variant of its test."""
 
 
-def _open_sizes(value: Any) -> Any:
+def _dynamic_sizes(value: Any) -> Any:
     if not isinstance(value, torch.Tensor):
         return None
     return {
@@ -94,7 +94,7 @@ class FloatTester(Tester):  # type: ignore[misc]
 
 
 class DynamicTester(FloatTester):
-    """Compares for the example inputs, then for others whose open sizes are smaller and larger."""
+    """Compares for the example inputs, then for others of smaller and larger sizes."""
 
     __test__ = False
 
@@ -152,9 +152,9 @@ class QuantizedTester(PlansTester):
 
 
 def other_sizes(program: ExportedProgram, inputs: Sequence[Any], change: int) -> Any:
-    """Inputs like `inputs` in which every size that `program` leaves open differs by `change`.
+    """Inputs like `inputs` in which every size that `program` leaves dynamic differs by `change`.
 
-    Returns None when no input has an open size, or the change breaks what the program demands of
+    Returns None when no input has a dynamic size, or the change breaks what the program demands of
     the sizes.
     """
     names = program.graph_signature.user_inputs

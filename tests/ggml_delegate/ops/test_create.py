@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ggml_delegate.native import ExecuTorchError, NativeProgram
+from orchestrator.native import ExecuTorchError, NativeProgram
 from tests.harness.ops import check_op, lower_ggml
 
 

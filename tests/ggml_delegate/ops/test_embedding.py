@@ -11,7 +11,7 @@ from torch.export import Dim
 from torch.nn import functional
 
 from ggml_delegate import ir, preprocess
-from ggml_delegate.native import NativeProgram
+from orchestrator.native import NativeProgram
 from tests.harness.ops import check_op, lower_ggml
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ggml_delegate.native import ExecuTorchError
-from ggml_delegate.native import NativeProgram as Native
+from orchestrator.native import ExecuTorchError
+from orchestrator.native import NativeProgram as Native
 from tests.harness.ops import check_op, lower_ggml
 
 index_put = torch.ops.aten.index_put.default

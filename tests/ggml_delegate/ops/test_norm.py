@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ggml_delegate.native import NativeProgram
+from orchestrator.native import NativeProgram
 from tests.harness.ops import check_op, lower_ggml
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
-from ggml_delegate.native import NativeProgram
 from ggml_delegate.node_view import Constants
 from ggml_delegate.recurrent_ops import RecurrentLayersWhole
 from ggml_delegate.registry import check_node
 from orchestrator import ModelError, lower
+from orchestrator.native import NativeProgram
 from tests.harness.compare import assert_close_to_eager
 from tests.harness.ops import check_op, lower_ggml, outputs_of, relative_error
 

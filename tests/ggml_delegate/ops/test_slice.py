@@ -21,7 +21,7 @@ def _input(*sizes: int, channels_last: bool = False) -> Tensor:
 
 
 def _each(functions: Sequence[Function]) -> Callable[[Tensor], list[Tensor]]:
-    """Every function between two ops that compute, so that none is only a matter of borders."""
+    """Every function between two ops that compute, so that none is only a matter of boundaries."""
     return lambda x: [torch.relu(function(x * 2) + 2) for function in functions]
 
 

@@ -1,0 +1,1 @@
+"""What changes to a model or its plan would gain."""

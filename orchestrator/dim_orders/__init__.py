@@ -1,0 +1,1 @@
+"""The dim orders of images: which tensors are images, and passes that choose between them."""

@@ -1,0 +1,125 @@
+"""Which tensors of a program are images, which delegates keep in channels-last.
+
+Convolutions, pools and what resizes pictures compute in channels-last; what works element by
+element takes either layout. Rank-4 tensors that such ops connect can have both inside a delegate;
+all others (heads of attention, say) are contiguous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from orchestrator.graph.queries import compute_nodes, op_name
+from orchestrator.planner import Flow, Layout
+
+CHANNELS_LAST_ORDER = (0, 2, 3, 1)
+CONTIGUOUS_ONLY = (Layout.CONTIGUOUS,)
+BOTH_LAYOUTS = (Layout.CONTIGUOUS, Layout.CHANNELS_LAST)
+
+_IMAGE_OPS = {
+    "convolution",
+    "avg_pool2d",
+    "max_pool2d",
+    "max_pool2d_with_indices",
+    "adaptive_avg_pool2d",
+    "upsample_bilinear2d",
+    "upsample_nearest2d",
+    "pixel_shuffle",
+}
+_CONVERSION = "dim_order_ops._to_dim_order_copy.default"
+_EITHER_LAYOUT = {
+    *("add", "sub", "mul", "div", "neg", "abs", "exp", "sqrt", "rsqrt", "pow", "maximum"),
+    *("minimum", "relu", "hardtanh", "clamp", "hardswish", "hardsigmoid", "sigmoid", "tanh"),
+    *("silu", "gelu", "elu", "leaky_relu", "cat", "mean", "constant_pad_nd", "group_norm"),
+    *("native_group_norm", "_native_batch_norm_legit_no_training", "batch_norm", "prelu", "clone"),
+    *("_clone_dim_order", "slice", "split_with_sizes"),
+}
+
+
+def _base_name(node: Node) -> str:
+    parts = op_name(node).split(".")
+    return parts[1].removesuffix("_copy") if len(parts) > 1 else parts[0]
+
+
+def wants_channels_last(node: Node) -> bool:
+    """Whether delegates compute a node in channels-last: an image op on rank-4 tensors."""
+    return _base_name(node) in _IMAGE_OPS and _is_rank_4(node.all_input_nodes[0])
+
+
+def _is_rank_4(node: Node) -> bool:
+    value = node.meta.get("val")
+    values: Any = value if isinstance(value, (tuple, list)) else [value]
+    return any(isinstance(item, torch.Tensor) and item.dim() == 4 for item in values)
+
+
+def image_nodes(ep: ExportedProgram) -> set[Node]:
+    """Return the nodes whose rank-4 values may be in channels-last inside a delegate."""
+    found: set[Node] = set()
+    waiting: list[Node] = []
+    for node in compute_nodes(ep):
+        if wants_channels_last(node):
+            waiting += [node, node.all_input_nodes[0]]
+    while waiting:
+        node = waiting.pop()
+        if node in found or not _is_rank_4(node):
+            continue
+        found.add(node)
+        waiting += _connected(node)
+    return found
+
+
+def _connected(node: Node) -> Iterator[Node]:
+    """Yield the values that have the layout of a node's value at no cost."""
+    for user in node.users:
+        if _passes(user):
+            yield user
+            yield from user.all_input_nodes
+    if _passes(node):
+        yield from node.all_input_nodes
+
+
+def _passes(node: Node) -> bool:
+    return node.op == "call_function" and (
+        _base_name(node) in _EITHER_LAYOUT or _base_name(node) == "getitem"
+    )
+
+
+def conversion(nodes: Sequence[Node]) -> Flow | None:
+    """Return what nodes that only change the dim order of an image read and write, else None.
+
+    They do so whatever the layout of what is around them: in the other layout, there would be
+    nothing to do.
+    """
+    if len(nodes) != 1 or op_name(nodes[0]) != _CONVERSION:
+        return None
+    read, written = (
+        layout_in_memory(node.meta.get("val")) for node in (nodes[0].all_input_nodes[0], nodes[0])
+    )
+    return None if read is written else Flow(read, written)
+
+
+def layout_in_memory(value: object) -> Layout:
+    """Return the layout that the exported program gives a value between delegates."""
+    is_image = isinstance(value, torch.Tensor) and value.dim() == len(CHANNELS_LAST_ORDER)
+    if isinstance(value, torch.Tensor) and is_image and value.dim_order() == CHANNELS_LAST_ORDER:
+        return Layout.CHANNELS_LAST
+    return Layout.CONTIGUOUS
+
+
+def layouts_of(nodes: Sequence[Node], images: set[Node]) -> tuple[Layout, ...]:
+    """Return the layouts that an atom's nodes can compute in: both if they work on images.
+
+    Of nodes that change the layout, it is the one that they read.
+
+    images: of the program, see `image_nodes`.
+    """
+    changes = conversion(nodes)
+    if changes is not None:
+        return (changes.reads,)
+    around = {source for node in nodes for source in (node, *node.all_input_nodes)}
+    return CONTIGUOUS_ONLY if images.isdisjoint(around) else BOTH_LAYOUTS

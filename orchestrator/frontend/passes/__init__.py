@@ -1,0 +1,98 @@
+"""Graph rewrites that help every backend, applied to a program before it is partitioned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch.export import ExportedProgram
+
+from ggml_delegate.copy_attention_results import copy_attention_results
+from orchestrator.frontend.passes.decompose_custom import decompose_custom
+from orchestrator.frontend.passes.dense_constants import dense_constants
+from orchestrator.frontend.passes.flatten_nonzero import flatten_nonzero
+from orchestrator.frontend.passes.flatten_volumes import flatten_volumes
+from orchestrator.frontend.passes.fold_batch_norm import (
+    FoldNote,
+    FoldResult,
+    fold_batch_norm,
+    fold_batch_norm_with_notes,
+)
+from orchestrator.frontend.passes.fold_constants import expand_weights, fold_constants
+from orchestrator.frontend.passes.keep_pooled_dims import keep_pooled_dims
+from orchestrator.frontend.passes.own_constants import own_constants
+from orchestrator.frontend.passes.own_dequantizes import own_dequantizes
+from orchestrator.frontend.passes.plain_results import plain_results
+from orchestrator.frontend.passes.quantize_embeddings import quantize_embeddings
+from orchestrator.frontend.passes.remainders import modulo_of_sizes
+from orchestrator.frontend.passes.remove_dropout import remove_dropout
+from orchestrator.frontend.passes.sort_by_topk import sort_by_topk
+from orchestrator.frontend.passes.specialize_sizes import specialize_sizes
+from orchestrator.frontend.passes.spell_out_alpha import spell_out_alpha
+from orchestrator.frontend.passes.unwrap_subclasses import unwrap_subclasses
+from orchestrator.frontend.passes.write_out import write_out
+
+Pass = Callable[[ExportedProgram], ExportedProgram]
+
+PASSES: tuple[Pass, ...] = (
+    unwrap_subclasses,
+    specialize_sizes,
+    remove_dropout,
+    write_out,
+    modulo_of_sizes,
+    flatten_nonzero,
+    sort_by_topk,
+    spell_out_alpha,
+    flatten_volumes,
+    quantize_embeddings,
+    fold_constants,
+    fold_batch_norm,
+    own_constants,
+    own_dequantizes,
+    dense_constants,
+    keep_pooled_dims,
+    copy_attention_results,
+    plain_results,
+)
+"""All passes in the order in which they run: dropout may stand between a layer and BatchNorm, and
+a layer's weight may be computed. What is written out may be a sort. Constants that passes make are
+computed where they come before."""
+
+
+def apply_passes(program: ExportedProgram) -> ExportedProgram:
+    """Runs `PASSES` over an ATen-dialect program and returns the result.
+
+    `program` is left as it was.
+    """
+    for rewrite in PASSES:
+        program = rewrite(program)
+    return program
+
+
+__all__ = [
+    "PASSES",
+    "FoldNote",
+    "FoldResult",
+    "Pass",
+    "apply_passes",
+    "copy_attention_results",
+    "decompose_custom",
+    "dense_constants",
+    "expand_weights",
+    "flatten_nonzero",
+    "flatten_volumes",
+    "fold_batch_norm",
+    "fold_batch_norm_with_notes",
+    "fold_constants",
+    "keep_pooled_dims",
+    "modulo_of_sizes",
+    "own_constants",
+    "own_dequantizes",
+    "plain_results",
+    "quantize_embeddings",
+    "remove_dropout",
+    "sort_by_topk",
+    "specialize_sizes",
+    "spell_out_alpha",
+    "unwrap_subclasses",
+    "write_out",
+]

@@ -1,0 +1,159 @@
+"""Spares torch.export and ExecuTorch's passes work that they repeat.
+
+Each `run_decompositions` looks up every composite op that the dispatcher knows, and registers
+handlers for most of them; ExecuTorch calls it three times per program. For small programs that is
+nine tenths of the time to lower them. Nothing it looks up changes while a program is lowered.
+
+Each pass notes of every node which node it was made from, with a deep copy of all that was noted
+before. Under a profiler that is a sixth of the time of some dozens of passes; nothing ever changes
+these notes.
+
+Each pass also has the Python code of its result generated and compiled, which is another sixth,
+while most results are only interpreted, or read by the next pass.
+
+Passes make objects by the million, and each time that many are new, Python looks through all others
+for garbage: torch and what it imports are most of them, and a third of the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import weakref
+from abc import ABCMeta
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.fx.traceback
+from torch.fx import GraphModule
+
+from orchestrator.frontend.shared_patches import SharedPatches
+
+
+class _CallableType(ABCMeta):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return callable(instance)
+
+
+class _CachedCallable(metaclass=_CallableType):
+    """typing's Callable, whose aliases are made once.
+
+    torch evaluates annotations that name it on every registration.
+    """
+
+    @classmethod
+    @functools.cache
+    def __class_getitem__(cls, parameters: Any) -> Any:
+        return Callable[parameters]
+
+
+def _itself(source: Any, memo: dict[int, Any]) -> Any:
+    return source
+
+
+_recompile = GraphModule.recompile
+
+
+class _WhenAsked:
+    """What `GraphModule.recompile` makes, or what needs it, on a module's own class."""
+
+    def __init__(self, module: GraphModule, name: str) -> None:
+        self._module = weakref.ref(module)
+        self._name = name
+
+    def __get__(self, instance: GraphModule | None, owner: type) -> Any:
+        module = instance if instance is not None else self._module()
+        if module is None:
+            raise AttributeError(self._name)
+        _generate(module)
+        return getattr(owner if instance is None else instance, self._name)
+
+
+class _Code:
+    """The code of a module, which is generated when something asks for it."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_generate(self._module), name)
+
+
+_MADE = ("_code", "_lineno_map", "_prologue_start")
+_LATE = ("forward", *_MADE, "__reduce__", "__reduce_deploy__", "__reduce_package__")
+
+
+def _generate(module: GraphModule) -> Any:
+    """Puts a module's code in place of what generates it."""
+    cls = type(module)
+    for name in _LATE:
+        if isinstance(vars(cls).get(name), _WhenAsked):
+            delattr(cls, name)
+    return _recompile(module)
+
+
+def _recompile_when_asked(module: GraphModule) -> Any:
+    """Does what `GraphModule.recompile` does, but for the code."""
+    cls = type(module)
+    arguments = getattr(module.graph._codegen, "pytree_info", None)
+    if arguments is not None:
+        module._in_spec, module._out_spec = arguments.in_spec, arguments.out_spec
+    for name in _MADE:
+        module.__dict__.pop(name, None)
+    for name in _LATE:
+        setattr(cls, name, _WhenAsked(module, name))
+    module._recompile_submodules()
+    return _Code(module)
+
+
+@contextlib.contextmanager
+def _present_objects_set_aside() -> Iterator[None]:
+    """Inside, garbage is looked for among what is made inside; what others froze stays frozen."""
+    if gc.get_freeze_count() > 0:
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _patches() -> Iterator[AbstractContextManager[Any]]:
+    """What torch does not have under these names, which are private, is left alone."""
+    import torch._export.utils as utils
+
+    materialize = getattr(utils, "_materialize_cpp_cia_ops", None)
+    if materialize is not None:
+        materialize()
+        yield mock.patch.object(utils, "_materialize_cpp_cia_ops", lambda: None)
+    if hasattr(torch._ops, "Callable"):
+        yield mock.patch.object(torch._ops, "Callable", _CachedCallable)
+    source = getattr(torch.fx.traceback, "NodeSource", None)
+    if source is not None:
+        yield mock.patch.object(source, "__deepcopy__", _itself, create=True)
+    if hasattr(GraphModule, "_recompile_submodules"):
+        yield mock.patch.object(GraphModule, "recompile", _recompile_when_asked)
+    yield _present_objects_set_aside()
+
+
+_SHARED = SharedPatches(_patches)
+
+
+def repeated_work_spared() -> AbstractContextManager[None]:
+    """Inside, torch.export finds the composite ops once instead of for every program and namespace.
+
+    Where a node comes from is told by one object, however often the node is copied. Graph modules
+    get the code of `forward` when it is called or looked at; it is that of the graph at this time.
+    Garbage is looked for among new objects only.
+
+    Custom ops that are registered inside with a composite implementation may be missed; ones
+    registered before are not. May be nested, and used by several threads at once: torch is as it
+    was when the last of them is done. What torch does not have under these names (they are
+    private) is left alone: then this only saves nothing.
+    """
+    return _SHARED.applied()

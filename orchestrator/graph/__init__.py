@@ -1,0 +1,1 @@
+"""Questions about exported programs, and their branches; knows no backend."""

@@ -1,0 +1,106 @@
+"""From what backends offer to a plan: prices, constraints, solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from torch.export import ExportedProgram
+
+from orchestrator.backends import Backend
+from orchestrator.backends.candidates import Candidates
+from orchestrator.backends.patterns import plan_constraints
+from orchestrator.backends.portable import NAME as KERNELS
+from orchestrator.cost.source import find_costs
+from orchestrator.options import PlanOptions
+from orchestrator.planner import (
+    Constraints,
+    CostGraph,
+    Exclude,
+    Plan,
+    price_plan,
+    solve,
+    split_into_segments,
+)
+from orchestrator.planning.choice import Choice
+from orchestrator.planning.greedy_split import split_by_capability
+from orchestrator.planning.pricing_graph import cost_graph
+from orchestrator.planning.regret import find_regrets
+
+Solver = Callable[[CostGraph], Plan]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with the priced graph that it solves, and the user's constraints on it.
+
+    interrupted: the user stopped the measuring that was to come before it. composites: the ops
+        that were kept whole, or would have been, each with the delegates that want it so.
+    """
+
+    plan: Plan
+    graph: CostGraph
+    constraints: Constraints
+    interrupted: bool = False
+    composites: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+def make_plan(
+    ep: ExportedProgram,
+    candidates: Candidates,
+    backends: Sequence[Backend],
+    options: PlanOptions,
+    choice: Choice,
+    solver: Solver | None = None,
+) -> Planned:
+    """Plan one edge-dialect program.
+
+    solver: makes the plan instead; neither the cheapest one nor its regrets are then looked for.
+
+    Raises:
+        ConstraintError, OptionError: constraints that contradict each other or match nothing.
+        CostTableError: the cost table that was asked for cannot be used.
+        TargetError: there are no costs of the target.
+    """
+    names = [backend.name for backend in backends]
+    found = find_costs(ep, candidates, backends, options, choice.only)
+    graph = cost_graph(ep, candidates, names, found.model)
+    asked = plan_constraints(candidates, options, names)
+    constraints = asked
+    if choice.only is not None:
+        constraints = _restricted(graph, asked, choice.only)
+    if solver is not None:
+        return Planned(solver(graph).noting(*found.notes()), graph, asked, found.interrupted)
+    plan = _plan(graph, constraints, options, choice)
+    threads = options.thread_count
+    regrets = find_regrets(ep, candidates, graph, constraints, plan, threads)
+    plan = plan.noting(*found.notes(), *map(str, regrets))
+    return Planned(plan, graph, asked, found.interrupted)
+
+
+def _plan(graph: CostGraph, constraints: Constraints, options: PlanOptions, choice: Choice) -> Plan:
+    if choice.assignment is not None and set(choice.assignment) == set(graph.atom_index):
+        segments = split_into_segments(graph, choice.assignment)
+        return price_plan(graph, segments, solver=choice.name)
+    if options.strategy == "greedy" or choice.order is not None:
+        return split_by_capability(graph, constraints, choice.order)
+    return solve(graph, constraints)
+
+
+def _restricted(graph: CostGraph, constraints: Constraints, only: Sequence[str]) -> Constraints:
+    """Keep atoms off other delegates than these, where something else can run them."""
+    left_out = [
+        backend.name
+        for backend in graph.backends
+        if backend.is_delegate and backend.name not in only
+    ]
+    usable = {*only, KERNELS}
+    atoms = tuple(
+        atom.id
+        for atom in graph.atoms
+        if any(graph.capable(atom.id, name) for name in usable & graph.backend_index.keys())
+    )
+    if not left_out or not atoms:
+        return constraints
+    exclude = Exclude(f"all but {', '.join(only)}", atoms, tuple(left_out))
+    return replace(constraints, excludes=(*constraints.excludes, exclude))

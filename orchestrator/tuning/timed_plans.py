@@ -1,0 +1,45 @@
+"""What timing whole plans of a method has shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from orchestrator.report.data import AlternativeReport, MethodReport
+
+
+@dataclass(frozen=True)
+class TimedPlans:
+    """Times of whole plans of one method, for the report.
+
+    name: of the fastest plan. measured_ns: its time. alternatives: the others that were timed.
+    """
+
+    name: str
+    measured_ns: float
+    alternatives: tuple[AlternativeReport, ...]
+
+    def add_to(self, method: MethodReport) -> MethodReport:
+        """Put the times into a method's report, over mere predictions."""
+        if method.plan is None:
+            return method
+        known = {each.name for each in self.alternatives}
+        others = [each for each in method.plan.alternatives if each.name not in known]
+        plan = replace(
+            method.plan,
+            measured_ns=self.measured_ns,
+            alternatives=(*self.alternatives, *others),
+            notes=(*method.plan.notes, f"The fastest of the plans that were timed: {self.name}."),
+        )
+        return replace(method, plan=plan)
+
+    def to_data(self) -> dict[str, Any]:
+        """Return it as `from_data` takes it, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> TimedPlans:
+        """Return what `to_data` was called on."""
+        alternatives = tuple(AlternativeReport(**each) for each in data["alternatives"])
+        return cls(data["name"], data["measured_ns"], alternatives)
