@@ -25,6 +25,7 @@ from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from ggml_delegate.node_view import node_value, op_name
+from ggml_delegate.reasons import Reason
 from ggml_delegate.symbols import (
     UNBOUNDED,
     UnsupportedSizeError,
@@ -73,7 +74,7 @@ def own_sizes(program: ExportedProgram) -> Iterator[None]:
             node.meta["val"] = value
 
 
-def undetermined(node: torch.fx.Node) -> str | None:
+def undetermined(node: torch.fx.Node) -> Reason | None:
     """Why the sizes of a node's results do not follow from what it reads, or None."""
     sizes = [size for size in sizes_of(node_value(node)) if isinstance(size, torch.SymInt)]
     if not sizes:
@@ -92,7 +93,7 @@ def undetermined(node: torch.fx.Node) -> str | None:
     try:
         table.result(node, node_value(node), values)
     except UnsupportedSizeError as error:
-        return str(error)
+        return Reason("dynamic", str(error))
     return None
 
 

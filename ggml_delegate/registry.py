@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 
 from ggml_delegate.node_view import Constants, NodeView, node_value, op_name
 from ggml_delegate.own_sizes import sizes_of, undetermined
+from ggml_delegate.reasons import Reason, unfit_dtype
 from ggml_delegate.symbols import is_expressible
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class OpRule(ABC):
     outputs_via_getitem: ClassVar[bool] = False
 
     @abstractmethod
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """None when the node can be lowered, else the reason; reads metadata only."""
 
     @abstractmethod
@@ -99,7 +100,7 @@ def _overload(name: str) -> torch._ops.OpOverload:
 
 def check_node(
     node: torch.fx.Node, program: ExportedProgram, constants: Constants | None = None
-) -> str | None:
+) -> Reason | None:
     """None when the delegate can run the node exactly, else a short reason.
 
     Args:
@@ -108,21 +109,21 @@ def check_node(
     """
     constants = Constants(program) if constants is None else constants
     if node.op != "call_function":
-        return f"{node.op} nodes are not computed"
+        return Reason("unsupported", f"{node.op} nodes are not computed")
     if node.target is operator.getitem:
         return _check_getitem(node, program, constants)
     rule = find_rule(node)
     if rule is None:
-        return f"ggml has no rule for {op_name(node) or node.target}"
+        return Reason("op", f"ggml has no rule for {op_name(node) or node.target}")
     view = NodeView(node, constants)
     return _check_tensors(view, rule, constants) or rule.check(view) or _check_sizes(view)
 
 
-def _check_sizes(view: NodeView) -> str | None:
+def _check_sizes(view: NodeView) -> Reason | None:
     """Sizes of results follow from those of what is read, by an expression of the IR."""
     for size in sizes_of(node_value(view.fx)):
         if not is_expressible(size) and not _is_read(size, view):
-            return f"the size {size} has no integer form"
+            return Reason("unsupported", f"the size {size} has no integer form")
     return undetermined(view.fx)
 
 
@@ -134,19 +135,21 @@ def _is_read(size: int | torch.SymInt, view: NodeView) -> bool:
 
 def _check_getitem(
     node: torch.fx.Node, program: ExportedProgram, constants: Constants
-) -> str | None:
+) -> Reason | None:
     producer, index = node.args
     if not isinstance(producer, torch.fx.Node):
-        return "getitem of no node"
+        return Reason("unsupported", "getitem of no node")
     rule = find_rule(producer)
     if rule is None or not rule.outputs_via_getitem:
-        return f"ggml has no rule for results of {op_name(producer) or producer.target}"
+        return Reason(
+            "op", f"ggml has no rule for results of {op_name(producer) or producer.target}"
+        )
     if index not in rule.defined_outputs(NodeView(producer, constants)):
-        return f"result {index} of {op_name(producer)} is not computed"
+        return Reason("unsupported", f"result {index} of {op_name(producer)} is not computed")
     return check_node(producer, program, constants)
 
 
-def _check_tensors(view: NodeView, rule: OpRule, constants: Constants) -> str | None:
+def _check_tensors(view: NodeView, rule: OpRule, constants: Constants) -> Reason | None:
     """What holds for every op: dense CPU tensors of known dtype, rank and extent."""
     results = node_value(view.fx)
     results = results if isinstance(results, (list, tuple)) else [results]
@@ -154,30 +157,32 @@ def _check_tensors(view: NodeView, rule: OpRule, constants: Constants) -> str | 
         results = [results[i] for i in rule.defined_outputs(view) if i < len(results)]
         for user in view.fx.users:
             if user.target is not operator.getitem:
-                return f"results of {op_name(view.fx)} are read as a whole"
+                return Reason("unsupported", f"results of {op_name(view.fx)} are read as a whole")
             if user.users and user.args[1] not in rule.defined_outputs(view):
-                return f"result {user.args[1]} of {op_name(view.fx)} is not computed"
+                return Reason(
+                    "unsupported", f"result {user.args[1]} of {op_name(view.fx)} is not computed"
+                )
     named = [("an output", value, False) for value in results]
     named += [(f"input {node.name}", value, node in constants) for node, value in view.tensors()]
     for what, value, constant in named:
         if not isinstance(value, torch.Tensor):
-            return f"{what} is no tensor"
+            return Reason("unsupported", f"{what} is no tensor")
         reason = _check_tensor(value, constant, rule.integer_inputs)
         if reason is not None:
-            return f"{what} {reason}"
+            return Reason(reason.code, f"{what} {reason}")
     return None
 
 
-def _check_tensor(value: torch.Tensor, constant: bool, integers: bool) -> str | None:
+def _check_tensor(value: torch.Tensor, constant: bool, integers: bool) -> Reason | None:
     allowed = WEIGHT_DTYPES if constant else FLOAT_DTYPES
     if value.dtype not in allowed and not (integers and value.dtype in INTEGER_DTYPES):
-        return f"has dtype {str(value.dtype).removeprefix('torch.')}, ggml takes float32"
+        return unfit_dtype(value.dtype, f"has dtype {value.dtype}, ggml takes float32")
     if value.device.type not in ("cpu", "meta"):
-        return f"is on {value.device.type}"
+        return Reason("device", f"is on {value.device.type}")
     if value.layout != torch.strided:
-        return f"has layout {value.layout}"
+        return Reason("layout", f"has layout {value.layout}")
     if value.dim() > MAX_RANK:
-        return f"has rank {value.dim()}, at most {MAX_RANK} is possible"
+        return Reason("rank", f"has rank {value.dim()}, at most {MAX_RANK} is possible")
     if any(isinstance(size, int) and size == 0 for size in value.shape):
-        return "has no elements"
+        return Reason("empty", "has no elements")
     return None

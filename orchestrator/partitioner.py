@@ -24,6 +24,7 @@ from orchestrator.backends import Backend, resolve_backends
 from orchestrator.backends.candidates import Candidates, collect_candidates
 from orchestrator.backends.patterns import may_run_on, patterns_found, with_patterns
 from orchestrator.backends.portable import missing_kernel
+from orchestrator.cost.model import AnalyticCosts, estimates_of
 from orchestrator.dim_orders.channels_last import ChannelsLastPass
 from orchestrator.dim_orders.quantized_images import QuantizedOrderPass
 from orchestrator.frontend.recurrent_layers import with_recurrent_layers
@@ -296,7 +297,8 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         tags |= self._tag(exported_program, candidates, plan.partitions)
         self._check_what_is_left(exported_program, candidates)
         report = describe_method(exported_program, candidates, plan, planned.graph)
-        asked = questions(candidates, planned.graph)
+        estimated = AnalyticCosts(estimates_of(self.backends), threads=1)
+        asked = questions(candidates, planned.graph, estimated.estimate_ns)
         self.results.append(PartitionedMethod(plan, report, planned, asked))
         if self._dry_run:
             for node in (*exported_program.graph.nodes, *branch_nodes(exported_program)):

@@ -10,6 +10,7 @@ import torch
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
+from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 from ggml_delegate.scalars import float32, is_number
 
@@ -50,7 +51,7 @@ class UnaryActivationRule(OpRule):
         "aten.log_sigmoid.default",
     )
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Every tensor that the registry admits."""
         return None
 
@@ -66,12 +67,14 @@ class ClampRule(OpRule):
 
     targets = tuple(_BOUNDS)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses bounds that are NaN or only known at run time."""
         bounds = _bounds(node)
         if not all(is_number(bound) for bound in bounds):
-            return "a bound is only known at run time"
-        return "a bound is NaN" if any(math.isnan(bound) for bound in bounds) else None
+            return Reason("run-time", "a bound is only known at run time")
+        if any(math.isnan(bound) for bound in bounds):
+            return Reason("unsupported", "a bound is NaN")
+        return None
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One Clamp op."""
@@ -86,10 +89,10 @@ class GeluRule(OpRule):
     targets = ("aten.gelu.default",)
     _KINDS = {"none": ir.UnaryKind.GeluErf, "tanh": ir.UnaryKind.GeluTanh}  # noqa: RUF012
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses forms that torch does not have today."""
         form = node.arg(1, "approximate", "none")
-        return None if form in self._KINDS else f"gelu in the form {form!r}"
+        return None if form in self._KINDS else Reason("unsupported", f"gelu in the form {form!r}")
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One Unary op."""
@@ -100,10 +103,10 @@ class GeluRule(OpRule):
 class _NumbersRule(OpRule):
     """An op of one tensor and numbers."""
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses numbers that are only known at run time."""
         if not all(is_number(number) for number in self.numbers(node)):
-            return "a parameter is only known at run time"
+            return Reason("run-time", "a parameter is only known at run time")
         return None
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -142,10 +145,10 @@ class EluRule(_NumbersRule):
     targets = ("aten.elu.default", "aten.selu.default", "aten.celu.default")
     preserve = ("aten.celu.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses celu with alpha 0 as torch does."""
         if op_name(node.fx) == "aten.celu.default" and node.arg(1, "alpha", 1.0) == 0:
-            return "celu with alpha 0"
+            return Reason("unsupported", "celu with alpha 0")
         return super().check(node)
 
     def numbers(self, node: NodeView) -> list[Any]:
@@ -169,9 +172,11 @@ class SoftplusRule(_NumbersRule):
     targets = ("aten.softplus.default",)
     preserve = ("aten.softplus.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses beta 0, by which torch divides."""
-        return "softplus with beta 0" if node.arg(1, "beta", 1) == 0 else super().check(node)
+        if node.arg(1, "beta", 1) == 0:
+            return Reason("unsupported", "softplus with beta 0")
+        return super().check(node)
 
     def numbers(self, node: NodeView) -> list[Any]:
         """Beta and threshold."""
@@ -189,9 +194,9 @@ class PreluRule(OpRule):
     targets = ("aten.prelu.default",)
     preserve = ("aten.prelu.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses slopes that are computed."""
-        return None if node.is_constant(1) else "slopes that are computed"
+        return None if node.is_constant(1) else Reason("computed", "slopes that are computed")
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         """Binary, with the slopes along dimension 1."""

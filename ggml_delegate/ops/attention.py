@@ -11,6 +11,7 @@ from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, Size, node_value
 from ggml_delegate.ops.shape import inexpressible
+from ggml_delegate.reasons import Reason, unfit_dtype
 from ggml_delegate.registry import OpRule, register
 from ggml_delegate.scalars import float32
 
@@ -42,17 +43,17 @@ class AttentionRule(OpRule):
     preserve = ("aten.scaled_dot_product_attention.default",)
     integer_inputs = True  # bool masks
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses dropout, ranks above 4 and batch sizes that torch would broadcast."""
         if any(node.dtype(i) != torch.float32 for i in range(3)):
-            return "queries, keys or values are not float32"
+            return Reason("dtype", "queries, keys or values are not float32")
         rank = node.rank(0)
         if not 2 <= rank <= MAX_RANK or node.rank(1) != rank or node.rank(2) != rank:
-            return f"attention over rank {rank}, {node.rank(1)} and {node.rank(2)}"
+            return Reason("rank", f"attention over rank {rank}, {node.rank(1)} and {node.rank(2)}")
         if node.arg(4, "dropout_p", 0.0) != 0.0:
-            return "attention with dropout"
+            return Reason("training", "attention with dropout")
         if not isinstance(_scale(node), (int, float)):
-            return "the scale of attention is only known at run time"
+            return Reason("run-time", "the scale of attention is only known at run time")
         return (
             self._check_batches(node)
             or self._check_mask(node)
@@ -60,7 +61,7 @@ class AttentionRule(OpRule):
         )
 
     @staticmethod
-    def _check_batches(node: NodeView) -> str | None:
+    def _check_batches(node: NodeView) -> Reason | None:
         q, k, v = node.sizes(0), node.sizes(1), node.sizes(2)
         grouped = bool(node.arg(_ENABLE_GQA, "enable_gqa", False)) and len(q) >= 3
         shared = len(q) - (3 if grouped else 2)
@@ -71,27 +72,27 @@ class AttentionRule(OpRule):
             same_size(q[-1], k[-1]),
         ]
         if not all(same):
-            return "attention over sizes that differ or are repeated"
+            return Reason("unsupported", "attention over sizes that differ or are repeated")
         if grouped and not same_size(q[-3], k[-3]):
             heads, groups = q[-3], k[-3]
             if not isinstance(heads, int) or not isinstance(groups, int) or heads % groups:
-                return f"{heads} heads in {groups} groups"
+                return Reason("unsupported", f"{heads} heads in {groups} groups")
         return None
 
     @staticmethod
-    def _check_mask(node: NodeView) -> str | None:
+    def _check_mask(node: NodeView) -> Reason | None:
         mask = node_value(node.node(3, "attn_mask"))
         if mask is None:
             return None
         if mask.dtype not in (torch.float32, torch.bool):
-            return f"the mask has dtype {mask.dtype}".replace("torch.", "")
+            return unfit_dtype(mask.dtype, f"the mask has dtype {mask.dtype}")
         scores = [*node.sizes(0)[:-1], node.sizes(1)[-2]]
         sizes = list(mask.shape)
         if len(sizes) > len(scores) or not all(
             same_size(a, b) or same_size(a, 1)
             for a, b in zip(reversed(sizes), reversed(scores), strict=False)
         ):
-            return "the mask does not fit queries and keys"
+            return Reason("unsupported", "the mask does not fit queries and keys")
         return None
 
     def lower(self, node: NodeView, builder: Builder) -> None:

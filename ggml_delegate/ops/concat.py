@@ -8,6 +8,7 @@ from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, node_value
 from ggml_delegate.ops.shape import in_range, inexpressible
+from ggml_delegate.reasons import Reason, unfit_dtype
 from ggml_delegate.registry import MAX_RANK, OpRule, register
 
 
@@ -18,14 +19,14 @@ class ConcatRule(OpRule):
     targets = ("aten.cat.default",)
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses tensors of different dtypes or ranks, which torch converts or leaves out."""
         for source in node.arg(0, "tensors"):
             value = node_value(source)
             if value.dtype != node.out_dtype():
-                return f"{value.dtype} becomes {node.out_dtype()}".replace("torch.", "")
+                return unfit_dtype(node.out_dtype(), f"{value.dtype} becomes {node.out_dtype()}")
             if value.dim() != node.out().dim():
-                return "a tensor without elements is left out"
+                return Reason("empty", "a tensor without elements is left out")
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -42,12 +43,12 @@ class StackRule(OpRule):
     targets = ("aten.stack.default",)
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses tensors of different dtypes, which torch converts."""
         for source in node.arg(0, "tensors"):
             dtype = node_value(source).dtype
             if dtype != node.out_dtype():
-                return f"{dtype} becomes {node.out_dtype()}".replace("torch.", "")
+                return unfit_dtype(node.out_dtype(), f"{dtype} becomes {node.out_dtype()}")
         assert node.out().dim() <= MAX_RANK
         return inexpressible(node.out_sizes())
 

@@ -10,6 +10,7 @@ from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView
 from ggml_delegate.ops.panels import to_panels
+from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 
 # Of kernel sizes, strides, dilations and paddings; kMaxAttribute in runtime/ggml/ops/operands.cpp.
@@ -78,25 +79,31 @@ class ConvolutionRule(OpRule):
 
     targets = ("aten.convolution.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         if node.rank(0) not in (3, 4):
-            return f"a convolution over {node.rank(0) - 2} dimensions, ggml has 1 and 2"
+            return Reason(
+                "volume", f"a convolution over {node.rank(0) - 2} dimensions, ggml has 1 and 2"
+            )
         if not node.is_constant(1):
-            return "the weight is computed, ggml takes a constant"
+            return Reason("computed", "the weight is computed, ggml takes a constant")
         if node.node(2) is not None and not node.is_constant(2):
-            return "the bias is computed, ggml takes a constant"
+            return Reason("computed", "the bias is computed, ggml takes a constant")
         conv = _Convolution(node)
         if not isinstance(conv.in_channels, int):
-            return "the number of channels is dynamic"
+            return Reason("dynamic", "the number of channels is dynamic")
         numbers = [*conv.stride, *conv.padding, *conv.dilation, *conv.kernel]
         if any(not 0 <= number <= MAX_ATTRIBUTE for number in numbers):
-            return f"a kernel size, stride, padding or dilation outside of 0 to {MAX_ATTRIBUTE}"
+            return Reason(
+                "unsupported",
+                f"a kernel size, stride, padding or dilation outside of 0 to {MAX_ATTRIBUTE}",
+            )
         if conv.transposed and conv.groups != 1:
-            return "a transposed convolution in groups"
+            return Reason("groups", "a transposed convolution in groups")
         if conv.groups not in (1, conv.in_channels):
-            return (
+            return Reason(
+                "elsewhere",
                 "grouped convolution with 1 < groups < in_channels: left to other backends"
-                f" (groups {conv.groups}, in_channels {conv.in_channels})"
+                f" (groups {conv.groups}, in_channels {conv.in_channels})",
             )
         return None
 

@@ -12,6 +12,7 @@ from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
 from ggml_delegate.ops.shape import inexpressible
 from ggml_delegate.ranges import INT32
+from ggml_delegate.reasons import Reason, unfit_dtype
 from ggml_delegate.registry import OpRule, register
 from ggml_delegate.scalars import float32, is_number
 from ggml_delegate.symbols import is_expressible, lower_bound, upper_bound
@@ -39,17 +40,17 @@ class FullRule(OpRule):
     targets = tuple(_FILLS)
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses numbers only known at run time, and dtypes that ggml lacks."""
         value = self._value(node)
         if not is_number(value):
-            return "the number to fill with is only known at run time"
+            return Reason("run-time", "the number to fill with is only known at run time")
         if node.out_dtype() not in _DTYPES:
-            return f"a result of dtype {node.out_dtype()}".replace("torch.", "")
+            return unfit_dtype(node.out_dtype(), f"a result of dtype {node.out_dtype()}")
         if not node.out_dtype().is_floating_point and not (
             math.isfinite(value) and INT32[0] <= value <= INT32[1]
         ):
-            return f"the number {value} does not fit int32"
+            return Reason("range", f"the number {value} does not fit int32")
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -75,22 +76,22 @@ class ArangeRule(OpRule):
 
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses starts and steps only known at run time, and ends beyond MAX_ARANGE."""
         start, end, step = self._bounds(node)
         if node.out_dtype() not in _DTYPES:
-            return f"a result of dtype {node.out_dtype()}".replace("torch.", "")
+            return unfit_dtype(node.out_dtype(), f"a result of dtype {node.out_dtype()}")
         if not is_number(start) or not is_number(step):
-            return "the start or step of arange is only known at run time"
+            return Reason("run-time", "the start or step of arange is only known at run time")
         if is_number(end):
             within = all(INT32[0] <= bound <= INT32[1] for bound in (start, end))
-            return None if within else "arange beyond int32"
+            return None if within else Reason("range", "arange beyond int32")
         if not isinstance(end, torch.SymInt) or not is_expressible(end):
-            return "the end of arange is no size"
+            return Reason("run-time", "the end of arange is no size")
         if (start, step) != (0, 1) or lower_bound(end) < 0:
-            return "arange up to a size, but not from 0 in steps of 1"
+            return Reason("unsupported", "arange up to a size, but not from 0 in steps of 1")
         if upper_bound(end) > MAX_ARANGE:
-            return f"arange up to a size that may exceed {MAX_ARANGE}"
+            return Reason("unsupported", f"arange up to a size that may exceed {MAX_ARANGE}")
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:

@@ -12,6 +12,7 @@ from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
 from ggml_delegate.ops.operand import check_operands, operand
 from ggml_delegate.ranges import argument_range, combine, is_int32
+from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 from ggml_delegate.scalars import float32, is_normal, is_number, scalar_argument
 
@@ -67,7 +68,7 @@ class UnaryRule(OpRule):
 
     targets = tuple(_UNARY)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Every tensor that the registry admits."""
         return None
 
@@ -84,14 +85,14 @@ class BinaryRule(OpRule):
     targets = tuple(_BINARY)
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses rounded division, scalars known at run time only, and integers beyond int32."""
         mode = node.fx.kwargs.get("rounding_mode")
         if mode is not None:
-            return f"division rounded by {mode!r}"
+            return Reason("unsupported", f"division rounded by {mode!r}")
         alpha = _alpha(node)
         if not is_number(alpha):
-            return "alpha is only known at run time"
+            return Reason("run-time", "alpha is only known at run time")
         reason = check_operands(node, (0, 1))
         if reason is None and not node.out_dtype().is_floating_point:
             reason = _check_integers(node)
@@ -125,10 +126,10 @@ class PowRule(OpRule):
 
     targets = ("aten.pow.Tensor_Scalar",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses an exponent that is only known at run time."""
         if not is_number(node.arg(1, "exponent")):
-            return "the exponent is only known at run time"
+            return Reason("run-time", "the exponent is only known at run time")
         return None
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -137,20 +138,23 @@ class PowRule(OpRule):
         builder.emit(ir.Pow(exponent=exponent), [builder.value(node.node(0))], node.fx)
 
 
-def _check_integers(node: NodeView) -> str | None:
+def _check_integers(node: NodeView) -> Reason | None:
     """Why an op of integers cannot be done in 32 bits, or None."""
     kind = _BINARY[op_name(node.fx)]
     if kind not in _INTEGER or node.out_dtype() == torch.bool or _alpha(node) != 1:
-        return f"arithmetic of {node.out_dtype()}, with alpha {_alpha(node)}".replace("torch.", "")
+        return Reason(
+            "dtype",
+            f"arithmetic of {node.out_dtype()}, with alpha {_alpha(node)}".replace("torch.", ""),
+        )
     if node.out_dtype() == torch.int32 or kind in (ir.BinaryKind.Minimum, ir.BinaryKind.Maximum):
         return None
     first, second = (1, 0) if "rsub" in op_name(node.fx) else (0, 1)
     ranges = [argument_range(node.fx.args[index], node.constants) for index in (first, second)]
     if ranges[0] is None or ranges[1] is None:
-        return "an integer operand is only known at run time"
+        return Reason("run-time", "an integer operand is only known at run time")
     operator = {ir.BinaryKind.Add: "add", ir.BinaryKind.Sub: "sub"}.get(kind, "mul")
     if not is_int32(combine(operator, ranges[0], ranges[1])):
-        return "the result may exceed int32"
+        return Reason("range", "the result may exceed int32")
     return None
 
 

@@ -10,6 +10,7 @@ from ggml_delegate.node_view import NodeView
 from ggml_delegate.ops.linear import is_weight_of
 from ggml_delegate.ops.panels import to_panels
 from ggml_delegate.ops.shape import in_range, inexpressible
+from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 
 
@@ -20,7 +21,7 @@ class EmbeddingRule(OpRule):
     targets = ("aten.embedding.default",)
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Every table and all indices that torch takes."""
         return inexpressible(node.out_sizes())
 
@@ -47,10 +48,10 @@ class IndexSelectRule(OpRule):
     targets = ("aten.index_select.default",)
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses a number in place of a tensor."""
         if node.rank(0) == 0 or node.rank(2) != 1:
-            return "selects from or by a number"
+            return Reason("unsupported", "selects from or by a number")
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:

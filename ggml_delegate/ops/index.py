@@ -10,6 +10,7 @@ from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, Size, node_value
 from ggml_delegate.ops.shape import in_range, inexpressible
+from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import MAX_RANK, OpRule, register
 
 _INDEX_DTYPES = (torch.int32, torch.int64)
@@ -22,22 +23,24 @@ class _Indexing(OpRule):
 
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses masks, and indices in dimensions that are not neighbours."""
         places = self._places(node)
         if not places or len(places) > MAX_INDICES:
-            return f"indexing by {len(places)} tensors"
+            return Reason("unsupported", f"indexing by {len(places)} tensors")
         if places != list(range(places[0], places[0] + len(places))):
-            return "indexing of dimensions that are not neighbours"
+            return Reason("unsupported", "indexing of dimensions that are not neighbours")
         values = [node_value(index) for index in self._indices(node)]
         for value in values:
             if value.dtype not in _INDEX_DTYPES:
-                return f"indices have dtype {str(value.dtype).removeprefix('torch.')}"
+                return Reason(
+                    "unsupported", f"indices have dtype {str(value.dtype).removeprefix('torch.')}"
+                )
         sizes = _broadcast([list(value.shape) for value in values])
         if sizes is None:
-            return "indices of sizes that do not fit together"
+            return Reason("unsupported", "indices of sizes that do not fit together")
         if node.rank(0) - len(places) + len(sizes) > MAX_RANK:
-            return "a result of too high a rank"
+            return Reason("rank", "a result of too high a rank")
         return inexpressible([*node.out_sizes(), *sizes])
 
     def _places(self, node: NodeView) -> list[int]:
@@ -84,12 +87,12 @@ class IndexPutRule(_Indexing):
 
     targets = ("aten.index_put.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses accumulation, and what index refuses."""
         if node.arg(3, "accumulate", False):
-            return "index_put that accumulates"
+            return Reason("unsupported", "index_put that accumulates")
         if node.dtype(0) != node.dtype(2) or node.is_constant(0):
-            return "index_put of another dtype, or into a constant"
+            return Reason("dtype", "index_put of another dtype, or into a constant")
         return super().check(node)
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -115,12 +118,12 @@ class GatherRule(OpRule):
     targets = ("aten.gather.default",)
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses numbers in place of tensors, and half-precision constants."""
         if node.rank(0) == 0 or node.rank(2) != node.rank(0):
-            return "gathers from or by a number"
+            return Reason("unsupported", "gathers from or by a number")
         if node.dtype(0) in (torch.float16, torch.bfloat16):
-            return "gathers from half-precision numbers"
+            return Reason("half", "gathers from half-precision numbers")
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:

@@ -8,6 +8,7 @@ from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
 from ggml_delegate.ops.panels import to_panels
+from ggml_delegate.reasons import Reason, unfit_dtype
 from ggml_delegate.registry import OpRule, register
 
 
@@ -32,16 +33,21 @@ class LinearRule(OpRule):
     targets = ("aten.linear.default",)
     preserve = ("aten.linear.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         if node.rank(0) < 1 or node.rank(1) != 2:
-            return f"linear of rank {node.rank(0)} with a weight of rank {node.rank(1)}"
+            return Reason(
+                "rank", f"linear of rank {node.rank(0)} with a weight of rank {node.rank(1)}"
+            )
         has_bias = node.node(2, "bias") is not None
         if node.is_constant(1):
             if has_bias and self._bias(node) is None:
-                return "the bias is computed, ggml takes a constant beside a constant weight"
+                return Reason(
+                    "computed",
+                    "the bias is computed, ggml takes a constant beside a constant weight",
+                )
             return None
         if node.rank(0) < 2:
-            return "linear of a vector with a computed weight"
+            return Reason("computed", "linear of a vector with a computed weight")
         return None
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -75,12 +81,14 @@ class MatMulRule(OpRule):
 
     targets = ("aten.mm.default", "aten.bmm.default", "aten.matmul.default")
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         for index in (0, 1):
             if node.rank(index) < 2:
-                return f"a product with a tensor of rank {node.rank(index)}"
+                return Reason("rank", f"a product with a tensor of rank {node.rank(index)}")
             if node.dtype(index) != torch.float32:
-                return f"a product with a tensor of {node.dtype(index)}"
+                return unfit_dtype(
+                    node.dtype(index), f"a product with a tensor of {node.dtype(index)}"
+                )
         return None
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -98,13 +106,15 @@ class AddmmRule(OpRule):
 
     targets = ("aten.addmm.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         for index in (0, 1, 2):
             if node.dtype(index) != torch.float32:
-                return f"a product with a tensor of {node.dtype(index)}"
+                return unfit_dtype(
+                    node.dtype(index), f"a product with a tensor of {node.dtype(index)}"
+                )
         for name in ("alpha", "beta"):
             if not isinstance(self._factor(node, name), (int, float)):
-                return f"{name} is dynamic"
+                return Reason("dynamic", f"{name} is dynamic")
         return None
 
     def _factor(self, node: NodeView, name: str) -> float:

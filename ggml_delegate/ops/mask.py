@@ -9,6 +9,7 @@ from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
 from ggml_delegate.ops.operand import INTEGERS, check_operands, common_dtype, operand
 from ggml_delegate.ops.shape import inexpressible
+from ggml_delegate.reasons import Reason, unfit_dtype
 from ggml_delegate.registry import OpRule, register
 
 _COMPARISONS = {
@@ -43,7 +44,7 @@ class CompareRule(OpRule):
     targets = tuple(_COMPARISONS)
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses numbers that are only known at run time or do not fit int32."""
         return check_operands(node, (0, 1)) or inexpressible(node.out_sizes())
 
@@ -61,7 +62,7 @@ class LogicRule(OpRule):
     targets = tuple(_LOGIC)
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses numbers that are only known at run time or do not fit int32."""
         return check_operands(node, (0, 1)) or inexpressible(node.out_sizes())
 
@@ -80,7 +81,7 @@ class NotRule(OpRule):
     targets = ("aten.logical_not.default", "aten.bitwise_not.default")
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Every tensor that the registry admits, but half-precision constants."""
         return check_operands(node, (0, 0))
 
@@ -103,9 +104,11 @@ class IsNanRule(OpRule):
     targets = ("aten.isnan.default",)
     integer_inputs = True  # the result is a mask
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses half-precision constants."""
-        return None if node.dtype(0) == torch.float32 else "isnan of half-precision numbers"
+        if node.dtype(0) == torch.float32:
+            return None
+        return Reason("half", "isnan of half-precision numbers")
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One Compare op."""
@@ -120,14 +123,16 @@ class WhereRule(OpRule):
     targets = ("aten.where.self", "aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses conditions that are no masks, and results of dtypes that ggml lacks."""
         condition, a, b = self._order(node)
         if node.dtype(condition) != torch.bool:
-            return f"a condition of dtype {node.dtype(condition)}".replace("torch.", "")
+            return unfit_dtype(
+                node.dtype(condition), f"a condition of dtype {node.dtype(condition)}"
+            )
         dtype = node.out_dtype()
         if dtype not in (torch.float32, *INTEGERS):
-            return f"a result of dtype {dtype}".replace("torch.", "")
+            return unfit_dtype(dtype, f"a result of dtype {dtype}")
         return check_operands(node, (a, b)) or inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:

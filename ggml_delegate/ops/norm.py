@@ -7,6 +7,7 @@ import torch
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
+from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 from ggml_delegate.scalars import float32
 
@@ -27,7 +28,7 @@ class LayerNormRule(OpRule):
 
     targets = ("aten.layer_norm.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Every tensor that the registry admits."""
         return None
 
@@ -46,7 +47,7 @@ class NativeLayerNormRule(OpRule):
     targets = ("aten.native_layer_norm.default",)
     outputs_via_getitem = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Every tensor that the registry admits."""
         return None
 
@@ -66,7 +67,7 @@ class RmsNormRule(OpRule):
     targets = ("aten.rms_norm.default",)
     preserve = ("aten.rms_norm.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Every tensor that the registry admits."""
         return None
 
@@ -86,7 +87,7 @@ class GroupNormRule(OpRule):
 
     targets = ("aten.group_norm.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Every tensor that the registry admits."""
         return None
 
@@ -108,7 +109,7 @@ class NativeGroupNormRule(OpRule):
     targets = ("aten.native_group_norm.default",)
     outputs_via_getitem = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Every tensor that the registry admits."""
         return None
 
@@ -130,12 +131,12 @@ class InstanceNormRule(OpRule):
     targets = ("aten.instance_norm.default",)
     preserve = ("aten.instance_norm.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses running statistics and a dynamic number of channels."""
         if not node.arg(5, "use_input_stats") or node.node(3) is not None:
-            return "instance_norm with running statistics"
+            return Reason("training", "instance_norm with running statistics")
         if not isinstance(node.sizes(0)[1], int):
-            return "a dynamic number of channels"
+            return Reason("dynamic", "a dynamic number of channels")
         return None
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -156,11 +157,11 @@ class BatchNormRule(OpRule):
     targets = ("aten._native_batch_norm_legit_no_training.default",)
     outputs_via_getitem = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses parameters that are computed."""
         for index in (1, 2, 3, 4):
             if node.node(index) is not None and not node.is_constant(index):
-                return f"{op_name(node.fx)} with parameters that are computed"
+                return Reason("computed", f"{op_name(node.fx)} with parameters that are computed")
         return None
 
     def lower(self, node: NodeView, builder: Builder) -> None:

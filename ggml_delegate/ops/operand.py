@@ -10,6 +10,7 @@ from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView
 from ggml_delegate.ranges import argument_range, is_int32
+from ggml_delegate.reasons import Reason, unfit_dtype
 from ggml_delegate.scalars import float32, is_number
 
 INTEGERS = (torch.int32, torch.int64, torch.bool)
@@ -31,7 +32,7 @@ def common_dtype(node: NodeView, indices: tuple[int, ...]) -> torch.dtype:
     return dtype
 
 
-def check_operands(node: NodeView, indices: tuple[int, ...]) -> str | None:
+def check_operands(node: NodeView, indices: tuple[int, ...]) -> Reason | None:
     """Why these arguments have no place in the runtime, or None.
 
     Numbers must be known at lowering time, and integers among them must fit 32 bits.
@@ -39,16 +40,16 @@ def check_operands(node: NodeView, indices: tuple[int, ...]) -> str | None:
     for index in indices:
         value, argument = node.value(index), node.arg(index, "")
         if value is None and not is_number(argument):
-            return "a scalar operand is only known at run time"
+            return Reason("run-time", "a scalar operand is only known at run time")
         known = (*_KNOWN, torch.float16, torch.bfloat16) if node.is_constant(index) else _KNOWN
         if value is not None and value.dtype not in known:
-            return f"an operand has dtype {value.dtype}".replace("torch.", "")
+            return unfit_dtype(value.dtype, f"an operand has dtype {value.dtype}")
         values = argument_range(node.fx.args[index], node.constants)
         fixed = value is None or node.is_constant(index)
         if fixed and values is not None and not is_int32(values):
-            return f"the number {max(values, key=abs)} does not fit int32"
+            return Reason("range", f"the number {max(values, key=abs)} does not fit int32")
     dtype = common_dtype(node, indices)
-    return None if dtype in _KNOWN else f"operands are promoted to {dtype}".replace("torch.", "")
+    return None if dtype in _KNOWN else unfit_dtype(dtype, f"operands are promoted to {dtype}")
 
 
 def operand(node: NodeView, builder: Builder, index: int, dtype: torch.dtype) -> int:

@@ -8,6 +8,7 @@ from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView
 from ggml_delegate.ops.shape import inexpressible
+from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 
 MAX_PAD = (1 << 32) - 1
@@ -22,18 +23,18 @@ class PadRule(OpRule):
     targets = ("aten.constant_pad_nd.default",)
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses what is only known at run time."""
         pads = node.arg(1, "pad")
         if not all(isinstance(pad, int) for pad in pads):
-            return "the padding is only known at run time"
+            return Reason("run-time", "the padding is only known at run time")
         if any(abs(pad) > MAX_PAD for pad in pads):
-            return f"padding above {MAX_PAD}"
+            return Reason("unsupported", f"padding above {MAX_PAD}")
         value = self._value(node)
         if not isinstance(value, (bool, int, float)):
-            return "the padding value is only known at run time"
+            return Reason("run-time", "the padding value is only known at run time")
         if node.out_dtype() != torch.float32 and (value != int(value) or abs(value) > MAX_EXACT):
-            return f"pads integers with {value}"
+            return Reason("unsupported", f"pads integers with {value}")
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:

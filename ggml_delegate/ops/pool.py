@@ -8,6 +8,7 @@ from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView
 from ggml_delegate.ops.conv import MAX_ATTRIBUTE
+from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 
 
@@ -32,13 +33,19 @@ def _windows(node: NodeView, dilation: int | list[int]) -> dict[str, int]:
     }
 
 
-def _check_windows(node: NodeView, windows: dict[str, int], ceil_mode: bool) -> str | None:
+def _check_windows(node: NodeView, windows: dict[str, int], ceil_mode: bool) -> Reason | None:
     if ceil_mode and _open_windows_may_start_beyond(node, windows):
-        return "ceil_mode over a dynamic size, where a last window may start beyond the elements"
+        return Reason(
+            "dynamic",
+            "ceil_mode over a dynamic size, where a last window may start beyond the elements",
+        )
     if node.rank(0) not in (3, 4):
-        return f"pooling of rank {node.rank(0)}, ggml has 3 and 4"
+        return Reason("unbatched", f"pooling of rank {node.rank(0)}, ggml has 3 and 4")
     if any(not 0 <= number <= MAX_ATTRIBUTE for number in windows.values()):
-        return f"a kernel size, stride, padding or dilation outside of 0 to {MAX_ATTRIBUTE}"
+        return Reason(
+            "unsupported",
+            f"a kernel size, stride, padding or dilation outside of 0 to {MAX_ATTRIBUTE}",
+        )
     return None
 
 
@@ -61,10 +68,10 @@ class AvgPool2dRule(OpRule):
 
     targets = ("aten.avg_pool2d.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         divisor = node.arg(6, "divisor_override", None)
         if divisor is not None and not 0 < divisor <= MAX_ATTRIBUTE:
-            return f"divisor_override {divisor}"
+            return Reason("unsupported", f"divisor_override {divisor}")
         return _check_windows(node, _windows(node, 1), bool(node.arg(4, "ceil_mode", False)))
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -97,7 +104,7 @@ class MaxPool2dRule(_ValuesRule):
 
     targets = ("aten.max_pool2d_with_indices.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         ceil_mode = bool(node.arg(5, "ceil_mode", False))
         return _check_windows(node, self._attributes(node), ceil_mode)
 
@@ -108,9 +115,9 @@ class MaxPool2dRule(_ValuesRule):
         return _windows(node, node.arg(4, "dilation", 1))
 
 
-def _check_adaptive(node: NodeView) -> str | None:
+def _check_adaptive(node: NodeView) -> Reason | None:
     if node.rank(0) not in (3, 4):
-        return f"pooling of rank {node.rank(0)}, ggml has 3 and 4"
+        return Reason("unbatched", f"pooling of rank {node.rank(0)}, ggml has 3 and 4")
     return None
 
 
@@ -120,7 +127,7 @@ class AdaptiveAvgPool2dRule(OpRule):
 
     targets = ("aten._adaptive_avg_pool2d.default", "aten.adaptive_avg_pool2d.default")
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         return _check_adaptive(node)
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -134,7 +141,7 @@ class AdaptiveMaxPool2dRule(_ValuesRule):
 
     targets = ("aten.adaptive_max_pool2d.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         return _check_adaptive(node)
 
     def op(self, node: NodeView) -> Any:

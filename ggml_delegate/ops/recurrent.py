@@ -15,6 +15,7 @@ from ggml_delegate.node_view import NodeView, Size, node_value, op_name
 from ggml_delegate.ops.attention import same_size
 from ggml_delegate.ops.panels import PANEL_WIDTH, to_panels
 from ggml_delegate.ops.shape import inexpressible
+from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 
 
@@ -90,25 +91,29 @@ class RecurrentRule(OpRule):
         """Hidden states of all steps, then the last states."""
         return set(range(1 + len(_Call(node).states)))
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses dropout between layers, weights that are computed and states that do not fit."""
         call = _Call(node)
         if call.drops:
-            return "a recurrent layer with dropout in training mode"
+            return Reason("training", "a recurrent layer with dropout in training mode")
         if any(param not in node.constants for param in call.params):
-            return "a recurrent layer with weights that are computed"
+            return Reason("computed", "a recurrent layer with weights that are computed")
         if node.rank(0) != 3 or any(node_value(state).dim() != 3 for state in call.states):
-            return "a recurrent layer over other ranks than 3"
+            return Reason("rank", "a recurrent layer over other ranks than 3")
         batch = node.sizes(0)[0 if call.batch_first else 1]
         count = call.layers * call.directions
         for state in call.states:
             sizes = list(node_value(state).shape)
             if not (same_size(sizes[0], count) and same_size(sizes[1], batch)):
-                return f"states of sizes {sizes} for {count} layers and directions"
+                return Reason(
+                    "unsupported", f"states of sizes {sizes} for {count} layers and directions"
+                )
             if not isinstance(sizes[2], int):
-                return "a dynamic number of units"
+                return Reason("dynamic", "a dynamic number of units")
         if len(call.per_layer) != count:
-            return f"{len(call.params)} weights for {count} layers and directions"
+            return Reason(
+                "unsupported", f"{len(call.params)} weights for {count} layers and directions"
+            )
         return inexpressible(node.sizes(0))
 
     def lower(self, node: NodeView, builder: Builder) -> None:

@@ -12,6 +12,7 @@ from ggml_delegate.node_view import NodeView, Size, op_name
 from ggml_delegate.ops.operand import INTEGERS, operand
 from ggml_delegate.ops.shape import inexpressible
 from ggml_delegate.ranges import is_int32, node_range
+from ggml_delegate.reasons import Reason, unfit_dtype
 from ggml_delegate.registry import OpRule, register
 from ggml_delegate.symbols import lower_bound, upper_bound
 
@@ -85,37 +86,38 @@ def _reduce(
 class _Reduction(OpRule):
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses numbers alone, dtypes that ggml lacks, and integers that may exceed 32 bits."""
         name, rank = _name(node), node.rank(0)
         if rank == 0:
-            return f"{name} of a scalar"
+            return Reason("unsupported", f"{name} of a scalar")
         if (reason := self._check_dtypes(node)) is not None:
             return reason
         may_be_empty = any(lower_bound(node.sizes(0)[dim]) < 1 for dim in reduced_dims(node))
         if may_be_empty and name not in ("mean", "sum"):
-            return f"{name} over a dimension that may have no elements"
+            return Reason("empty", f"{name} over a dimension that may have no elements")
         return self._check_integers(node) or inexpressible(node.out_sizes())
 
     @staticmethod
-    def _check_dtypes(node: NodeView) -> str | None:
+    def _check_dtypes(node: NodeView) -> Reason | None:
         name, source, result = _name(node), node.dtype(0), node.out_dtype()
         if source not in _DTYPES or result not in _DTYPES:
-            return f"{name} from {source} to {result}".replace("torch.", "")
+            unfit = result if source in _DTYPES else source
+            return unfit_dtype(unfit, f"{name} from {source} to {result}")
         masks_or_places = name in ("any", "all", "argmax", "argmin")
         if source.is_floating_point and not result.is_floating_point and not masks_or_places:
-            return f"{name} that converts its input"
+            return Reason("converts", f"{name} that converts its input")
         return None
 
     @staticmethod
-    def _check_integers(node: NodeView) -> str | None:
+    def _check_integers(node: NodeView) -> Reason | None:
         name, source = _name(node), node.fx.args[0]
         if node.out_dtype().is_floating_point:
             if node.dtype(0) != torch.float32:
-                return f"{name} of integers as floats"
+                return Reason("integers", f"{name} of integers as floats")
             return None
         if name == "prod":
-            return "a product of integers may exceed int32"
+            return Reason("range", "a product of integers may exceed int32")
         if name in ("sum", "cumsum"):
             assert isinstance(source, torch.fx.Node)
             count = 1
@@ -123,7 +125,7 @@ class _Reduction(OpRule):
                 count *= upper_bound(node.sizes(0)[dim])
             low, high = node_range(source, node.constants)
             if not is_int32((min(low, 0) * count, max(high, 0) * count)):
-                return "a sum of integers may exceed int32"
+                return Reason("range", "a sum of integers may exceed int32")
         return None
 
 
@@ -150,11 +152,11 @@ class ReduceRule(_Reduction):
         "aten.all.dims",
     )
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Leaves global average pooling, in which others are better, to them."""
         rank, dims = node.rank(0), reduced_dims(node) if node.rank(0) else []
         if _name(node) == "mean" and rank == 4 and dims == [2, 3]:
-            return "mean over several dims: left to other backends"
+            return Reason("elsewhere", "mean over several dims: left to other backends")
         return super().check(node)
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -228,7 +230,7 @@ class CumSumRule(_Reduction):
 
     targets = ("aten.cumsum.default",)
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Takes numbers too."""
         return super().check(node) if node.rank(0) else self._check_dtypes(node)
 

@@ -10,6 +10,7 @@ from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
 from ggml_delegate.ops.shape import inexpressible
+from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 from ggml_delegate.scalars import float32, is_number
 
@@ -21,11 +22,11 @@ class ResizeRule(OpRule):
     targets = ("aten.upsample_nearest2d.vec", "aten.upsample_bilinear2d.vec")
     preserve = targets
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses factors that are only known at run time."""
         factors = self._factors(node)
         if factors is not None and not all(is_number(f) and f > 0 for f in factors):
-            return "the factor of a resize is only known at run time"
+            return Reason("run-time", "the factor of a resize is only known at run time")
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -55,12 +56,12 @@ class PixelShuffleRule(OpRule):
 
     targets = ("aten.pixel_shuffle.default", "aten.pixel_unshuffle.default")
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses ranks whose parts the runtime has no room for."""
         if not 3 <= node.rank(0) <= 6:
-            return f"pixel_shuffle of rank {node.rank(0)}"
+            return Reason("rank", f"pixel_shuffle of rank {node.rank(0)}")
         if node.dtype(0) != torch.float32:
-            return "pixel_shuffle of half-precision numbers"
+            return Reason("half", "pixel_shuffle of half-precision numbers")
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -95,13 +96,15 @@ class RollRule(OpRule):
     preserve = targets
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses shifts and rolled sizes that are only known at run time."""
         shifts, dims = self._arguments(node)
         if len(shifts) != len(dims) or not all(isinstance(shift, int) for shift in shifts):
-            return "roll of all elements in a row, or by shifts only known at run time"
+            return Reason(
+                "run-time", "roll of all elements in a row, or by shifts only known at run time"
+            )
         if not all(isinstance(node.sizes(0)[dim], int) for dim in dims):
-            return "roll of a dynamic size"
+            return Reason("dynamic", "roll of a dynamic size")
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:

@@ -7,15 +7,16 @@ import torch
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, Size, op_name
+from ggml_delegate.reasons import Reason, unfit_dtype
 from ggml_delegate.registry import MAX_RANK, OpRule, register
 from ggml_delegate.symbols import is_expressible
 
 
-def inexpressible(sizes: list[Size]) -> str | None:
+def inexpressible(sizes: list[Size]) -> Reason | None:
     """Why the runtime could not work out these sizes, or None."""
     for size in sizes:
         if not is_expressible(size):
-            return f"the size {size} has no integer form"
+            return Reason("unsupported", f"the size {size} has no integer form")
     return None
 
 
@@ -44,7 +45,7 @@ class ReshapeRule(OpRule):
     )
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses sizes that the runtime cannot work out."""
         return inexpressible(node.out_sizes())
 
@@ -67,7 +68,7 @@ class PermuteRule(OpRule):
     )
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses sizes that the runtime cannot work out."""
         return inexpressible(node.out_sizes())
 
@@ -100,7 +101,7 @@ class ExpandRule(OpRule):
     targets = ("aten.expand_copy.default", "aten.expand.default")
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses sizes that the runtime cannot work out."""
         return inexpressible(node.out_sizes())
 
@@ -116,14 +117,14 @@ class RepeatRule(OpRule):
     targets = ("aten.repeat.default",)
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses more ways of repeating than the runtime's copy has dimensions."""
         sizes = node.out_sizes()
         own = [1] * (len(sizes) - node.rank(0)) + node.sizes(0)
         times = node.arg(1, "repeats")
         ways = sum(_is_not_one(size) for size in own) + sum(_is_not_one(time) for time in times)
         if ways > MAX_RANK:
-            return f"repeats in {ways} ways, at most {MAX_RANK} are possible"
+            return Reason("rank", f"repeats in {ways} ways, at most {MAX_RANK} are possible")
         return inexpressible(sizes)
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -160,13 +161,13 @@ class CopyRule(OpRule):
     )
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses float32 to int64, whose values may not fit the runtime's 32 bits."""
         if node.is_constant(0):
             return None
         source, target = node.dtype(0), node.out_dtype()
         if source is None or target not in _CONVERSIONS.get(source, ()):
-            return f"{source} to {target} may lose digits".replace("torch.", "")
+            return unfit_dtype(target, f"{source} to {target} may lose digits")
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -187,11 +188,11 @@ class AssignRule(OpRule):
     targets = ("aten.copy.default",)
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses what CopyRule refuses."""
         source, target = node.dtype(1), node.out_dtype()
         if source is None or target not in _CONVERSIONS.get(source, ()):
-            return f"{source} to {target} may lose digits".replace("torch.", "")
+            return unfit_dtype(target, f"{source} to {target} may lose digits")
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:

@@ -12,6 +12,7 @@ from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, Size, op_name
 from ggml_delegate.ops.shape import in_range, inexpressible
+from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 from ggml_delegate.symbols import lower_bound
 
@@ -45,14 +46,14 @@ class SliceRule(OpRule):
     targets = ("aten.slice_copy.Tensor", "aten.slice.Tensor")
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses a start or step that is only known at run time."""
         step = node.arg(4, "step", 1)
         if not isinstance(step, int) or step > MAX_STEP:
-            return "the step of a slice is not known"
+            return Reason("run-time", "the step of a slice is not known")
         start = self._start(node)
         if start is None:
-            return "the start of a slice may be below 0"
+            return Reason("negative-index", "the start of a slice may be below 0")
         return inexpressible([start, *node.out_sizes()])
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -79,11 +80,11 @@ class SelectRule(OpRule):
     targets = ("aten.select_copy.int", "aten.select.int")
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses an index that is only known at run time and may count from the end."""
         index = self._index(node)
         if index is None:
-            return "the index of a select may be below 0"
+            return Reason("negative-index", "the index of a select may be below 0")
         return inexpressible([index, *node.out_sizes()])
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -118,7 +119,7 @@ class SplitRule(OpRule):
     integer_inputs = True
     outputs_via_getitem = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses sizes that the runtime cannot work out."""
         sizes = [size for part in self._parts(node) for size in part.shape]
         return inexpressible([*sizes, *self._starts(node)])
@@ -174,16 +175,16 @@ class ScatterRule(OpRule):
     targets = ("aten.slice_scatter.default", "aten.select_scatter.default")
     integer_inputs = True
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses steps, bounds only known at run time, and parts of another dtype."""
         if node.dtype(0) != node.dtype(1) or node.out_dtype() != node.dtype(0):
-            return "a part of another dtype"
+            return Reason("dtype", "a part of another dtype")
         if node.rank(0) == 0 or not isinstance(node.sizes(0)[self._dim(node)], int):
-            return "a part of a dynamic dimension"
+            return Reason("dynamic", "a part of a dynamic dimension")
         if "slice" in op_name(node.fx) and node.arg(5, "step", 1) != 1:
-            return "a part with gaps"
+            return Reason("unsupported", "a part with gaps")
         if not all(isinstance(bound, (int, type(None))) for bound in self._given(node)):
-            return "a part whose place is only known at run time"
+            return Reason("run-time", "a part whose place is only known at run time")
         return inexpressible([*node.out_sizes(), *node.sizes(1)])
 
     def lower(self, node: NodeView, builder: Builder) -> None:

@@ -7,6 +7,7 @@ import torch
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
+from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 
 
@@ -21,13 +22,13 @@ class SoftmaxRule(OpRule):
         "aten.log_softmax.int",
     )
 
-    def check(self, node: NodeView) -> str | None:
+    def check(self, node: NodeView) -> Reason | None:
         """Refuses scalars and conversions on the way."""
         if node.rank(0) == 0:
-            return "softmax of a scalar"
+            return Reason("unsupported", "softmax of a scalar")
         # half_to_float, or the result's dtype.
         if node.arg(2, "dtype") not in (None, False, torch.float32):
-            return "softmax that converts its input"
+            return Reason("converts", "softmax that converts its input")
         return None
 
     def lower(self, node: NodeView, builder: Builder) -> None:

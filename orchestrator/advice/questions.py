@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch.fx import Node
 
-from orchestrator.advice.remedies import remedy
 from orchestrator.advice.what_if import Module, Questions, Rejected
 from orchestrator.backends.candidates import Atom, Candidates
 from orchestrator.backends.patterns import matching_atoms
-from orchestrator.cost.analytic import estimate_ns
 from orchestrator.graph.queries import is_getitem, module_path, op_name
 from orchestrator.planner import CostGraph
 
@@ -24,17 +22,13 @@ Estimate = Callable[[Sequence[Node], str], float]
 _LEAST_PART = 0.04
 
 
-def questions(
-    candidates: Candidates, graph: CostGraph, estimate: Estimate | None = None
-) -> Questions:
+def questions(candidates: Candidates, graph: CostGraph, estimate: Estimate) -> Questions:
     """Collect what is worth asking about one program.
 
-    estimate: supposes what nodes would cost on a delegate that does not take them yet, in ns; by
-        default from their shapes.
+    estimate: supposes what nodes would cost on a delegate that does not take them yet, in ns.
     """
-    supposed = estimate or (lambda nodes, backend: estimate_ns(nodes, backend, threads=1))
     return Questions(
-        tuple(rejected_groups(candidates, graph, supposed)), tuple(modules(candidates))
+        tuple(rejected_groups(candidates, graph, estimate)), tuple(modules(candidates))
     )
 
 
@@ -46,10 +40,8 @@ def rejected_groups(
     Only atoms count that the reason alone keeps from the backend. They are supposed to cost there
     what the cheapest other delegate asks; where none takes them, what `estimate` says.
     """
-    reasons: dict[tuple[str, Node], str] = {
-        (rejection.backend, rejection.node): rejection.reason for rejection in candidates.rejections
-    }
-    groups: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
+    rejections = {(each.backend, each.node): each for each in candidates.rejections}
+    groups: dict[tuple[str, str, str, str], dict[str, float]] = defaultdict(dict)
     delegates = [backend.name for backend in graph.backends if backend.is_delegate]
     for atom in candidates.atoms:
         for backend in delegates:
@@ -57,15 +49,15 @@ def rejected_groups(
                 continue
             nodes = [node for node in atom.nodes if not is_getitem(node)]
             found = {
-                (op_name(node), reasons[backend, node])
+                (op_name(node), each.reason, each.remedy)
                 for node in nodes
-                if (backend, node) in reasons
+                if (each := rejections.get((backend, node))) is not None
             }
             if len(found) == 1:
-                op, reason = found.pop()
-                groups[backend, op, reason][atom.id] = _supposed(atom, backend, graph, estimate)
-    for (backend, op, reason), supposed in groups.items():
-        yield Rejected(backend, op, reason, remedy(reason), supposed)
+                supposed = _supposed(atom, backend, graph, estimate)
+                groups[(backend, *found.pop())][atom.id] = supposed
+    for (backend, op, reason, remedy), by_atom in groups.items():
+        yield Rejected(backend, op, reason, remedy, by_atom)
 
 
 def _supposed(atom: Atom, backend: str, graph: CostGraph, estimate: Estimate) -> float:

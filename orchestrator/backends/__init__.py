@@ -1,12 +1,27 @@
-"""The backends that plans choose from; each is one module behind one small protocol."""
+"""The backends that plans choose from: what is asked of one, those shipped here, and others.
 
-from orchestrator.backends.base import Backend, BackendError, Candidate, Rejection, Support
+Each backend is one module with one subclass of `Backend`.
+"""
+
+from orchestrator.backends.base import (
+    Backend,
+    BackendError,
+    Candidate,
+    Estimates,
+    PrivateMemory,
+    Rates,
+    Rejection,
+    Support,
+)
 from orchestrator.backends.registry import backend_names, find_backend, resolve_backends
 
 __all__ = [
     "Backend",
     "BackendError",
     "Candidate",
+    "Estimates",
+    "PrivateMemory",
+    "Rates",
     "Rejection",
     "Support",
     "backend_names",

@@ -1,15 +1,27 @@
-"""What the orchestrator knows about a backend: one small protocol and the data it trades in."""
+"""What the orchestrator asks of a backend: one class, and the data it trades in.
+
+A backend is one module with one subclass of `Backend`. It gives a name, the id of its delegate and
+`propose`; everything else has a default, which fits a delegate that takes contiguous tensors, holds
+its weights in memory of its own, and of which nothing was measured.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import importlib.metadata
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from torch.export import ExportedProgram
 from torch.fx import Node
+
+from orchestrator.planner import Layout
 
 NodeFilter = Callable[[Node], bool]
 
@@ -36,10 +48,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A node that a backend does not take, and why, as a sentence fragment."""
+    """A node that a backend does not take, and why.
+
+    reason: a sentence fragment, for people. code: what kind of reason it is, for programs; see
+    `ggml_delegate.reasons.Code` for those in use here.
+    """
 
     node: Node
     reason: str
+    code: str = "unsupported"
 
 
 @dataclass(frozen=True)
@@ -50,27 +67,91 @@ class Support:
     rejections: Sequence[Rejection] = field(default_factory=tuple)
 
 
-@runtime_checkable
-class Backend(Protocol):
-    """A place where nodes of a program can run.
+@dataclass(frozen=True)
+class Rates:
+    """What one thread of a backend does with a family of ops.
 
-    `propose` and `preserved_ops` must depend on metadata only: ExecuTorch plans on programs
-    whose weights are fake tensors.
+    gflops: 1e9 operations a second; multiply-adds count as two. gbytes: memory bandwidth in GB/s.
+    op_ns: per op. spread: by what fraction a time may be less than estimated.
     """
 
-    @property
-    def name(self) -> str:
-        """The name that users write, for example "xnnpack"."""
+    gflops: float
+    gbytes: float
+    op_ns: float
+    spread: float
 
-    @property
-    def backend_id(self) -> str:
-        """The name under which the delegate is registered, for example "XnnpackBackend"."""
 
-    def available(self) -> str | None:
-        """Why this backend cannot lower programs here, or None if it can."""
+# The families are those of `cost.analytic`.
+_USUAL_RATES: Mapping[str, Rates] = {
+    "product": Rates(80.0, 16.0, 200.0, 0.25),
+    "int8 product": Rates(80.0, 16.0, 200.0, 0.35),
+    "depthwise": Rates(36.0, 16.0, 200.0, 0.35),
+    "other": Rates(16.0, 16.0, 150.0, 0.6),
+}
 
+
+@dataclass(frozen=True)
+class Estimates:
+    """What a backend takes, where nothing was measured; the defaults are those of a usual delegate.
+
+    rates: by family of ops ("product", "int8 product", "depthwise", "other"), for one thread,
+        float32, on an x86-64 core with AVX-512 in a cloud.
+    call_ns: what a delegate call takes beside the work in it.
+    convert_ns_per_byte: of changing a tensor's dim order.
+    parallel: whether threads share the work.
+    fuses: whether what follows the first node of an atom takes no memory traffic of its own.
+    """
+
+    rates: Mapping[str, Rates] = field(default_factory=lambda: _USUAL_RATES)
+    call_ns: float = 1_500.0
+    convert_ns_per_byte: float = 0.175
+    parallel: bool = True
+    fuses: bool = True
+
+
+@dataclass(frozen=True)
+class PrivateMemory:
+    """What a loaded delegate holds in memory of its own, beside the file that is mapped.
+
+    per_weight_byte, per_state_byte: bytes, per byte of a weight inside the delegate, and of a
+    mutable buffer that its nodes use.
+    """
+
+    per_weight_byte: float = 1.0
+    per_state_byte: float = 0.0
+
+
+class Backend(ABC):
+    """A place where nodes of a program can run.
+
+    `propose`, `preserved_ops` and `check_segment` must depend on metadata only: ExecuTorch plans on
+    programs whose weights are fake tensors.
+
+    Attributes:
+        name: what users write, for example "xnnpack".
+        backend_id: the name under which the delegate is registered, for example "XnnpackBackend".
+        converts_dim_orders: whether its delegates take images in either dim order, compute in
+            channels-last and convert inside what comes in the other one; see `ChannelsLastPass`.
+        estimates: for prices where nothing was measured.
+        private_memory: what its delegates hold once they are loaded.
+        remedies: by a rejection's code, what it would take for the node to be accepted, as a
+            sentence fragment; "" where that would be of no use.
+    """
+
+    name: str
+    backend_id: str
+    converts_dim_orders: ClassVar[bool] = False
+    estimates: ClassVar[Estimates] = Estimates()
+    private_memory: ClassVar[PrivateMemory] = PrivateMemory()
+    remedies: ClassVar[Mapping[str, str]] = {}
+
+    @abstractmethod
     def propose(self, ep: ExportedProgram) -> Support:
         """Say which nodes of an edge-dialect program this backend would take."""
+
+    def available(self) -> str | None:
+        """Return why this backend cannot lower programs here, or None if it can."""
+        return None
 
     def preserved_ops(
         self, ep: ExportedProgram
@@ -80,6 +161,47 @@ class Backend(Protocol):
         The filter is called on ATen-dialect nodes and must promise that `propose` takes the
         node once it is in the edge dialect.
         """
+        return (), lambda node: False
+
+    def check_segment(self, nodes: Sequence[Node]) -> str | None:
+        """Return why nodes that it takes one by one cannot be in one call, or None if they can.
+
+        nodes: all nodes of a call, in graph order. A subset of nodes that can be in one call must
+        be able to as well: a plan that breaks this is mended by taking a call apart.
+        """
+        return None
 
     def compile_specs(self) -> list[CompileSpec]:
-        """Options that ExecuTorch hands to the backend's `preprocess`."""
+        """Return the options that ExecuTorch hands to the backend's `preprocess`."""
+        return []
+
+    def boundary_layouts(self, rank: int) -> tuple[Layout, ...]:
+        """Return the layouts in which its delegates take and give tensors of a rank."""
+        return (Layout.CONTIGUOUS,)
+
+    def load_options(self, threads: int) -> Mapping[str, int | bool | str]:
+        """Return the options to load its delegates with, by their names in the delegate.
+
+        threads: that the program is to run on.
+        """
+        return {}
+
+    def versions(self) -> str:
+        """Name the software that its times depend on; times of other software are not mixed in.
+
+        By default ExecuTorch, and the distributions that the backend's module comes from, or what
+        the module's file holds if it comes from none.
+        """
+        package = type(self).__module__.partition(".")[0]
+        found = importlib.metadata.packages_distributions().get(package, [])
+        named = [f"{each} {importlib.metadata.version(each)}" for each in sorted(set(found))]
+        if not named:
+            file = inspect.getsourcefile(type(self))
+            data = Path(file).read_bytes() if file else type(self).__qualname__.encode()
+            named = [f"{package} {hashlib.sha256(data).hexdigest()[:12]}"]
+        return ", ".join([executorch_version(), *named])
+
+
+def executorch_version() -> str:
+    """Return the name and the version of the ExecuTorch that is installed."""
+    return f"executorch {importlib.metadata.version('executorch')}"

@@ -42,11 +42,16 @@ class Atom:
 
 @dataclass(frozen=True)
 class BackendRejection:
-    """A node that a backend does not take, and why."""
+    """A node that a backend does not take, and why; see `Rejection`.
+
+    remedy: what it would take, as a sentence fragment; "" where nothing general can be said.
+    """
 
     backend: str
     node: Node
     reason: str
+    code: str = "unsupported"
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def collect_candidates(
     for name, reasons in (refused or {}).items():
         for refusal, reason in reasons.items():
             named = {node for node in nodes if refusal in (node.name, EVERY_NODE)}
-            offers[name] = _without(offers[name], named, reason)
+            offers[name] = _without(offers[name], named, reason, "failed")
     support = _apart_from_kernels(nodes, offers)
     contraction = Contraction(nodes)
     for node in nodes:
@@ -117,7 +122,7 @@ def collect_candidates(
     atoms = tuple(
         Atom(group[0].name, tuple(group), _takers(group, support, covered)) for group in groups
     )
-    return Candidates(atoms, _rejections(support), _wanted_constants(support))
+    return Candidates(atoms, _rejections(backends, support), _wanted_constants(support))
 
 
 def _with_getitems(offer: Support) -> Support:
@@ -148,7 +153,9 @@ def _apart_from_kernels(
         if not readers:
             return support
         reason = "it reads, in a dim order that no kernel makes, what a kernel makes"
-        support = {name: _without(offer, readers, reason) for name, offer in support.items()}
+        support = {
+            name: _without(offer, readers, reason, "dim-order") for name, offer in support.items()
+        }
 
 
 def _is_in_another_order(node: Node) -> bool:
@@ -163,13 +170,13 @@ def _is_in_another_order(node: Node) -> bool:
     return not (is_image and value.is_contiguous(memory_format=torch.channels_last))
 
 
-def _without(offer: Support, nodes: Set[Node], reason: str) -> Support:
+def _without(offer: Support, nodes: Set[Node], reason: str, code: str) -> Support:
     kept = [candidate for candidate in offer.candidates if nodes.isdisjoint(candidate.nodes)]
     left = {node for candidate in kept for node in candidate.nodes}
     lost = dict.fromkeys(
         node for each in offer.candidates for node in each.nodes if node not in left
     )
-    rejections = [Rejection(node, reason) for node in lost if not is_getitem(node)]
+    rejections = [Rejection(node, reason, code) for node in lost if not is_getitem(node)]
     return Support(kept, [*offer.rejections, *rejections])
 
 
@@ -199,11 +206,19 @@ def _takers(
     )
 
 
-def _rejections(support: Mapping[str, Support]) -> tuple[BackendRejection, ...]:
+def _rejections(
+    backends: Sequence[Backend], support: Mapping[str, Support]
+) -> tuple[BackendRejection, ...]:
     return tuple(
-        BackendRejection(name, rejection.node, rejection.reason)
-        for name, offer in support.items()
-        for rejection in offer.rejections
+        BackendRejection(
+            backend.name,
+            each.node,
+            each.reason,
+            each.code,
+            backend.remedies.get(each.code, ""),
+        )
+        for backend in backends
+        for each in support[backend.name].rejections
     )
 
 

@@ -9,7 +9,21 @@ import executorch.kernels.quantized  # noqa: F401  (out variants of quantized op
 from executorch.exir.dialects.edge._ops import EdgeOpOverload
 from torch.fx import Node
 
+from orchestrator.backends.base import Estimates, Rates
+
 NAME = "portable"
+ESTIMATES = Estimates(
+    {
+        "product": Rates(1.6, 4.0, 250.0, 0.6),
+        "int8 product": Rates(1.6, 4.0, 250.0, 0.6),
+        "depthwise": Rates(0.6, 4.0, 250.0, 0.6),
+        "other": Rates(1.0, 2.0, 200.0, 0.6),
+    },
+    call_ns=0.0,
+    convert_ns_per_byte=0.0,
+    parallel=False,
+    fuses=False,
+)
 
 # Rewritten by ExecuTorch into its own ops after delegation, so no kernel has the edge op's name.
 _REWRITTEN = {"aten::view_copy"}

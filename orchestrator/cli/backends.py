@@ -44,9 +44,17 @@ def run(options: argparse.Namespace) -> None:
         print_json({"backends": found, "machine": machine})
         return
     print_table(
-        ("backend", "delegate", "state"),
-        [(each["name"], each["id"] or "-", each["reason"] or "available") for each in found],
-        left=3,
+        ("backend", "delegate", "software", "state"),
+        [
+            (
+                each["name"],
+                each["id"] or "-",
+                each["versions"] or "-",
+                each["reason"] or "available",
+            )
+            for each in found
+        ],
+        left=4,
     )
     print()
     for name, value in machine.items():
@@ -56,29 +64,35 @@ def run(options: argparse.Namespace) -> None:
 def _backends() -> list[dict[str, Any]]:
     with quiet_imports():
         from orchestrator.backends import backend_names, find_backend
-        from orchestrator.backends.portable import registered_kernels
+        from orchestrator.backends.base import executorch_version
+        from orchestrator.backends.portable import NAME, registered_kernels
     found = []
     for name in backend_names():
         try:
             backend = find_backend(name)
-            entry = {"name": name, "id": backend.backend_id, "reason": backend.available()}
+            entry = {
+                "name": name,
+                "id": backend.backend_id,
+                "reason": backend.available(),
+                "versions": backend.versions(),
+            }
         except Exception as error:
-            entry = {"name": name, "id": None, "reason": describe(error)}
+            entry = {"name": name, "id": None, "reason": describe(error), "versions": None}
         found.append({**entry, "available": entry["reason"] is None})
     with quiet_imports():
         kernels = len(registered_kernels())
     note = f"available ({kernels} kernels of ExecuTorch run what is left)"
-    return [*found, {"name": "portable", "id": None, "reason": note, "available": True}]
+    kernels_entry = {"name": NAME, "id": None, "reason": note, "versions": executorch_version()}
+    return [*found, {**kernels_entry, "available": True}]
 
 
 def _machine() -> dict[str, Any]:
-    from orchestrator.cost.environment import cpu_name, software_versions
+    from orchestrator.cost.environment import cpu_name
 
     return {
         "processor": cpu_name(),
         "cores": str(len(os.sched_getaffinity(0))),
         "features": _cpu_features(),
-        "ggml": software_versions().rpartition("ggml delegate ")[2],
         "executorch": _version("executorch"),
         "torch": _version("torch"),
         "orchestrator": _version("executorch-orchestrator"),

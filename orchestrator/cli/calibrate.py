@@ -94,7 +94,7 @@ def _import(options: argparse.Namespace) -> None:
 
     table = CostTable(options.cost_table)
     imported = import_results(options.folder, options.results, options.target, table)
-    where = imported.environment
+    where = imported.machine
     if options.json:
         print_json(
             {

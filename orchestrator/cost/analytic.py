@@ -10,30 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from orchestrator.backends.base import Estimates, Rates
 from orchestrator.graph.branches import PRICE
 from orchestrator.graph.quantized import is_dequantize, is_quantization
 from orchestrator.graph.queries import expected_shape, is_getitem, is_view, op_name
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What one thread of a backend does.
-
-    gflops: multiply-adds count as two. gbytes: memory bandwidth in GB/s. op_ns: per op.
-    spread: by what fraction a time may be less than estimated.
-    """
-
-    gflops: float
-    gbytes: float
-    op_ns: float
-    spread: float
-
 
 # Op families by the ATen op's name (without namespace and overload).
 _PRODUCTS = {"convolution", "linear", "addmm", "mm", "bmm", "scaled_dot_product_attention"}
@@ -60,53 +45,24 @@ _TRANSCENDENTAL_FLOPS = 12.0
 # Ops that read no more of a table than they give.
 _LOOKUPS = {"embedding", "embedding_byte", "embedding_4bit", "embedding_2bit"}
 
-# One thread, float32, an x86-64 core with AVX-512 in a cloud: between two such machines, of which
-# one takes 0.7 and the other 1.6 times as long. Measured on this project's own benchmarks; other
-# machines differ by a factor that is much the same for all, so that it changes no plan. The spreads
-# are what `benchmarks/estimates.py` finds: products are off by a factor of 1.35, small ops by one
-# of 2.5.
-RATES: dict[str, dict[str, Rates]] = {
-    "xnnpack": {
-        "product": Rates(90.0, 16.0, 300.0, 0.25),
-        "int8 product": Rates(250.0, 16.0, 300.0, 0.35),
-        "depthwise": Rates(36.0, 16.0, 300.0, 0.35),
-        "other": Rates(16.0, 16.0, 200.0, 0.6),
-    },
-    "ggml": {
-        "product": Rates(80.0, 16.0, 200.0, 0.25),
-        "int8 product": Rates(80.0, 16.0, 200.0, 0.35),
-        "depthwise": Rates(36.0, 16.0, 200.0, 0.35),
-        "other": Rates(16.0, 16.0, 150.0, 0.6),
-    },
-    "portable": {
-        "product": Rates(1.6, 4.0, 250.0, 0.6),
-        "int8 product": Rates(1.6, 4.0, 250.0, 0.6),
-        "depthwise": Rates(0.6, 4.0, 250.0, 0.6),
-        "other": Rates(1.0, 2.0, 200.0, 0.6),
-    },
-}
-# For a backend that nobody has measured.
-DEFAULT_RATES = RATES["ggml"]
 
-# A delegate call: arguments checked and handed over.
-CALL_OVERHEAD_NS = {"ggml": 1_000.0, "xnnpack": 1_500.0}
-DEFAULT_CALL_OVERHEAD_NS = 1_500.0
-# Changing a tensor's dim order, ns per byte of the tensor.
-CONVERT_NS_PER_BYTE = 0.175
-
-
-def estimate_ns(nodes: Sequence[Node], backend: str, threads: int) -> float:
+def estimate_ns(nodes: Sequence[Node], estimates: Estimates, threads: int) -> float:
     """The time of an atom on a backend, in nanoseconds.
+
+    Between two machines of the kind that rates are given for, one takes 0.7 and the other 1.6 times
+    as long; others differ by a factor that is much the same for all backends, so that it changes no
+    plan. What estimates are off by is what `benchmarks/estimates.py` finds: products by a factor of
+    1.35, small ops by one of 2.5.
 
     Args:
         nodes: the atom's.
-        backend: a name; one without rates of its own counts as ggml.
-        threads: that the backend uses; arithmetic scales with them, kernels of ExecuTorch do not.
+        estimates: of the backend.
+        threads: that the backend uses.
     """
-    table = RATES.get(backend, DEFAULT_RATES)
-    scale = 1.0 if backend == "portable" else max(threads, 1) ** 0.85
-    if backend != "portable" and _is_quantized(nodes):
-        return _quantized_ns(nodes, table, scale)
+    rates = estimates.rates
+    scale = max(threads, 1) ** 0.85 if estimates.parallel else 1.0
+    if estimates.fuses and _is_quantized(nodes):
+        return _quantized_ns(nodes, rates, scale)
     total = 0.0
     for position, node in enumerate(nodes):
         if is_view(node) or is_getitem(node):
@@ -114,10 +70,9 @@ def estimate_ns(nodes: Sequence[Node], backend: str, threads: int) -> float:
         if PRICE in node.meta:
             total += node.meta[PRICE]
             continue
-        rates = table[family(node)]
-        # What follows in an atom is fused: it costs arithmetic, no further memory traffic.
-        traffic = _bytes(node) / rates.gbytes if position == 0 or backend == "portable" else 0.0
-        total += max(flops(node) / rates.gflops, traffic) / scale + rates.op_ns
+        rate = rates[family(node)]
+        traffic = _bytes(node) / rate.gbytes if position == 0 or not estimates.fuses else 0.0
+        total += max(flops(node) / rate.gflops, traffic) / scale + rate.op_ns
     return total
 
 
@@ -140,11 +95,6 @@ def _quantized_ns(nodes: Sequence[Node], table: Mapping[str, Rates], scale: floa
         work += flops(node) / rates.gflops
         calls += rates.op_ns
     return max(work, traffic) / scale + calls
-
-
-def relative_spread(backend: str, kind: str) -> float:
-    """By what fraction a family of ops may take less on a backend than estimated."""
-    return RATES.get(backend, DEFAULT_RATES)[kind].spread
 
 
 def family(node: Node) -> str:

@@ -34,11 +34,6 @@ BASELINE = "calibration/one small addition"
 _CHAIN = "calibration/chain"
 _CALLS = "calibration/chain, a call each"
 _DEPTHWISE = {layout: f"calibration/depthwise, {layout.value}" for layout in Layout}
-# Keys of what whole programs took over their predictions, see `put_program_factor`.
-_PROGRAM = "calibration/program "
-_IN_CALLS = "calibration/calls in "
-# A factor, times this, is stored as a time.
-_ONE_NS = 1e6
 KEYS = (_CHAIN, _CALLS, *_DEPTHWISE.values())
 
 
@@ -123,16 +118,16 @@ def _task(
     return Task(key, key, backend, cut, separate_calls)
 
 
-def read_calibration(
-    table: CostTable, environment: Environment, backends: Sequence[str]
-) -> Calibration:
-    """Return what the table has of an environment.
+def read_calibration(table: CostTable, environments: Mapping[str, Environment]) -> Calibration:
+    """Return what the table has of some backends.
 
-    backends: names of delegates.
+    environments: by the names of delegates.
     """
     call_ns: dict[str, float] = {}
     convert: dict[str, float] = {}
-    for name in backends:
+    factors: dict[str, float] = {}
+    more_ns: dict[str, float] = {}
+    for name, environment in environments.items():
         found = _known(table.get(environment, name, KEYS))
         if _CHAIN in found and _CALLS in found:
             more = found[_CALLS] - found[_CHAIN]
@@ -140,30 +135,11 @@ def read_calibration(
         plain, last = (found.get(key) for key in _DEPTHWISE.values())
         if plain is not None and last is not None:
             convert[name] = max(plain - last, 0.0) / (2 * _IMAGE_BYTES)
-    factors: dict[str, float] = {}
-    more_ns: dict[str, float] = {}
-    for name in backends:
-        for prefix, scale, found_in in ((_PROGRAM, _ONE_NS, factors), (_IN_CALLS, 1.0, more_ns)):
-            programs = table.get_prefixed(environment, name, prefix).values()
-            if programs:
-                found_in[name] = statistics.median(each.median_ns for each in programs) / scale
+        programs = table.factors(environment, name)
+        if programs:
+            factors[name] = statistics.median(each.factor for each in programs)
+            more_ns[name] = statistics.median(each.call_ns for each in programs)
     return Calibration(call_ns, convert, factors, more_ns)
-
-
-def put_program_factor(
-    table: CostTable,
-    environment: Environment,
-    backend: str,
-    digest: str,
-    factor: float,
-    call_ns: float,
-) -> None:
-    """Store what a program took on a backend over the sum of its ops alone, and its calls more."""
-    measured = Measurement(factor * _ONE_NS, 0.0, 1, "a whole program over its ops")
-    calls = Measurement(call_ns, 0.0, 1, "a call in a whole program over one alone")
-    table.put(
-        environment, backend, {f"{_PROGRAM}{digest}": measured, f"{_IN_CALLS}{digest}": calls}
-    )
 
 
 def _known(measurements: Mapping[str, Measurement]) -> dict[str, float]:

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.backends.base import executorch_version
 from orchestrator.backends.portable import NAME as KERNELS
 from orchestrator.cost.calibration import BASELINE
 from orchestrator.cost.compile import compile_what_can_be
-from orchestrator.cost.environment import Environment, software_versions
+from orchestrator.cost.environment import Environment, Machine, versions_of
 from orchestrator.cost.measure import Outcome, batches, beyond
 from orchestrator.cost.table import CostTable, Measurement
 from orchestrator.cost.task import Task
 
 MANIFEST = "manifest.json"
-_MANIFEST_FORMAT = 2
+_MANIFEST_FORMAT = 3
 _RESULTS_HEAD = "# orchestrator calibration 1"
 
 
@@ -41,9 +42,9 @@ class Exported:
 
 @dataclass(frozen=True)
 class Imported:
-    """environment: under which the times are stored. measured, failed: how many methods."""
+    """machine: under which the times are stored. measured, failed: how many methods."""
 
-    environment: Environment
+    machine: Machine
     measured: int
     failed: int
 
@@ -62,10 +63,11 @@ def export_tasks(
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise DeviceError(f"{folder} is not empty; name a new folder")
+    tasks = list(tasks)
     outcome = Outcome()
     files: dict[str, dict[str, dict[str, str]]] = {}
     count = 0
-    for number, batch in enumerate(batches(list(tasks), outcome)):
+    for number, batch in enumerate(batches(tasks, outcome)):
         programs, failures = compile_what_can_be({name: each[1] for name, each in batch.items()})
         for name, reason in failures.items():
             outcome.failures[batch[name][0].label, batch[name][0].backend_name] = reason
@@ -76,7 +78,9 @@ def export_tasks(
             count += len(names)
         if progress is not None:
             progress(count)
-    manifest = {"format": _MANIFEST_FORMAT, "versions": software_versions(), "files": files}
+    backends = {each.backend_name: each.backend for each in tasks if each.backend is not None}
+    versions = versions_of(backends.values())
+    manifest = {"format": _MANIFEST_FORMAT, "versions": versions, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return Exported(len(files), count, outcome.failures)
 
@@ -114,7 +118,7 @@ def import_results(folder: Path, results: Path, target: str, table: CostTable) -
     threads = about.get("threads", "")
     if not threads.isdigit() or int(threads) < 1:
         raise DeviceError(f"{results} does not say how many threads were used")
-    environment = Environment(target, about.get("cpu", "unknown"), int(threads), versions)
+    machine = Machine(target, about.get("cpu", "unknown"), int(threads))
     read = [
         _read_line(line, files, f"{results}, line {number}")
         for number, line in enumerate(lines, 1)
@@ -132,20 +136,21 @@ def import_results(folder: Path, results: Path, target: str, table: CostTable) -
             around = own or baselines.get((entry["batch"], KERNELS))
             found.setdefault(entry["backend"], {})[entry["key"]] = beyond(measured, around)
     for backend, measurements in found.items():
+        environment = machine.running(versions.get(backend, executorch_version()))
         table.put(environment, backend, measurements)
     everything = [each for row in found.values() for each in row.values()]
     failed = sum(each.failed for each in everything)
-    return Imported(environment, len(everything) - failed, failed)
+    return Imported(machine, len(everything) - failed, failed)
 
 
-def _read_manifest(path: Path) -> tuple[dict[str, Any], str]:
+def _read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         data = json.loads(path.read_text())
         if data["format"] != _MANIFEST_FORMAT:
             raise DeviceError(
                 f"{path} has format {data['format']!r}; this version reads {_MANIFEST_FORMAT}"
             )
-        return dict(data["files"]), str(data["versions"])
+        return dict(data["files"]), dict(data["versions"])
     except FileNotFoundError:
         raise DeviceError(
             f"there is no {path}; expected a folder from `orchestrator calibrate export`"

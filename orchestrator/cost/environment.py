@@ -1,28 +1,52 @@
-"""What a measurement holds for: the processor, the backends' versions and the thread count."""
+"""What a measurement holds for: the processor, the thread count, and the software."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from orchestrator.backends.base import Backend, executorch_version
+from orchestrator.backends.portable import NAME as KERNELS
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A processor that programs run on.
+
+    target: "host", or the name of a device whose measurements were imported.
+    cpu: the processor's name. threads: how many threads the runtime uses.
+    """
+
+    target: str
+    cpu: str
+    threads: int
+
+    def running(self, versions: str) -> Environment:
+        """Return the environment of this machine and some software."""
+        return Environment(self.target, self.cpu, self.threads, versions)
 
 
 @dataclass(frozen=True)
 class Environment:
     """Where costs were measured; costs from another environment are not mixed in.
 
-    target: "host", or the name of a device whose measurements were imported.
-    cpu: the processor's name. threads: how many threads the runtime uses.
-    versions: one string for all software that the times depend on.
+    target, cpu, threads: see `Machine`. versions: one string for all software that the times
+        depend on: for those of a backend, see `Backend.versions`.
     """
 
     target: str
     cpu: str
     threads: int
     versions: str
+
+    @property
+    def machine(self) -> Machine:
+        """Return the machine alone."""
+        return Machine(self.target, self.cpu, self.threads)
 
 
 @functools.cache
@@ -38,25 +62,29 @@ def cpu_name() -> str:
     return name
 
 
+def versions_of(backends: Iterable[Backend]) -> dict[str, str]:
+    """Return what times depend on, by backend; ExecuTorch's kernels among them."""
+    return {each.name: each.versions() for each in backends} | {KERNELS: executorch_version()}
+
+
+def versions_for_plans(backends: Iterable[Backend]) -> str:
+    """Return what a plan depends on: all backends' software, and this project's."""
+    named = [f"{name}: {each}" for name, each in sorted(versions_of(backends).items())]
+    return "; ".join([*named, f"orchestrator {_own_digest()}"])
+
+
 @functools.cache
-def software_versions() -> str:
-    """ExecuTorch's version and a digest of the ggml delegate, both halves."""
-    import _ggml_delegate
-
-    import ggml_delegate
-
-    native, lowering = (Path(each.__path__[0]) for each in (_ggml_delegate, ggml_delegate))
+def _own_digest() -> str:
     digest = hashlib.sha256()
-    for file in (*sorted(native.glob("libggml_backend*")), *sorted(lowering.rglob("*.py"))):
+    for file in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(file.read_bytes())
-    executorch = importlib.metadata.version("executorch")
-    return f"executorch {executorch}, ggml delegate {digest.hexdigest()[:12]}"
+    return digest.hexdigest()[:12]
 
 
-def host(threads: int) -> Environment:
-    """The environment of this machine.
+def host(threads: int) -> Machine:
+    """Return this machine.
 
     Args:
         threads: of the runtime, at least 1.
     """
-    return Environment("host", cpu_name(), threads, software_versions())
+    return Machine("host", cpu_name(), threads)

@@ -10,9 +10,8 @@ from torch.fx import Node
 from orchestrator.backends.base import Backend
 from orchestrator.backends.candidates import Atom, Candidates, runs_on
 from orchestrator.backends.portable import NAME as KERNELS
-from orchestrator.cost.analytic import estimate_ns
 from orchestrator.cost.extract import AtomProgram, extract, label, signature
-from orchestrator.cost.model import AnalyticCosts
+from orchestrator.cost.model import AnalyticCosts, estimates_of
 from orchestrator.cost.task import Task
 from orchestrator.dim_orders.layouts import image_nodes, layouts_of
 from orchestrator.graph.queries import constant_nodes, is_view
@@ -53,10 +52,11 @@ class AtomKeys:
         backends: the delegates that may be used.
         """
         by_name: dict[str, Backend | None] = {backend.name: backend for backend in backends}
+        estimated = AnalyticCosts(estimates_of(backends), threads)
         by_name[KERNELS] = None
         for atom in self.atoms:
             names = [name for name in runs_on(atom) if name in by_name]
-            if _kernels_are_hopeless(atom, names, threads):
+            if _kernels_are_hopeless(atom, names, estimated):
                 names.remove(KERNELS)
             for layout in self.layouts(atom):
                 for name in names:
@@ -76,12 +76,12 @@ def _extractor(
     return lambda: extract(ep, nodes, layout)
 
 
-def _kernels_are_hopeless(atom: Atom, names: Sequence[str], threads: int) -> bool:
+def _kernels_are_hopeless(atom: Atom, names: Sequence[str], estimated: AnalyticCosts) -> bool:
     if KERNELS not in names or len(names) == 1:
         return False
     delegates = min(
-        AnalyticCosts(threads).call_overhead_ns(name) + estimate_ns(atom.nodes, name, threads)
+        estimated.call_overhead_ns(name) + estimated.estimate_ns(atom.nodes, name)
         for name in names
         if name != KERNELS
     )
-    return estimate_ns(atom.nodes, KERNELS, threads) > _HOPELESS * delegates
+    return estimated.estimate_ns(atom.nodes, KERNELS) > _HOPELESS * delegates

@@ -20,7 +20,7 @@ import torch
 from orchestrator.backends.portable import NAME as KERNELS
 from orchestrator.cost.calibration import BASELINE, baseline_task
 from orchestrator.cost.compile import Request, compile_what_can_be
-from orchestrator.cost.environment import Environment, host
+from orchestrator.cost.environment import Environment, host, versions_of
 from orchestrator.cost.extract import AtomProgram, NotMeasurableError
 from orchestrator.cost.table import CostTable, Measurement
 from orchestrator.cost.task import Task
@@ -89,8 +89,13 @@ def warm_up(run: Callable[[str], object], names: Iterable[str]) -> None:
             run(name)
 
 
-def missing_tasks(tasks: Iterable[Task], table: CostTable, environment: Environment) -> list[Task]:
-    """Return the tasks that the table has no answer for, each once."""
+def missing_tasks(
+    tasks: Iterable[Task], table: CostTable, environments: Mapping[str, Environment]
+) -> list[Task]:
+    """Return the tasks that the table has no answer for, each once.
+
+    environments: by backend.
+    """
     unique = {(task.backend_name, task.key): task for task in tasks}
     keys: dict[str, list[str]] = {}
     for backend, key in unique:
@@ -98,7 +103,7 @@ def missing_tasks(tasks: Iterable[Task], table: CostTable, environment: Environm
     known = {
         (backend, key)
         for backend, wanted in keys.items()
-        for key in table.get(environment, backend, wanted)
+        for key in table.get(environments[backend], backend, wanted)
     }
     return [task for place, task in unique.items() if place not in known]
 
@@ -121,8 +126,13 @@ def measure(
 
     Ctrl-C ends measuring early; what was measured is kept.
     """
-    environment = host(threads)
-    missing = missing_tasks(tasks, table, environment)
+    tasks = list(tasks)
+    machine = host(threads)
+    backends = {each.backend_name: each.backend for each in tasks if each.backend is not None}
+    environments = {
+        name: machine.running(versions) for name, versions in versions_of(backends.values()).items()
+    }
+    missing = missing_tasks(tasks, table, environments)
     outcome = Outcome()
     start = time.monotonic()
     done = 0
@@ -137,7 +147,7 @@ def measure(
             if budget_s is not None and time.monotonic() - start > budget_s:
                 outcome.stopped = f"the budget of {budget_s:g} s is used up"
                 break
-            _measure_batch(batch, table, environment, outcome)
+            _measure_batch(batch, table, environments, outcome)
             done += sum(task.key != BASELINE for task, _ in batch.values())
             tell()
     except KeyboardInterrupt:
@@ -186,13 +196,14 @@ def _weight_bytes(atom: AtomProgram) -> int:
 def _measure_batch(
     batch: Mapping[str, tuple[Task, Request]],
     table: CostTable,
-    environment: Environment,
+    environments: Mapping[str, Environment],
     outcome: Outcome,
 ) -> None:
+    (threads,) = {environment.threads for environment in environments.values()}
     programs, failures = compile_what_can_be({name: each[1] for name, each in batch.items()})
     methods: dict[str, NativeProgram] = {}
     for buffer, names in programs:
-        program = NativeProgram.mapped(buffer, num_threads=environment.threads)
+        program = NativeProgram.mapped(buffer, num_threads=threads)
         methods |= dict.fromkeys(names, program)
     results: dict[str, dict[str, Measurement]] = {}
 
@@ -213,7 +224,7 @@ def _measure_batch(
             outcome.measured += 1
     finally:
         for backend, measurements in results.items():
-            table.put(environment, backend, measurements)
+            table.put(environments[backend], backend, measurements)
 
 
 def without_baselines(

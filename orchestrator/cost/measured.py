@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from orchestrator.backends.candidates import Atom, runs_on
 from orchestrator.backends.portable import NAME as KERNELS
-from orchestrator.cost.analytic import estimate_ns, family
+from orchestrator.cost.analytic import family
 from orchestrator.cost.calibration import Calibration
 from orchestrator.cost.environment import Environment
 from orchestrator.cost.keys import AtomKeys
@@ -29,6 +29,8 @@ class MeasuredCosts:
     On kernels, times what the same atom took on delegates over its estimates there: kernels are
     left unmeasured where the estimates rule them out, and what was ruled out has to stay so.
 
+    environments: by backend, ExecuTorch's kernels among them.
+
     Attributes:
         known, wanted: how many of the prices asked for so far were measured, and how many in all.
     """
@@ -36,20 +38,19 @@ class MeasuredCosts:
     def __init__(
         self,
         keys: AtomKeys,
-        backends: Iterable[str],
         table: CostTable,
-        environment: Environment,
+        environments: Mapping[str, Environment],
         calibration: Calibration,
+        estimated: AnalyticCosts,
     ) -> None:
         self.known = 0
         self.wanted = 0
         self._keys = keys
-        self._threads = environment.threads
         self._calibration = calibration
-        self._analytic = AnalyticCosts(environment.threads)
+        self._analytic = estimated
         wanted = set(keys.all_keys())
         self._times: Mapping[str, Mapping[str, Measurement]] = {
-            name: table.get(environment, name, wanted) for name in (*backends, KERNELS)
+            name: table.get(environment, name, wanted) for name, environment in environments.items()
         }
         self._scales = self._find_scales()
 
@@ -113,7 +114,7 @@ class MeasuredCosts:
                 least = min((each.ns for each in prices if isinstance(each, Price)), default=0.0)
                 if least <= self._factor(name) * _LEAST_NS:
                     continue  # too little to tell from the call around it
-                estimate = max(estimate_ns(atom.nodes, name, self._threads), 1.0)
+                estimate = max(self._analytic.estimate_ns(atom.nodes, name), 1.0)
                 kind = family(atom.nodes[0])
                 for place in ((name, kind), (name, ""), ("", kind), ("", ""), (atom.id,)):
                     ratios[place].append((least / estimate, estimate))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from torch.fx import Node
+
+from orchestrator.backends.base import Backend, Estimates
 from orchestrator.backends.candidates import Atom
-from orchestrator.cost.analytic import (
-    CALL_OVERHEAD_NS,
-    CONVERT_NS_PER_BYTE,
-    DEFAULT_CALL_OVERHEAD_NS,
-    atom_family,
-    estimate_ns,
-    relative_spread,
-)
+from orchestrator.backends.portable import ESTIMATES
+from orchestrator.backends.portable import NAME as KERNELS
+from orchestrator.cost.analytic import atom_family, estimate_ns
 from orchestrator.dim_orders.layouts import conversion, wants_channels_last
 from orchestrator.planner import UNKNOWN, AtomCost, Cost, Flow, Layout, Price, Transfer
 
@@ -55,25 +54,28 @@ class Unpriced:
 class AnalyticCosts:
     """Estimates from shapes (see `analytic`), for any backend.
 
-    threads: that the program will run on. kernels: the name of ExecuTorch's kernels, which have no
-        call overhead and change no layout.
+    estimates: by backend; see `estimates_of`. threads: that the program will run on.
     """
 
+    estimates: Mapping[str, Estimates]
     threads: int
-    kernels: str = "portable"
+
+    def estimate_ns(self, nodes: Sequence[Node], backend: str) -> float:
+        """Return the time of some nodes on a backend; see `analytic.estimate_ns`."""
+        return estimate_ns(nodes, self.estimates[backend], self.threads)
 
     def call_overhead_ns(self, backend: str) -> float:
         """Return a typical overhead."""
-        if backend == self.kernels:
-            return 0.0
-        return CALL_OVERHEAD_NS.get(backend, DEFAULT_CALL_OVERHEAD_NS)
+        return self.estimates[backend].call_ns
 
     def atom(self, atom: Atom, backend: str, layouts: tuple[Layout, ...]) -> AtomCost:
         """Return the roofline's time; image ops of delegates compute in channels-last only."""
-        ns = estimate_ns(atom.nodes, backend, self.threads)
+        estimates = self.estimates[backend]
+        ns = self.estimate_ns(atom.nodes, backend)
         kind = atom_family(atom.nodes)
-        price = Price(ns, relative_spread(backend, kind) * ns, f"estimate of {backend}, {kind}")
-        if backend == self.kernels:
+        spread = estimates.rates[kind].spread
+        price = Price(ns, spread * ns, f"estimate of {backend}, {kind}")
+        if backend == KERNELS:
             return price
         changes = conversion(atom.nodes)
         if changes is not None:
@@ -88,6 +90,12 @@ class AnalyticCosts:
 
     def transfer(self, backend: str, nbytes: int, layouts: tuple[Layout, ...]) -> Transfer:
         """Return the price of changing a layout; tensors are read and written in place."""
-        if backend == self.kernels or len(layouts) < 2:
+        if len(layouts) < 2:
             return Transfer()
-        return Transfer(convert_ns=nbytes * CONVERT_NS_PER_BYTE / max(self.threads, 1) ** 0.5)
+        rate = self.estimates[backend].convert_ns_per_byte
+        return Transfer(convert_ns=nbytes * rate / max(self.threads, 1) ** 0.5)
+
+
+def estimates_of(backends: Iterable[Backend]) -> dict[str, Estimates]:
+    """Return the estimates of some delegates, by name, and of ExecuTorch's kernels."""
+    return {backend.name: backend.estimates for backend in backends} | {KERNELS: ESTIMATES}

@@ -10,11 +10,11 @@ from torch.export import ExportedProgram
 from orchestrator.backends.base import Backend
 from orchestrator.backends.candidates import Candidates
 from orchestrator.cost.calibration import calibration_tasks, read_calibration
-from orchestrator.cost.environment import Environment, host
+from orchestrator.cost.environment import Environment, Machine, host, versions_of
 from orchestrator.cost.keys import AtomKeys
 from orchestrator.cost.measure import INTERRUPTED, Outcome, Progress, ProgressCallback, measure
 from orchestrator.cost.measured import MeasuredCosts
-from orchestrator.cost.model import AnalyticCosts, CostModel
+from orchestrator.cost.model import AnalyticCosts, CostModel, estimates_of
 from orchestrator.cost.table import CostTable, CostTableError, default_path
 from orchestrator.options import HOST, PlanOptions, TuneEvent
 
@@ -62,8 +62,9 @@ def find_costs(
         CostTableError: the cost table that was asked for cannot be used.
         TargetError: there are no costs of the target.
     """
+    estimated = AnalyticCosts(estimates_of(backends), options.thread_count)
     if options.tune == "off" and options.target == HOST:
-        return Costs(AnalyticCosts(options.thread_count))
+        return Costs(estimated)
     remarks: list[str] = []
     try:
         table = open_table(options)
@@ -74,8 +75,8 @@ def find_costs(
     if table is None:
         if options.target != HOST:
             raise _no_target(options, [])
-        return Costs(AnalyticCosts(options.thread_count), remarks)
-    environment = find_environment(table, options)
+        return Costs(estimated, remarks)
+    environments = find_environments(table, options, backends)
     keys = AtomKeys(ep, candidates)
     interrupted = False
     if options.tune == "measure":
@@ -83,9 +84,9 @@ def find_costs(
         outcome = _measure(keys, usable, table, options)
         interrupted = outcome.stopped == INTERRUPTED
         remarks += _remarks(outcome)
-    names = [backend.name for backend in backends]
-    calibration = read_calibration(table, environment, names)
-    model = MeasuredCosts(keys, names, table, environment, calibration)
+    delegates = {backend.name: environments[backend.name] for backend in backends}
+    calibration = read_calibration(table, delegates)
+    model = MeasuredCosts(keys, table, environments, calibration, estimated)
     return Costs(model, remarks, interrupted)
 
 
@@ -106,17 +107,37 @@ def open_table(options: PlanOptions) -> CostTable | None:
     return CostTable(path)
 
 
-def find_environment(table: CostTable, options: PlanOptions) -> Environment:
-    """Return the environment whose costs the options ask for.
+def find_environments(
+    table: CostTable, options: PlanOptions, backends: Sequence[Backend]
+) -> dict[str, Environment]:
+    """Return the environments whose costs the options ask for, by backend, kernels among them.
+
+    Of another target, a backend's costs count whatever software they were measured with, that of
+    the backend here first.
 
     Raises:
         TargetError: the table has none of that name, or none for that many threads.
     """
+    versions = versions_of(backends)
     if options.target == HOST:
-        return host(options.thread_count)
+        machine = host(options.thread_count)
+        return {name: machine.running(each) for name, each in versions.items()}
+    machine = _target(table, options)
+    found = {}
+    for name, here in versions.items():
+        known = [each for each in table.environments(name) if each.machine == machine]
+        same = machine.running(here)
+        found[name] = same if same in known or not known else known[-1]
+    return found
+
+
+def _target(table: CostTable, options: PlanOptions) -> Machine:
     known = table.environments()
-    named = [each for each in known if each.target == options.target]
-    fitting = [each for each in named if options.threads in (None, each.threads)]
+    fitting = [
+        each.machine
+        for each in known
+        if each.target == options.target and options.threads in (None, each.threads)
+    ]
     if not fitting:
         raise _no_target(options, known)
     return fitting[-1]

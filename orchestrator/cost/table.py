@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.cost.environment import Environment
 
 # Bump when keys or units change: older tables are then set aside, not misread.
-TABLE_VERSION = 3
+TABLE_VERSION = 4
 _BUSY_TIMEOUT_S = 60.0
 
 _SCHEMA = """
@@ -29,6 +29,17 @@ CREATE TABLE IF NOT EXISTS costs (
     runs INTEGER NOT NULL,
     label TEXT NOT NULL,
     PRIMARY KEY (key, backend, target, cpu, threads, versions)
+);
+CREATE TABLE IF NOT EXISTS program_factors (
+    digest TEXT NOT NULL,
+    backend TEXT NOT NULL,
+    target TEXT NOT NULL,
+    cpu TEXT NOT NULL,
+    threads INTEGER NOT NULL,
+    versions TEXT NOT NULL,
+    factor REAL NOT NULL CHECK (factor > 0),
+    call_ns REAL NOT NULL CHECK (call_ns >= 0),
+    PRIMARY KEY (digest, backend, target, cpu, threads, versions)
 );
 CREATE TABLE IF NOT EXISTS plans (
     digest TEXT NOT NULL,
@@ -67,6 +78,17 @@ class Measurement:
     def failed(self) -> bool:
         """Whether there is no time."""
         return self.runs == 0
+
+
+@dataclass(frozen=True)
+class ProgramFactor:
+    """What a whole program took on a backend over its ops alone.
+
+    factor: of the times of ops. call_ns: what each delegate call took more.
+    """
+
+    factor: float
+    call_ns: float
 
 
 def default_path() -> Path:
@@ -149,28 +171,34 @@ class CostTable:
     ) -> dict[str, Measurement]:
         """The measurements that there are for these keys."""
         wanted = set(keys)
-        found = self._all(environment, backend)
-        return {key: measured for key, measured in found.items() if key in wanted}
-
-    def get_prefixed(
-        self, environment: Environment, backend: str, prefix: str
-    ) -> dict[str, Measurement]:
-        """The measurements whose keys begin with a prefix."""
-        found = self._all(environment, backend)
-        return {key: measured for key, measured in found.items() if key.startswith(prefix)}
-
-    def _all(self, environment: Environment, backend: str) -> dict[str, Measurement]:
         rows = self._read(
             "SELECT key, median_ns, spread_ns, runs, label FROM costs WHERE backend = ? "
             f"AND {_IN_ENVIRONMENT}",
             (backend, *astuple(environment)),
         )
-        return {row[0]: Measurement(*row[1:]) for row in rows}
+        return {row[0]: Measurement(*row[1:]) for row in rows if row[0] in wanted}
 
-    def environments(self) -> list[Environment]:
-        """Every environment that has measurements."""
+    def put_factor(
+        self, environment: Environment, backend: str, digest: str, factor: ProgramFactor
+    ) -> None:
+        """Stores what a program (by its digest) took over its ops alone, over an older factor."""
+        row = (digest, backend, *astuple(environment), *astuple(factor))
+        self._write("INSERT OR REPLACE INTO program_factors VALUES (?,?,?,?,?,?,?,?)", [row])
+
+    def factors(self, environment: Environment, backend: str) -> list[ProgramFactor]:
+        """The factors of all programs."""
         rows = self._read(
-            "SELECT DISTINCT target, cpu, threads, versions FROM costs ORDER BY 1, 2, 3, 4"
+            f"SELECT factor, call_ns FROM program_factors WHERE backend = ? AND {_IN_ENVIRONMENT}",
+            (backend, *astuple(environment)),
+        )
+        return [ProgramFactor(*row) for row in rows]
+
+    def environments(self, backend: str | None = None) -> list[Environment]:
+        """Every environment that has measurements, or those of one backend."""
+        rows = self._read(
+            "SELECT DISTINCT target, cpu, threads, versions FROM costs "
+            "WHERE ? IS NULL OR backend = ? ORDER BY 1, 2, 3, 4",
+            (backend, backend),
         )
         return [Environment(*row) for row in rows]
 

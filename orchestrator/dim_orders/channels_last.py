@@ -82,9 +82,7 @@ class ChannelsLastPass(ExportedProgramPassBase):  # type: ignore[misc]  # execut
     """
 
     def __init__(self, backends: Sequence[Backend], options: PlanOptions | None = None) -> None:
-        self._backends = tuple(
-            backend for backend in backends if getattr(backend, "converts_dim_orders", False)
-        )
+        self._backends = tuple(backend for backend in backends if backend.converts_dim_orders)
         self._options = options or PlanOptions()
 
     def call(self, exported_program: ExportedProgram) -> ExportedProgramPassResult:

@@ -64,13 +64,15 @@ class Backend:
     """A choice for every atom.
 
     is_delegate: False for kernels that the program runs op by op, with no delegate call; they
-        pay no call overhead. layouts: those that it computes in.
+        pay no call overhead. layouts: those that it computes in. private_per_byte: bytes of memory
+        of its own that it holds per byte of weights.
     """
 
     name: str
     call_overhead_ns: float = 0.0
     is_delegate: bool = True
     layouts: tuple[Layout, ...] = (Layout.CONTIGUOUS,)
+    private_per_byte: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -120,11 +122,13 @@ class Atom:
     costs: by backend name; a backend that is left out cannot run the atom (as with INFEASIBLE).
     trivial: it only changes how a tensor is seen (view, squeeze), so that a segment of nothing
         else is not worth a call.
+    weight_bytes: by backend name, of the weights that it would hold and that no other atom uses.
     """
 
     id: str
     costs: Mapping[str, AtomCost]
     trivial: bool = False
+    weight_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

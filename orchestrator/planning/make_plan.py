@@ -11,6 +11,7 @@ from orchestrator.backends import Backend
 from orchestrator.backends.candidates import Candidates
 from orchestrator.backends.patterns import plan_constraints
 from orchestrator.backends.portable import NAME as KERNELS
+from orchestrator.cost.model import AnalyticCosts, estimates_of
 from orchestrator.cost.source import find_costs
 from orchestrator.options import PlanOptions
 from orchestrator.planner import (
@@ -64,7 +65,7 @@ def make_plan(
     """
     names = [backend.name for backend in backends]
     found = find_costs(ep, candidates, backends, options, choice.only)
-    graph = cost_graph(ep, candidates, names, found.model)
+    graph = cost_graph(ep, candidates, backends, found.model)
     asked = plan_constraints(candidates, options, names)
     constraints = asked
     if choice.only is not None:
@@ -72,8 +73,8 @@ def make_plan(
     if solver is not None:
         return Planned(solver(graph).noting(*found.notes()), graph, asked, found.interrupted)
     plan = _plan(graph, constraints, options, choice)
-    threads = options.thread_count
-    regrets = find_regrets(ep, candidates, graph, constraints, plan, threads)
+    estimated = AnalyticCosts(estimates_of(backends), options.thread_count)
+    regrets = find_regrets(ep, candidates, graph, constraints, plan, estimated)
     plan = plan.noting(*found.notes(), *map(str, regrets))
     return Planned(plan, graph, asked, found.interrupted)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from orchestrator.backends import portable
+from orchestrator.backends import Backend, portable
 from orchestrator.backends.candidates import Atom, Candidates, runs_on
 from orchestrator.cost.model import CostModel, Unpriced
 from orchestrator.dim_orders.layouts import (
@@ -19,18 +19,19 @@ from orchestrator.dim_orders.layouts import (
 )
 from orchestrator.graph.queries import is_view, nbytes
 from orchestrator.planner import Atom as PricedAtom
-from orchestrator.planner import AtomCost, Backend, Constant, CostGraph, Tensor
+from orchestrator.planner import AtomCost, Constant, CostGraph, Layout, Tensor
+from orchestrator.planner import Backend as PricedBackend
 
 
 def cost_graph(
     ep: ExportedProgram,
     candidates: Candidates,
-    backends: Sequence[str],
+    backends: Sequence[Backend],
     costs: CostModel | None = None,
 ) -> CostGraph:
     """Return the planner's view of a program; without a cost model every cost is unknown.
 
-    backends: names of delegates, the preferred one first; ExecuTorch's kernels come last.
+    backends: the delegates, the preferred one first; ExecuTorch's kernels come last.
 
     An atom that a delegate takes and that has no kernel here, or whose tensors are not contiguous,
     cannot be left to the kernels: many refuse dim orders, or inputs that differ in theirs. One that
@@ -39,26 +40,38 @@ def cost_graph(
     return _GraphBuilder(ep, candidates, backends, costs or Unpriced()).build()
 
 
+_IMAGE_RANK = 4
+
+
 class _GraphBuilder:
     def __init__(
         self,
         ep: ExportedProgram,
         candidates: Candidates,
-        backends: Sequence[str],
+        backends: Sequence[Backend],
         costs: CostModel,
     ) -> None:
         self._ep = ep
         self._candidates = candidates
-        self._delegates = tuple(backends)
+        self._backends = tuple(backends)
+        self._delegates = tuple(backend.name for backend in backends)
+        self._layouts = {
+            backend.name: backend.boundary_layouts(_IMAGE_RANK) for backend in backends
+        } | {portable.NAME: BOTH_LAYOUTS}
         self._costs = costs
         self._images = image_nodes(ep)
 
     def build(self) -> CostGraph:
         order = [
-            Backend(name, self._costs.call_overhead_ns(name), layouts=BOTH_LAYOUTS)
-            for name in self._delegates
+            PricedBackend(
+                backend.name,
+                self._costs.call_overhead_ns(backend.name),
+                layouts=self._layouts[backend.name],
+                private_per_byte=backend.private_memory.per_weight_byte,
+            )
+            for backend in self._backends
         ]
-        order.append(Backend(portable.NAME, is_delegate=False, layouts=BOTH_LAYOUTS))
+        order.append(PricedBackend(portable.NAME, is_delegate=False, layouts=BOTH_LAYOUTS))
         atoms = [self._atom(atom) for atom in self._candidates.atoms]
         owner = {node: atom.id for atom in self._candidates.atoms for node in atom.nodes}
         return CostGraph(order, atoms, self._tensors(owner), self._constants(owner))
@@ -66,9 +79,25 @@ class _GraphBuilder:
     def _atom(self, atom: Atom) -> PricedAtom:
         layouts = layouts_of(atom.nodes, self._images)
         costs: dict[str, AtomCost] = {
-            name: self._costs.atom(atom, name, layouts) for name in runs_on(atom)
+            name: self._costs.atom(atom, name, self._taken(name, layouts)) for name in runs_on(atom)
         }
-        return PricedAtom(atom.id, costs, all(map(is_view, atom.nodes)))
+        trivial = all(map(is_view, atom.nodes))
+        return PricedAtom(atom.id, costs, trivial, self._own_weight_bytes(atom))
+
+    def _taken(self, backend: str, layouts: tuple[Layout, ...]) -> tuple[Layout, ...]:
+        """Return those of an atom's layouts that a backend takes."""
+        return tuple(layout for layout in layouts if layout in self._layouts[backend]) or layouts
+
+    def _own_weight_bytes(self, atom: Atom) -> dict[str, int]:
+        """Return the bytes of weights that nothing else uses and that a delegate would hold."""
+        found = {}
+        for name in atom.backends:
+            wanted = self._candidates.constants[name]
+            constants = {each for node in atom.nodes for each in wanted.get(node, ())}
+            found[name] = sum(
+                nbytes(each) for each in constants if set(each.users) <= set(atom.nodes)
+            )
+        return {name: size for name, size in found.items() if size}
 
     def _tensors(self, owner: Mapping[Node, str]) -> Iterable[Tensor]:
         weights = set(self._ep.graph_signature.inputs_to_parameters)

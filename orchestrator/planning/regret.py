@@ -16,10 +16,9 @@ import torch
 from torch.export import ExportedProgram
 
 from orchestrator.backends.candidates import Candidates
-from orchestrator.cost.analytic import estimate_ns
+from orchestrator.cost.model import AnalyticCosts
 from orchestrator.graph.queries import ImpossibleSizesError, nbytes, sizes_expected_at
 from orchestrator.planner import (
-    Atom,
     Constraints,
     CostGraph,
     Flow,
@@ -65,7 +64,7 @@ def find_regrets(
     graph: CostGraph,
     constraints: Constraints,
     plan: Plan,
-    threads: int,
+    estimated: AnalyticCosts,
 ) -> list[Regret]:
     """Compare a plan with the best ones at the smallest and at the largest sizes.
 
@@ -77,7 +76,7 @@ def find_regrets(
     found = []
     for point in _points(ep):
         with contextlib.suppress(ImpossibleSizesError):
-            found.append(_regret(candidates, graph, constraints, plan, threads, ep, point))
+            found.append(_regret(candidates, graph, constraints, plan, estimated, ep, point))
     return found
 
 
@@ -125,11 +124,11 @@ def _regret(
     graph: CostGraph,
     constraints: Constraints,
     plan: Plan,
-    threads: int,
+    estimated: AnalyticCosts,
     ep: ExportedProgram,
     point: Mapping[Any, int],
 ) -> Regret:
-    there = _scaled(candidates, graph, threads, ep, point)
+    there = _scaled(candidates, graph, estimated, ep, point)
     ours = price_plan(there, plan.segments, solver=plan.solver, flows=plan.flows)
     best = solve(there, constraints)
     sizes = {str(symbol): value for symbol, value in point.items()}
@@ -139,7 +138,7 @@ def _regret(
 def _scaled(
     candidates: Candidates,
     graph: CostGraph,
-    threads: int,
+    estimated: AnalyticCosts,
     ep: ExportedProgram,
     point: Mapping[Any, int],
 ) -> CostGraph:
@@ -151,12 +150,13 @@ def _scaled(
         for option in graph.options[index]:
             if option.price is not None:
                 name = graph.backends[option.backend].name
-                here = estimate_ns(nodes[atom.id], name, threads)
+                here = estimated.estimate_ns(nodes[atom.id], name)
                 with sizes_expected_at(point):
-                    factor = estimate_ns(nodes[atom.id], name, threads) / here if here else 1.0
+                    there = estimated.estimate_ns(nodes[atom.id], name)
+                factor = there / here if here else 1.0
                 price = option.price.times(factor)
                 costs.setdefault(name, {})[option.flow] = price
-        atoms.append(Atom(atom.id, costs, atom.trivial))
+        atoms.append(replace(atom, costs=costs))
     values = {node.name: node for node in ep.graph.nodes}
     tensors = []
     for tensor in graph.tensors:

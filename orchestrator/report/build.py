@@ -12,7 +12,6 @@ from executorch.exir.delegate import executorch_call_delegate
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from orchestrator.advice.remedies import remedy
 from orchestrator.backends.candidates import Atom, Candidates
 from orchestrator.backends.portable import missing_kernel
 from orchestrator.graph.branches import branch_nodes, delegate_calls_of
@@ -51,7 +50,8 @@ def describe_method(
             op_name(rejection.node),
             rejection.reason,
             module_path(rejection.node),
-            remedy(rejection.reason),
+            rejection.remedy,
+            rejection.code,
         )
         for rejection in candidates.rejections
     )

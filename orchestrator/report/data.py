@@ -112,7 +112,8 @@ class SegmentReport:
 class RejectionReport:
     """Why one backend did not take one node.
 
-    module: its path in the user's model. remedy: what it would take.
+    module: its path in the user's model. remedy: what it would take. code: the kind of reason, see
+    `ggml_delegate.reasons.Code`.
     """
 
     backend: str
@@ -121,6 +122,7 @@ class RejectionReport:
     reason: str
     module: str = ""
     remedy: str = ""
+    code: str = "unsupported"
 
 
 @dataclass(frozen=True)

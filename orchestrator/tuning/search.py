@@ -11,9 +11,9 @@ import torch
 from torch.export import ExportedProgram
 
 from orchestrator.backends import Backend
-from orchestrator.cost.calibration import put_program_factor, read_calibration
-from orchestrator.cost.environment import Environment, host
-from orchestrator.cost.table import CostTable
+from orchestrator.cost.calibration import read_calibration
+from orchestrator.cost.environment import host, versions_for_plans, versions_of
+from orchestrator.cost.table import CostTable, ProgramFactor
 from orchestrator.frontend.example_inputs import example_leaves
 from orchestrator.options import OptionError, PlanOptions, TuneEvent
 from orchestrator.planner import PlannerError
@@ -51,6 +51,7 @@ class Search:
     ) -> None:
         self._programs = programs
         self._folder = folder
+        self._backends = backends
         self._names = [backend.name for backend in backends]
         self._options = options
         self._maker = maker
@@ -207,7 +208,8 @@ class Search:
 
     def _keep_fastest(self) -> Made:
         table = CostTable(self._options.table_path)
-        environment = host(self._options.thread_count)
+        machine = host(self._options.thread_count)
+        environment = machine.running(versions_for_plans(self._backends))
         choices: dict[str, Choice] = {}
         timed_plans: dict[str, TimedPlans] = {}
         for name, program in self._programs.items():
@@ -233,24 +235,24 @@ class Search:
         shown = {name: self._factors(name) for name in timed_plans}
         made = self._maker.make(choices, timed_plans, shown)
         # Afterwards, so that no prediction in the report rests on the very times it stands beside.
-        self._learn(table, environment)
+        self._learn(table)
         return made
 
-    def _learn(self, table: CostTable, environment: Environment) -> None:
+    def _learn(self, table: CostTable) -> None:
         """Remember what whole programs took over their predictions, for later predictions."""
-        known = read_calibration(table, environment, self._names)
+        machine = host(self._options.thread_count)
+        versions = versions_of(self._backends)
+        environments = {name: machine.running(versions[name]) for name in self._names}
+        known = read_calibration(table, environments)
         for name, program in self._programs.items():
             digest = program_digest(program, self._names, self._options)
             found = self._factors(name)
             for backend, factor in found.by_delegate.items():
-                put_program_factor(
-                    table,
-                    environment,
-                    backend,
-                    digest,
+                learnt = ProgramFactor(
                     factor * known.program_factor.get(backend, 1.0),
                     found.call_ns + known.program_call_ns.get(backend, 0.0),
                 )
+                table.put_factor(environments[backend], backend, digest, learnt)
 
     def _tell(self) -> None:
         progress = self._options.progress

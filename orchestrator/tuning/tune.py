@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from torch.export import ExportedProgram
 
 from orchestrator.backends import Backend
-from orchestrator.cost.environment import host
+from orchestrator.cost.environment import host, versions_for_plans
 from orchestrator.cost.source import open_table
 from orchestrator.cost.table import CostTableError
 from orchestrator.options import HOST, PlanOptions
@@ -92,7 +92,7 @@ def _recalled(
         table = None
     if table is None:
         return choices, timed
-    environment = host(options.thread_count)
+    environment = host(options.thread_count).running(versions_for_plans(backends))
     for name, program in programs.items():
         digest = program_digest(program, [backend.name for backend in backends], options)
         recalled = recall_choice(table, environment, digest)

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from orchestrator.advice.remedies import remedy
 from torch.fx import Node
 
-from orchestrator.advice.remedies import remedy
 from orchestrator.report.sources import covering_modules, source_line
 from orchestrator.report.words import (
     against,

@@ -9,14 +9,14 @@ layer's input is converted after it was quantized, which no kernel of XNNPACK ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 
-import torch
 from executorch.backends.xnnpack._passes.channels_last_tagged_reshape_pass import (
     ChannelsLastTaggedReshapePass,
 )
 from torch.fx import Node
 
+from orchestrator.backends.xnnpack.group import Group, rank
 from orchestrator.graph.quantized import is_choose_qparams, is_quantize
 from orchestrator.graph.queries import op_name
 
@@ -34,28 +34,19 @@ _KEEP_ORDER = frozenset(
 _SUMS = frozenset(f"aten.{name}.Tensor" for name in ("add", "sub", "mul", "div"))
 
 
-def unfit_dynamic_image(
-    group: Sequence[Node],
-    channels_last: Container[Node],
-    constants: Container[Node],
-    takes: Callable[[Node], bool],
-) -> str | None:
-    """Say why XNNPACK would get a dynamically quantized image in another order than it thinks.
-
-    Args:
-        group: a layer with what quantizes it.
-        channels_last: nodes that XNNPACK may hold in channels-last, whatever their dim order says.
-        constants: parameters, buffers and constants.
-        takes: whether XNNPACK has an operator for a node, which may be in the same delegate then.
-    """
-    for node in group:
-        source = node.args[0]
-        if not is_choose_qparams(node) or not isinstance(source, Node) or not _is_image(source):
+def unfit_dynamic_image(group: Group) -> str | None:
+    """Say which dynamically quantized image would be in another order than XNNPACK thinks."""
+    around = group.around
+    for node in group.nodes:
+        source = node.args[0] if node.args else None
+        if not is_choose_qparams(node) or not isinstance(source, Node) or rank(source) != 4:
             continue
-        layer = next((each for each in group if op_name(each) == _CONVOLUTION), None)
+        layer = next((each for each in group.nodes if op_name(each) == _CONVOLUTION), None)
         if layer is not None:
-            return _unfit_source(source, layer, set(group), constants, takes)
-        if source in channels_last or any(_CONVOLUTION in _layers(user) for user in source.users):
+            constants = {*around.weights, *around.constants}
+            return _unfit_source(source, layer, set(group.nodes), constants, around.takes)
+        readers = (_CONVOLUTION in _layers(user) for user in source.users)
+        if source in around.channels_last or any(readers):
             return f"XNNPACK may hold {source.name} in channels-last, which {node.name} is not for"
     return None
 
@@ -90,7 +81,7 @@ def _keeps_order(node: Node, constants: Container[Node]) -> bool:
     images = node.all_input_nodes
     if op_name(node) not in _KEEP_ORDER | _SUMS or node.args[:1] != tuple(images[:1]):
         return False
-    return all(_is_image(image) and image not in constants for image in images)
+    return all(rank(image) == 4 and image not in constants for image in images)
 
 
 def _loses(source: Node, reader: Node) -> str:
@@ -105,8 +96,3 @@ def _layers(node: Node) -> set[str]:
     if not is_quantize(node):
         return set()
     return {op_name(layer) for each in node.users for layer in each.users}
-
-
-def _is_image(node: Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.dim() == 4
