@@ -33,12 +33,11 @@ from orchestrator.report.data import AdviceReport
 
 
 def changes(advice: AdviceReport) -> dict[str, Any] | None:
-    """How `lower` is told to follow a suggestion, by its text; None for one that needs code."""
-    if advice.kind == "pin":
-        pattern, _, backend = advice.text.removeprefix("pinning ").rpartition(" to ")
-        return {"pins": {pattern: backend}}
-    if advice.kind == "partitions":
-        return {"max_partitions": int(advice.text.split()[2])}
+    """How `lower` is told to follow a suggestion; None for one that needs code."""
+    if advice.pins:
+        return {"pins": dict(advice.pins)}
+    if advice.max_partitions is not None:
+        return {"max_partitions": advice.max_partitions}
     return None
 
 

@@ -13,31 +13,14 @@ from executorch.exir.backend.utils import tag_constant_data
 from torch.export import ExportedProgram
 from torch.fx.passes.operator_support import OperatorSupportBase
 
+from ggml_delegate.aten_ops import Trait, traits
+from ggml_delegate.copy_attention_results import copy_attention_results
 from ggml_delegate.node_view import Constants, op_name
 from ggml_delegate.preprocess import GgmlBackend
 from ggml_delegate.recurrent_ops import keep_recurrent_layers
 from ggml_delegate.registry import check_node, preserved_ops
-from orchestrator.frontend.passes import copy_attention_results
 
-# Ops that compute nothing: a partition of these alone is not worth a delegate call.
-VIEW_OPS = frozenset(
-    f"aten.{name}"
-    for name in (
-        "view_copy.default",
-        "view.default",
-        "unsqueeze_copy.default",
-        "squeeze_copy.dim",
-        "squeeze_copy.dims",
-        "squeeze_copy.default",
-        "permute_copy.default",
-        "t_copy.default",
-        "transpose_copy.int",
-        "alias_copy.default",
-        "detach_copy.default",
-        "clone.default",
-        "expand_copy.default",
-    )
-) | {"dim_order_ops._clone_dim_order.default"}
+_COMPUTES_NOTHING = Trait.VIEW | Trait.MOVES
 
 
 class _Support(OperatorSupportBase):
@@ -68,8 +51,8 @@ class GgmlPartitioner(Partitioner):  # type: ignore[misc]
             exported_program.graph_module, op_support=support
         ):
             nodes = list(partition.nodes)
-            if all(op_name(node) in VIEW_OPS for node in nodes):
-                continue
+            if all(traits(op_name(node)) & _COMPUTES_NOTHING for node in nodes):
+                continue  # not worth a delegate call
             tag = f"ggml_{len(tags)}"
             tags[tag] = self.delegation_spec
             for node in nodes:

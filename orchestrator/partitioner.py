@@ -29,7 +29,7 @@ from orchestrator.dim_orders.channels_last import ChannelsLastPass
 from orchestrator.dim_orders.quantized_images import QuantizedOrderPass
 from orchestrator.frontend.recurrent_layers import with_recurrent_layers
 from orchestrator.frontend.rewrites import Rewriting, StartOver, rewrite, stored_bytes
-from orchestrator.graph.branches import PRICE, Branch, branch_nodes, branches_of
+from orchestrator.graph.branches import Branch, branch_nodes, branches_of
 from orchestrator.graph.quantized import ALL_ZERO, dequantized_weights, zero_constants
 from orchestrator.graph.queries import (
     aten_op,
@@ -280,8 +280,9 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         tags: dict[str, DelegationSpec] = {}
         elsewhere: set[str] = set()
         notes = []
+        prices: dict[Node, float] = {}  # by cond, of its costlier branch
         for branch in branches_of(exported_program):
-            notes.append(self._plan_branch(branch, tags, elsewhere))
+            notes.append(self._plan_branch(branch, tags, elsewhere, prices))
         candidates = collect_candidates(exported_program, self.backends, self._refused)
         # Patterns that name something in a branch alone are no mistake.
         elsewhere -= patterns_found(self._options, candidates)
@@ -289,7 +290,13 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             self._options, {*self._options.pins, *self._options.exclude} - elsewhere
         )
         planned = make_plan(
-            exported_program, candidates, self.backends, options, self._choice, self._solve
+            exported_program,
+            candidates,
+            self.backends,
+            options,
+            self._choice,
+            self._solve,
+            prices,
         )
         planned = replace(planned, composites=dict(self._composites))
         plan = planned.plan.noting(*notes, *self._notes_on_weights())
@@ -323,14 +330,19 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
                 node.meta[ALL_ZERO] = self._zeros[targets[node.name]]
 
     def _plan_branch(
-        self, branch: Branch, tags: dict[str, DelegationSpec], patterns: set[str]
+        self,
+        branch: Branch,
+        tags: dict[str, DelegationSpec],
+        patterns: set[str],
+        prices: dict[Node, float],
     ) -> str:
         """Plan a branch by itself, tag its nodes, and price its cond; returns what to note.
 
         A limit on partitions leaves it to kernels. Weights are inputs of a branch, so that no
         delegate holds any.
 
-        tags, patterns: added to are the delegates', and those that name something in the branch.
+        tags, patterns, prices: added to are the delegates', those that name something in the
+            branch, and what the cond takes.
         """
         program = branch.program
         candidates = collect_candidates(program, self.backends, self._refused)
@@ -343,9 +355,12 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             max_duplicated_bytes=None,
         )
         only = () if self.limits_partitions else self._choice.only
-        plan = make_plan(program, candidates, self.backends, options, Choice(only=only)).plan
+        planned = make_plan(
+            program, candidates, self.backends, options, Choice(only=only), known_ns=prices
+        )
+        plan = planned.plan
         tags |= self._tag(program, candidates, plan.partitions, f"{branch.name}_")
-        branch.cond.meta[PRICE] = max(branch.cond.meta.get(PRICE, 0.0), plan.total_ns)
+        prices[branch.cond] = max(prices.get(branch.cond, 0.0), plan.total_ns)
         counts = Counter[str]()
         for segment in plan.segments:
             place = segment.backend if segment in plan.partitions else "kernels"

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from orchestrator.dim_orders.channels_last import converted_tensor
+from orchestrator.dim_orders.layouts import converted
 from orchestrator.dry_run import edge_program
 from orchestrator.frontend.export import as_programs
 from orchestrator.graph.queries import compute_nodes
@@ -131,7 +131,7 @@ def _edge_program_of(
     ):
         edge = edge_program(program, backends, options)
         names = {node.name for node in edge.graph.nodes}
-        lacking = {name for name in wanted if _unconverted(name, names) not in names}
+        lacking = {name for name in wanted if _unconverted(name, names, method) not in names}
         if not lacking:
             return edge
     missing = min(lacking)
@@ -141,9 +141,11 @@ def _edge_program_of(
     )
 
 
-def _unconverted(name: str, nodes: Container[str]) -> str:
+def _unconverted(name: str, nodes: Container[str], method: MethodReport) -> str:
     """Return the node that has a tensor's value: the one it was converted from, if none is it."""
-    return name if name in nodes else converted_tensor(name) or name
+    while name not in nodes and name in method.converted:
+        name = method.converted[name]
+    return name
 
 
 def _by_instruction(values: Sequence[tuple[int, Any]]) -> dict[int, list[Any]]:
@@ -163,7 +165,8 @@ def _call_checks(
     calls = _delegate_calls(method, recorded)
     for number, values in calls:
         segment = method.segments[number]
-        names = [_unconverted(tensor.name, nodes) for tensor in (*segment.inputs, *segment.outputs)]
+        tensors = (*segment.inputs, *segment.outputs)
+        names = [_unconverted(tensor.name, nodes, method) for tensor in tensors]
         split = len(segment.inputs)
         known = dict(zip(names[:split], values[:split], strict=True))
         given = _evaluate(edge, set(segment.nodes), known, constants)
@@ -230,8 +233,8 @@ def _evaluate(
             return known[node.name]
         if node.name in constants:
             return constants[node.name]
-        source = next(iter(node.all_input_nodes), None)
-        if source is not None and source.name == converted_tensor(node.name):
+        source = converted(node)
+        if source is not None:
             return value(source)
         raise VerifyError(f"the value of {node.name} was not recorded")
 

@@ -55,7 +55,8 @@ def rejected_groups(
             }
             if len(found) == 1:
                 supposed = _supposed(atom, backend, graph, estimate)
-                groups[(backend, *found.pop())][atom.id] = supposed
+                ((op, reason, remedy),) = found
+                groups[backend, op, reason, remedy][atom.id] = supposed
     for (backend, op, reason, remedy), by_atom in groups.items():
         yield Rejected(backend, op, reason, remedy, by_atom)
 

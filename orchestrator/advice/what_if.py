@@ -185,7 +185,7 @@ def _pins(
             gain = plan.total_ns - other.total_ns
             tie = _is_tie(graph, plan, other)
             text = f"pinning {path} to {name}"
-            yield AdviceReport("pin", text, gain, name, atoms, tie=tie), other
+            yield AdviceReport("pin", text, gain, name, atoms, tie=tie, pins={path: name}), other
 
 
 def _moves(graph: CostGraph, plan: Plan, atoms: Sequence[str], backend: str) -> bool:
@@ -205,7 +205,7 @@ def _fewer_partitions(
             calls = "delegate call" if most == 1 else "delegate calls"
             text = f"at most {most} {calls} instead of {count}"
             gain, tie = plan.total_ns - other.total_ns, _is_tie(graph, plan, other)
-            yield AdviceReport("partitions", text, gain, tie=tie), other
+            yield AdviceReport("partitions", text, gain, tie=tie, max_partitions=most), other
 
 
 def _is_tie(graph: CostGraph, plan: Plan, other: Plan) -> bool:

@@ -15,38 +15,20 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from ggml_delegate.aten_ops import Trait, base_name, traits
 from orchestrator.backends.base import Estimates, Rates
-from orchestrator.graph.branches import PRICE
 from orchestrator.graph.quantized import is_dequantize, is_quantization
 from orchestrator.graph.queries import expected_shape, is_getitem, is_view, op_name
 
-# Op families by the ATen op's name (without namespace and overload).
-_PRODUCTS = {"convolution", "linear", "addmm", "mm", "bmm", "scaled_dot_product_attention"}
-_RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
-_TRANSCENDENTAL = {
-    "gelu",
-    "sigmoid",
-    "tanh",
-    "silu",
-    "exp",
-    "log",
-    "_softmax",
-    "_log_softmax",
-    "elu",
-    "softplus",
-    "pow",
-    "native_layer_norm",
-    "layer_norm",
-    "native_group_norm",
-    "group_norm",
-    "rms_norm",
-}
 _TRANSCENDENTAL_FLOPS = 12.0
-# Ops that read no more of a table than they give.
-_LOOKUPS = {"embedding", "embedding_byte", "embedding_4bit", "embedding_2bit"}
 
 
-def estimate_ns(nodes: Sequence[Node], estimates: Estimates, threads: int) -> float:
+def estimate_ns(
+    nodes: Sequence[Node],
+    estimates: Estimates,
+    threads: int,
+    known_ns: Mapping[Node, float] | None = None,
+) -> float:
     """The time of an atom on a backend, in nanoseconds.
 
     Between two machines of the kind that rates are given for, one takes 0.7 and the other 1.6 times
@@ -58,6 +40,7 @@ def estimate_ns(nodes: Sequence[Node], estimates: Estimates, threads: int) -> fl
         nodes: the atom's.
         estimates: of the backend.
         threads: that the backend uses.
+        known_ns: of nodes whose time is known: of conds, what their costlier branch takes.
     """
     rates = estimates.rates
     scale = max(threads, 1) ** 0.85 if estimates.parallel else 1.0
@@ -67,8 +50,8 @@ def estimate_ns(nodes: Sequence[Node], estimates: Estimates, threads: int) -> fl
     for position, node in enumerate(nodes):
         if is_view(node) or is_getitem(node):
             continue
-        if PRICE in node.meta:
-            total += node.meta[PRICE]
+        if known_ns and node in known_ns:
+            total += known_ns[node]
             continue
         rate = rates[family(node)]
         traffic = _bytes(node) / rate.gbytes if position == 0 or not estimates.fuses else 0.0
@@ -99,10 +82,10 @@ def _quantized_ns(nodes: Sequence[Node], table: Mapping[str, Rates], scale: floa
 
 def family(node: Node) -> str:
     """The family of a node: product, depthwise or other."""
-    name = _base_name(node)
-    if name == "convolution" and _groups(node) > 1:
+    name = op_name(node)
+    if base_name(name) == "convolution" and _groups(node) > 1:
         return "depthwise"
-    return "product" if name in _PRODUCTS | _RECURRENT else "other"
+    return "product" if traits(name) & (Trait.PRODUCT | Trait.RECURRENT) else "other"
 
 
 def atom_family(nodes: Sequence[Node]) -> str:
@@ -116,7 +99,7 @@ def atom_family(nodes: Sequence[Node]) -> str:
 def flops(node: Node) -> float:
     """Floating-point operations of a node, a multiply-add counting as two."""
     out = _elements(node)
-    name = _base_name(node)
+    name, kind = base_name(op_name(node)), traits(op_name(node))
     if name == "convolution":
         per_output = math.prod(_operand(node, 1)[1:])
         if node.args[6]:  # transposed: every input element meets every weight of its channel
@@ -128,11 +111,11 @@ def flops(node: Node) -> float:
         return 2.0 * out * _operand(node, 1)[-1]
     if name == "scaled_dot_product_attention":
         return 4.0 * math.prod(_operand(node, 0)) * _operand(node, 1)[-2]
-    if name in _RECURRENT:
+    if Trait.RECURRENT in kind:
         return _recurrent_flops(node)
     inputs = [expected_shape(n.meta["val"]) for n in node.all_input_nodes if _is_tensor(n)]
     work = max([out, *(math.prod(shape) for shape in inputs)], default=out)
-    return work * (_TRANSCENDENTAL_FLOPS if name in _TRANSCENDENTAL else 1.0)
+    return work * (_TRANSCENDENTAL_FLOPS if Trait.TRANSCENDENTAL in kind else 1.0)
 
 
 def _recurrent_flops(node: Node) -> float:
@@ -143,11 +126,6 @@ def _recurrent_flops(node: Node) -> float:
     products = sum(2.0 * math.prod(shape) for shape in weights)
     gates = sum(shape[0] for shape in weights) / 2.0  # from the input and from the state
     return rows * (products + gates * _TRANSCENDENTAL_FLOPS)
-
-
-def _base_name(node: Node) -> str:
-    parts = op_name(node).split(".")
-    return parts[1].removesuffix("_copy") if len(parts) > 1 else parts[0]
 
 
 def _groups(node: Node) -> int:
@@ -187,7 +165,7 @@ def _size(node: Node) -> float:
 
 
 def _bytes(node: Node) -> float:
-    if _base_name(node) in _LOOKUPS:
+    if Trait.LOOKUP in traits(op_name(node)):  # reads no more of a table than it gives
         return 2 * _size(node)
     tensors = [n.meta["val"] for n in node.all_input_nodes if _is_tensor(n)]
     value = node.meta.get("val")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch.fx import Node
@@ -54,15 +54,17 @@ class Unpriced:
 class AnalyticCosts:
     """Estimates from shapes (see `analytic`), for any backend.
 
-    estimates: by backend; see `estimates_of`. threads: that the program will run on.
+    estimates: by backend; see `estimates_of`. threads: that the program will run on. known_ns: of
+        nodes whose time is known, see `analytic.estimate_ns`.
     """
 
     estimates: Mapping[str, Estimates]
     threads: int
+    known_ns: Mapping[Node, float] = field(default_factory=dict)
 
     def estimate_ns(self, nodes: Sequence[Node], backend: str) -> float:
         """Return the time of some nodes on a backend; see `analytic.estimate_ns`."""
-        return estimate_ns(nodes, self.estimates[backend], self.threads)
+        return estimate_ns(nodes, self.estimates[backend], self.threads, self.known_ns)
 
     def call_overhead_ns(self, backend: str) -> float:
         """Return a typical overhead."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from orchestrator.backends.base import Backend
 from orchestrator.backends.candidates import Candidates
@@ -53,16 +54,18 @@ def find_costs(
     backends: Sequence[Backend],
     options: PlanOptions,
     only: Sequence[str] | None = None,
+    known_ns: Mapping[Node, float] | None = None,
 ) -> Costs:
     """Return the model that the options ask for; measure what it lacks if they say so.
 
     only: names of the delegates that may be used; None for all. Others need not be measured.
+    known_ns: of nodes whose time is known, see `analytic.estimate_ns`.
 
     Raises:
         CostTableError: the cost table that was asked for cannot be used.
         TargetError: there are no costs of the target.
     """
-    estimated = AnalyticCosts(estimates_of(backends), options.thread_count)
+    estimated = AnalyticCosts(estimates_of(backends), options.thread_count, known_ns or {})
     if options.tune == "off" and options.target == HOST:
         return Costs(estimated)
     remarks: list[str] = []

@@ -30,6 +30,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from ggml_delegate.aten_ops import Trait, traits
 from orchestrator.backends import Backend, Candidate
 from orchestrator.backends.patterns import may_run_on
 from orchestrator.graph.quantized import computed_from
@@ -48,36 +49,19 @@ CONTIGUOUS: Label = "contiguous"
 CHANNELS_LAST: Label = "channels-last"
 
 _ORDERS: Mapping[Label, tuple[int, ...]] = {CONTIGUOUS: (0, 1, 2, 3), CHANNELS_LAST: (0, 2, 3, 1)}
-# The names of conversions are those of the tensors with these at their end.
+# Conversions are named after their tensors, for people.
 _SUFFIXES: Mapping[Label, str] = {CONTIGUOUS: "_contiguous", CHANNELS_LAST: "_channels_last"}
 _CONVERT = exir_ops.edge.dim_order_ops._to_dim_order_copy.default
 
 _SEED = "aten.convolution.default"
-
-# Ops that compute the same whichever of the two orders their images are in.
-_FOLLOW = frozenset(
-    f"aten.{name}"
-    for name in (
-        *("add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor", "maximum.default"),
-        *("minimum.default", "relu.default", "hardtanh.default", "clamp.default", "elu.default"),
-        *("leaky_relu.default", "gelu.default", "sigmoid.default", "tanh.default", "exp.default"),
-        *("hardswish.default", "hardsigmoid.default", "silu.default", "mish.default"),
-        *("abs.default", "neg.default", "sqrt.default", "rsqrt.default"),
-        *("pow.Tensor_Scalar", "add.Scalar"),
-        *("mul.Scalar", "sub.Scalar", "div.Scalar", "cat.default", "constant_pad_nd.default"),
-        *("max_pool2d.default", "max_pool2d_with_indices.default", "avg_pool2d.default"),
-        *("mean.dim", "upsample_bilinear2d.vec", "upsample_nearest2d.vec"),
-        *("_native_batch_norm_legit_no_training.default", "native_group_norm.default"),
-    )
-)
 
 
 class ChannelsLastPass(ExportedProgramPassBase):  # type: ignore[misc]  # executorch is untyped
     """An edge-dialect pass, for `transform_passes` of `to_edge_transform_and_lower`.
 
     backends: the delegates that will be asked. Those count that compute images in channels-last and
-        take conversions themselves, which they say by an attribute `converts_dim_orders`; with
-        fewer than two, nothing crosses from one to another and the pass does nothing.
+        convert what comes in the other order (`Backend.converts_dim_orders`); with fewer than two,
+        nothing crosses from one to another and the pass does nothing.
     options: whose pins and excludes say which of them may get a node.
     """
 
@@ -115,12 +99,6 @@ def convert(ep: ExportedProgram, backends: Sequence[Backend], options: PlanOptio
             return _insert_conversions(region, labels, values)
         region.fix(misfits)
     return False
-
-
-def converted_tensor(name: str) -> str | None:
-    """Return the name of the tensor that a conversion of this name takes, None if it is none."""
-    found = (name.removesuffix(suffix) for suffix in _SUFFIXES.values() if name.endswith(suffix))
-    return next(found, None)
 
 
 def _is_image(value: Any) -> TypeGuard[torch.Tensor]:
@@ -216,7 +194,8 @@ class _Region:
             return False
         if _is_seed(node):
             return node.args[0] not in self._constants and _has_known_order(_value(node.args[0]))
-        if op_name(node) not in _FOLLOW or not _is_image(_results(node)[0]):
+        follows = Trait.ORDER_FREE in traits(op_name(node))
+        if not follows or not _is_image(_results(node)[0]):
             return False
         for source in node.all_input_nodes:
             value = source.meta.get("val")

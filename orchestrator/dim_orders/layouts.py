@@ -14,41 +14,20 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from orchestrator.graph.queries import compute_nodes, op_name
+from ggml_delegate.aten_ops import Trait, traits
+from orchestrator.graph.queries import compute_nodes, is_getitem, op_name
 from orchestrator.planner import Flow, Layout
 
 CHANNELS_LAST_ORDER = (0, 2, 3, 1)
 CONTIGUOUS_ONLY = (Layout.CONTIGUOUS,)
 BOTH_LAYOUTS = (Layout.CONTIGUOUS, Layout.CHANNELS_LAST)
 
-_IMAGE_OPS = {
-    "convolution",
-    "avg_pool2d",
-    "max_pool2d",
-    "max_pool2d_with_indices",
-    "adaptive_avg_pool2d",
-    "upsample_bilinear2d",
-    "upsample_nearest2d",
-    "pixel_shuffle",
-}
 _CONVERSION = "dim_order_ops._to_dim_order_copy.default"
-_EITHER_LAYOUT = {
-    *("add", "sub", "mul", "div", "neg", "abs", "exp", "sqrt", "rsqrt", "pow", "maximum"),
-    *("minimum", "relu", "hardtanh", "clamp", "hardswish", "hardsigmoid", "sigmoid", "tanh"),
-    *("silu", "gelu", "elu", "leaky_relu", "cat", "mean", "constant_pad_nd", "group_norm"),
-    *("native_group_norm", "_native_batch_norm_legit_no_training", "batch_norm", "prelu", "clone"),
-    *("_clone_dim_order", "slice", "split_with_sizes"),
-}
-
-
-def _base_name(node: Node) -> str:
-    parts = op_name(node).split(".")
-    return parts[1].removesuffix("_copy") if len(parts) > 1 else parts[0]
 
 
 def wants_channels_last(node: Node) -> bool:
     """Whether delegates compute a node in channels-last: an image op on rank-4 tensors."""
-    return _base_name(node) in _IMAGE_OPS and _is_rank_4(node.all_input_nodes[0])
+    return Trait.IMAGE in traits(op_name(node)) and _is_rank_4(node.all_input_nodes[0])
 
 
 def _is_rank_4(node: Node) -> bool:
@@ -85,7 +64,7 @@ def _connected(node: Node) -> Iterator[Node]:
 
 def _passes(node: Node) -> bool:
     return node.op == "call_function" and (
-        _base_name(node) in _EITHER_LAYOUT or _base_name(node) == "getitem"
+        is_getitem(node) or Trait.TRANSPARENT in traits(op_name(node))
     )
 
 
@@ -101,6 +80,17 @@ def conversion(nodes: Sequence[Node]) -> Flow | None:
         layout_in_memory(node.meta.get("val")) for node in (nodes[0].all_input_nodes[0], nodes[0])
     )
     return None if read is written else Flow(read, written)
+
+
+def converted(node: Node) -> Node | None:
+    """Return the node whose tensor a node brings to another dim order; None if it does more."""
+    if op_name(node) != _CONVERSION:
+        return None
+    source = node.all_input_nodes[0]
+    read, made = source.meta.get("val"), node.meta.get("val")
+    if not isinstance(read, torch.Tensor) or not isinstance(made, torch.Tensor):
+        return None
+    return source if read.dtype == made.dtype else None
 
 
 def layout_in_memory(value: object) -> Layout:

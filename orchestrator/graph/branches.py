@@ -25,9 +25,6 @@ from torch.fx import GraphModule, Node
 
 from orchestrator.graph.queries import compute_nodes
 
-PRICE = "branch_ns"
-"""What the costlier branch of a cond takes, in its node's `meta`."""
-
 
 @dataclass(frozen=True)
 class Branch:

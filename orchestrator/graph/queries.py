@@ -16,6 +16,7 @@ from executorch.exir.tensor import dim_order_from_stride
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from ggml_delegate.aten_ops import Trait, traits
 from ggml_delegate.node_view import WHOLE_NAMESPACE
 from ggml_delegate.recurrent_ops import STANDS_FOR
 
@@ -103,21 +104,10 @@ def origin(node: Node) -> str:
     return str(source.name)
 
 
-# Ops that only change how a tensor is seen; ExecuTorch turns most of them into no-ops.
-_VIEWS = {
-    "aten::alias_copy",
-    "aten::clone",
-    "aten::squeeze_copy",
-    "aten::unsqueeze_copy",
-    "aten::view_copy",
-    "dim_order_ops::_clone_dim_order",
-}
-
-
 def is_view(node: Node) -> bool:
     """Whether a node computes and moves nothing: a view, or a copy in the same dim order."""
     target = node.target
-    if not isinstance(target, EdgeOpOverload) or target._schema.name not in _VIEWS:
+    if not isinstance(target, EdgeOpOverload) or Trait.VIEW not in traits(op_name(node)):
         return False
     source = node.all_input_nodes[0].meta.get("val")
     result = node.meta.get("val")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from orchestrator.backends import Backend
 from orchestrator.backends.candidates import Candidates
@@ -53,10 +54,12 @@ def make_plan(
     options: PlanOptions,
     choice: Choice,
     solver: Solver | None = None,
+    known_ns: Mapping[Node, float] | None = None,
 ) -> Planned:
     """Plan one edge-dialect program.
 
     solver: makes the plan instead; neither the cheapest one nor its regrets are then looked for.
+    known_ns: of nodes whose time is known: of conds, what their costlier branch takes.
 
     Raises:
         ConstraintError, OptionError: constraints that contradict each other or match nothing.
@@ -64,7 +67,7 @@ def make_plan(
         TargetError: there are no costs of the target.
     """
     names = [backend.name for backend in backends]
-    found = find_costs(ep, candidates, backends, options, choice.only)
+    found = find_costs(ep, candidates, backends, options, choice.only, known_ns)
     graph = cost_graph(ep, candidates, backends, found.model)
     asked = plan_constraints(candidates, options, names)
     constraints = asked
@@ -73,7 +76,7 @@ def make_plan(
     if solver is not None:
         return Planned(solver(graph).noting(*found.notes()), graph, asked, found.interrupted)
     plan = _plan(graph, constraints, options, choice)
-    estimated = AnalyticCosts(estimates_of(backends), options.thread_count)
+    estimated = AnalyticCosts(estimates_of(backends), options.thread_count, known_ns or {})
     regrets = find_regrets(ep, candidates, graph, constraints, plan, estimated)
     plan = plan.noting(*found.notes(), *map(str, regrets))
     return Planned(plan, graph, asked, found.interrupted)

@@ -14,6 +14,7 @@ from torch.fx import Node
 
 from orchestrator.backends.candidates import Atom, Candidates
 from orchestrator.backends.portable import missing_kernel
+from orchestrator.dim_orders.layouts import converted
 from orchestrator.graph.branches import branch_nodes, delegate_calls_of
 from orchestrator.graph.queries import compute_nodes, is_getitem, module_path, nbytes, op_name
 from orchestrator.planner import CostGraph, Layout, Plan
@@ -74,6 +75,11 @@ def describe_method(
             for tensor in graph.tensors
         ),
         plan=describe_plan(plan, graph),
+        converted={
+            node.name: source.name
+            for node in compute_nodes(ep)
+            if (source := converted(node)) is not None
+        },
     )
 
 

@@ -149,6 +149,7 @@ class AdviceReport:
     kind: "support" (a backend takes what it rejects now), "pin", "exclude" or "partitions".
     assumed: whether the gain rests on a time that nobody measured.
     tie: whether it is within the spread of the costs.
+    pins, max_partitions: the options of `lower` that follow it, where there are any.
     """
 
     kind: str
@@ -159,6 +160,8 @@ class AdviceReport:
     remedy: str = ""
     assumed: bool = False
     tie: bool = False
+    pins: Mapping[str, str] = field(default_factory=dict)
+    max_partitions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ class MethodReport:
         differ from the plan's where nothing depends on it; empty if not known.
     kernel_order: nodes that kernels run, likewise.
     branch_calls: one entry per torch.cond with delegates in its branches.
+    converted: by conversion between dim orders (a node's name), the tensor that it converts.
     profile: where measured times come from; "" if nothing was measured.
     """
 
@@ -216,6 +220,7 @@ class MethodReport:
     calls: tuple[int, ...] = ()
     kernel_order: tuple[str, ...] = ()
     branch_calls: tuple[BranchCalls, ...] = ()
+    converted: Mapping[str, str] = field(default_factory=dict)
     profile: str = ""
 
     @property
