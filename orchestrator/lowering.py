@@ -13,7 +13,7 @@ import torch
 from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig
 from torch.export import ExportedProgram
 
-from orchestrator.backends import Backend, resolve_backends
+from orchestrator.backends import Backend, load_options, resolve_backends
 from orchestrator.dim_orders.contiguous_kernels import make_kernels_contiguous
 from orchestrator.failures import Refusals, lowering_error
 from orchestrator.flow import plan_only, to_edge_with
@@ -22,7 +22,7 @@ from orchestrator.frontend.export import Model, as_programs
 from orchestrator.frontend.shared_state import SharedPrograms, share_state, shared_config
 from orchestrator.frontend.torch_state import as_in_lowering
 from orchestrator.graph.queries import mutated_buffers
-from orchestrator.options import HOST, PlanOptions, Strategy, Tune, TuneEvent
+from orchestrator.options import DEFAULT_BACKENDS, HOST, PlanOptions, Strategy, Tune, TuneEvent
 from orchestrator.partitioner import OrchestratorPartitioner
 from orchestrator.planning.choice import Choice
 from orchestrator.planning.make_plan import Planned
@@ -34,8 +34,6 @@ from orchestrator.report.slow_kernels import slow_kernels
 from orchestrator.tuning.program_factors import ProgramFactors
 from orchestrator.tuning.timed_plans import TimedPlans
 from orchestrator.tuning.tune import Made, make_tuned
-
-DEFAULT_BACKENDS = ("ggml", "xnnpack")
 
 
 class LoweringWarning(UserWarning):
@@ -60,6 +58,7 @@ def lower(
     exclude: Mapping[str, str | Sequence[str]] | Sequence[str] = (),
     max_partitions: int | None = None,
     max_duplicated_bytes: int | None = None,
+    max_private_bytes: int | None = None,
     cost_table: str | os.PathLike[str] | None = None,
     budget_s: float | None = None,
     progress: Callable[[TuneEvent], None] | None = None,
@@ -84,8 +83,9 @@ def lower(
     target: the device to plan for: this machine, or a name that costs were imported under.
     pins: backends by pattern over modules, ops and nodes: {"layers.3.*": "xnnpack"}.
     exclude: patterns of what not to delegate, or backends not to use by pattern.
-    max_partitions, max_duplicated_bytes: limits on delegate calls, and on bytes of weights that
-        more than one backend holds; per method.
+    max_partitions, max_duplicated_bytes, max_private_bytes: limits on delegate calls, on bytes of
+        weights that more than one backend holds, and on memory that delegates hold beside the file;
+        per method.
     cost_table: a file with measured costs, instead of the one in the user's cache folder.
     budget_s: for tune="measure": how long to measure, in seconds.
     progress: called while measuring, see `TuneEvent`.
@@ -116,6 +116,7 @@ def lower(
         exclude=exclude,
         max_partitions=max_partitions,
         max_duplicated_bytes=max_duplicated_bytes,
+        max_private_bytes=max_private_bytes,
         cost_table=cost_table,
         budget_s=budget_s,
         progress=progress,
@@ -197,6 +198,7 @@ class _Lowering:
             report=report,
             plan={name: result.plan for name, result in results.items()},
             signatures={name: Signature.of(program) for name, program in self.programs.items()},
+            load_options=load_options(self.backends, self.options.thread_count),
         )
         planned = {name: result.planned for name, result in results.items()}
         return Made(program, planned, manager)

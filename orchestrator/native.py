@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -100,6 +100,10 @@ class NativeProgram:
     0 uses the whole pool, numbers above its size mean its size. Programs with different numbers
     above 1 wait for each other while they run, because ExecuTorch has one pool per process.
 
+    `backend_options` are options to load delegates with, by their ids and then by name; those for
+    delegates that the program does not use are left out. `num_threads`, where it is given, is one
+    more option of every delegate.
+
     `etdump` records a profile of loading and running methods, for etdump(). `values` records what
     every delegate call and kernel takes and gives, for values(), which takes memory for all of it.
 
@@ -110,7 +114,8 @@ class NativeProgram:
     Raises:
         FileNotFoundError: there is no such file.
         ExecuTorchError: the file is truncated, corrupt or no program.
-        TypeError, ValueError: an argument of a wrong type, a negative `num_threads`.
+        TypeError, ValueError: an argument of a wrong type, a negative `num_threads`, or an option
+            whose name or text is too long.
 
     """
 
@@ -121,6 +126,7 @@ class NativeProgram:
         num_threads: int = 0,
         etdump: bool = False,
         values: bool = False,
+        backend_options: Mapping[str, Mapping[str, bool | int | str]] | None = None,
     ) -> None:
         """Loads the program; methods load when they are first needed."""
         if isinstance(source, os.PathLike):
@@ -128,12 +134,22 @@ class NativeProgram:
         if isinstance(source, str) and not os.path.exists(source):  # noqa: PTH110
             raise FileNotFoundError(f"there is no program file '{source}'")
         self._program = _runtime.Program(
-            source, num_threads=num_threads, etdump=etdump, values=values
+            source,
+            num_threads=num_threads,
+            etdump=etdump,
+            values=values,
+            backend_options={key: dict(each) for key, each in (backend_options or {}).items()},
         )
         self._infos: dict[str, MethodInfo] = {}
 
     @classmethod
-    def mapped(cls, buffer: bytes, *, num_threads: int = 0) -> NativeProgram:
+    def mapped(
+        cls,
+        buffer: bytes,
+        *,
+        num_threads: int = 0,
+        backend_options: Mapping[str, Mapping[str, bool | int | str]] | None = None,
+    ) -> NativeProgram:
         """Loads bytes through a temporary file, mapped as where a program is deployed.
 
         Weights are aligned there as in the file; bytes in place lie anywhere, and are slower to
@@ -142,7 +158,7 @@ class NativeProgram:
         with tempfile.NamedTemporaryFile(suffix=".pte") as file:
             file.write(buffer)
             file.flush()
-            return cls(file.name, num_threads=num_threads)
+            return cls(file.name, num_threads=num_threads, backend_options=backend_options)
 
     def __repr__(self) -> str:
         """Names the source and the methods."""

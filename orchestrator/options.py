@@ -11,6 +11,7 @@ from typing import Literal, get_args
 Strategy = Literal["cost", "greedy"]
 Tune = Literal["off", "cached", "measure"]
 HOST = "host"
+DEFAULT_BACKENDS = ("ggml", "xnnpack")
 
 
 class OptionError(ValueError):
@@ -49,6 +50,7 @@ class PlanOptions:
     exclude: backends not to use by pattern; or patterns of what is not to be delegated at all.
     max_partitions: of delegate calls per method.
     max_duplicated_bytes: of weights that more than one backend holds, per method.
+    max_private_bytes: of memory that delegates hold beside the file, per method, as predicted.
     cost_table: a file; None for the user's own, in the cache folder.
     budget_s: for measuring, in seconds; None for as long as it takes.
     progress: called while measuring.
@@ -65,6 +67,7 @@ class PlanOptions:
     exclude: Mapping[str, str | Sequence[str]] | Sequence[str] = ()
     max_partitions: int | None = None
     max_duplicated_bytes: int | None = None
+    max_private_bytes: int | None = None
     cost_table: str | os.PathLike[str] | None = None
     budget_s: float | None = None
     progress: Callable[[TuneEvent], None] | None = None
@@ -77,7 +80,7 @@ class PlanOptions:
             raise OptionError(f"threads is {self.threads}; expected 1 or more")
         if self.budget_s is not None and not self.budget_s > 0:
             raise OptionError(f"budget_s is {self.budget_s}; expected more than 0 seconds")
-        for name in ("max_partitions", "max_duplicated_bytes"):
+        for name in ("max_partitions", "max_duplicated_bytes", "max_private_bytes"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise OptionError(f"{name} is {value}; expected 0 or more")

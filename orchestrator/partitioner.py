@@ -39,7 +39,7 @@ from orchestrator.graph.queries import (
     op_name,
     origin,
 )
-from orchestrator.options import PlanOptions
+from orchestrator.options import DEFAULT_BACKENDS, PlanOptions
 from orchestrator.planner import CostGraph, Plan, Segment, check_segments, price_plan
 from orchestrator.planning.choice import Choice, composite_key
 from orchestrator.planning.make_plan import Planned, Solver, make_plan
@@ -133,7 +133,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
 
     def __init__(
         self,
-        backends: Iterable[str | Backend] = ("ggml", "xnnpack"),
+        backends: Iterable[str | Backend] = DEFAULT_BACKENDS,
         options: PlanOptions | None = None,
         *,
         decompose: Iterable[torch._ops.OpOverload] = (),
@@ -353,6 +353,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             tune="cached" if self._options.tune == "measure" else self._options.tune,
             max_partitions=None,
             max_duplicated_bytes=None,
+            max_private_bytes=None,
         )
         only = () if self.limits_partitions else self._choice.only
         planned = make_plan(

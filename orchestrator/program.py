@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,14 @@ class LoweredProgram:
     buffer: the .pte.
     report: what went where and why; also inside the .pte.
     plan: the plan of each method.
+    load_options: to run it with here, by the ids of delegates; see `Backend.load_options`.
     """
 
     buffer: bytes
     report: Report
     plan: Mapping[str, Plan]
     signatures: Mapping[str, Signature]
+    load_options: Mapping[str, Mapping[str, bool | int | str]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Show the methods and the size."""
@@ -98,7 +100,7 @@ class LoweredProgram:
 
     @cached_property
     def _native(self) -> NativeProgram:
-        return NativeProgram(self.buffer)
+        return NativeProgram(self.buffer, backend_options=self.load_options)
 
     def _method(self, method: str | None) -> str:
         if method is None:

@@ -12,6 +12,7 @@ from orchestrator.backends.base import (
     Rates,
     Rejection,
     Support,
+    load_options,
 )
 from orchestrator.backends.registry import backend_names, find_backend, resolve_backends
 
@@ -26,5 +27,6 @@ __all__ = [
     "Support",
     "backend_names",
     "find_backend",
+    "load_options",
     "resolve_backends",
 ]

@@ -11,7 +11,7 @@ import hashlib
 import importlib.metadata
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -182,6 +182,8 @@ class Backend(ABC):
     def load_options(self, threads: int) -> Mapping[str, int | bool | str]:
         """Return the options to load its delegates with, by their names in the delegate.
 
+        "num_threads" is given to every delegate in any case.
+
         threads: that the program is to run on.
         """
         return {}
@@ -200,6 +202,16 @@ class Backend(ABC):
             data = Path(file).read_bytes() if file else type(self).__qualname__.encode()
             named = [f"{package} {hashlib.sha256(data).hexdigest()[:12]}"]
         return ", ".join([executorch_version(), *named])
+
+
+def load_options(
+    backends: Iterable[Backend], threads: int
+) -> dict[str, Mapping[str, int | bool | str]]:
+    """Return the options to load delegates with, by their ids, for `NativeProgram`.
+
+    threads: that the program is to run on.
+    """
+    return {each.backend_id: each.load_options(threads) for each in backends}
 
 
 def executorch_version() -> str:

@@ -12,7 +12,11 @@ from torch.fx import Node
 
 from orchestrator.backends import portable
 from orchestrator.backends.base import Backend, Candidate, Rejection, Support
-from orchestrator.dim_orders.layouts import CHANNELS_LAST_ORDER
+from orchestrator.dim_orders.layouts import (
+    CHANNELS_LAST_ORDER,
+    CONTIGUOUS_ONLY,
+    layout_in_memory,
+)
 from orchestrator.graph.contraction import Contraction
 from orchestrator.graph.queries import (
     compute_nodes,
@@ -106,6 +110,8 @@ def collect_candidates(
         for refusal, reason in reasons.items():
             named = {node for node in nodes if refusal in (node.name, EVERY_NODE)}
             offers[name] = _without(offers[name], named, reason, "failed")
+    for backend in backends:
+        offers[backend.name] = _in_its_layouts(offers[backend.name], backend)
     support = _apart_from_kernels(nodes, offers)
     contraction = Contraction(nodes)
     for node in nodes:
@@ -134,6 +140,28 @@ def _with_getitems(offer: Support) -> Support:
         candidates.append(Candidate(nodes, candidate.constants, candidate.divisible))
     rejections = [rejection for rejection in offer.rejections if not is_getitem(rejection.node)]
     return Support(candidates, rejections)
+
+
+def _in_its_layouts(offer: Support, backend: Backend) -> Support:
+    """Leave out what reads or makes tensors in dim orders that a backend does not take."""
+    unfit = {
+        node
+        for candidate in offer.candidates
+        for node in candidate.nodes
+        if not all(_takes(backend, each) for each in (node, *node.all_input_nodes))
+    }
+    if not unfit:
+        return offer
+    reason = f"its tensors are in a dim order that {backend.name} does not take"
+    return _without(offer, unfit, reason, "dim-order")
+
+
+def _takes(backend: Backend, node: Node) -> bool:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.dim_order() == tuple(range(value.dim())):
+        return True
+    layouts = backend.boundary_layouts(value.dim())
+    return layouts != CONTIGUOUS_ONLY and layout_in_memory(value) in layouts
 
 
 def _apart_from_kernels(

@@ -93,10 +93,6 @@ class GgmlDelegate(Backend):
         """Return both layouts for images."""
         return tuple(Layout) if rank == 4 else (Layout.CONTIGUOUS,)
 
-    def load_options(self, threads: int) -> Mapping[str, int | bool | str]:
-        """Return how many threads to compute with."""
-        return {"num_threads": threads}
-
     def versions(self) -> str:
         """Return ExecuTorch's version and a digest of both halves of the delegate."""
         return f"{executorch_version()}, ggml delegate {_digest()}"

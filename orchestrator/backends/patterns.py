@@ -94,6 +94,7 @@ def plan_constraints(
         ),
         max_partitions=options.max_partitions,
         max_duplicated_bytes=options.max_duplicated_bytes,
+        max_private_bytes=options.max_private_bytes,
     )
 
 

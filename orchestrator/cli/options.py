@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.errors import CommandError
+from orchestrator.options import DEFAULT_BACKENDS
 
 
 def add_backends(parser: argparse.ArgumentParser) -> None:
     """Add --backends; `backend_names` reads it."""
     parser.add_argument(
         "--backends",
-        default="ggml,xnnpack",
+        default=",".join(DEFAULT_BACKENDS),
         metavar="NAMES",
         help="comma-separated, the preferred one first; '' for ExecuTorch's kernels alone "
         "(default: %(default)s)",
@@ -67,6 +68,9 @@ def add_planning(
         "--max-duplicated-bytes", type=int, metavar="N", help="of weights that two backends hold"
     )
     group.add_argument(
+        "--max-private-bytes", type=int, metavar="N", help="that delegates hold beside the file"
+    )
+    group.add_argument(
         "--plan-threads",
         type=int,
         metavar="N",
@@ -104,6 +108,7 @@ def planning_options(options: argparse.Namespace) -> dict[str, Any]:
         "exclude": _excludes(options.exclude),
         "max_partitions": options.max_partitions,
         "max_duplicated_bytes": options.max_duplicated_bytes,
+        "max_private_bytes": options.max_private_bytes,
         "cost_table": options.cost_table,
     }
     if getattr(options, "budget", None) is not None:

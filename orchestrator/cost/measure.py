@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from orchestrator.backends import load_options
 from orchestrator.backends.portable import NAME as KERNELS
 from orchestrator.cost.calibration import BASELINE, baseline_task
 from orchestrator.cost.compile import Request, compile_what_can_be
@@ -201,9 +202,11 @@ def _measure_batch(
 ) -> None:
     (threads,) = {environment.threads for environment in environments.values()}
     programs, failures = compile_what_can_be({name: each[1] for name, each in batch.items()})
+    used = {task.backend_name: task.backend for task, _ in batch.values() if task.backend}
+    options = load_options(used.values(), threads)
     methods: dict[str, NativeProgram] = {}
     for buffer, names in programs:
-        program = NativeProgram.mapped(buffer, num_threads=threads)
+        program = NativeProgram.mapped(buffer, num_threads=threads, backend_options=options)
         methods |= dict.fromkeys(names, program)
     results: dict[str, dict[str, Measurement]] = {}
 

@@ -5,7 +5,7 @@ Build a `CostGraph`, then ask `greedy` (capability in list order) or `solve` (ch
 """
 
 from .bounds import lower_bound, min_cut_bound
-from .constraints import Constraints, Exclude, Pin
+from .constraints import Constraints, Exclude, Pin, duplicated_bytes, private_bytes
 from .cost_graph import CostGraph
 from .elements import (
     INFEASIBLE,
@@ -67,6 +67,7 @@ __all__ = [
     "UnknownCostError",
     "check_segments",
     "drop_trivial_segments",
+    "duplicated_bytes",
     "greedy",
     "greedy_assignment",
     "is_convex",
@@ -74,6 +75,7 @@ __all__ = [
     "lower_bound",
     "min_cut_bound",
     "price_plan",
+    "private_bytes",
     "quotient_graph",
     "solve",
     "split_into_segments",

@@ -9,9 +9,12 @@ from .cost_graph import CostGraph, Option
 from .errors import ConstraintError
 from .pricing import feasible_backends
 
-# Room for the count of delegate calls below the bits of the shared constants.
+# What `LimitLedger` counts: delegate calls, then bytes, then one bit per constant and backend.
 _CALL_BITS = 32
+_BYTE_BITS = 56
+_FIELDS = _CALL_BITS + _BYTE_BITS
 _CALLS = (1 << _CALL_BITS) - 1
+_BYTES = (1 << _BYTE_BITS) - 1
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,20 @@ class Constraints:
 
     max_partitions: delegate calls; kernels do not count. max_duplicated_bytes: of constants
     (`Constant`) that more than one backend uses, summed over every backend but the first.
+    max_private_bytes: see `private_bytes`.
     """
 
     pins: tuple[Pin, ...] = ()
     excludes: tuple[Exclude, ...] = ()
     max_partitions: int | None = None
     max_duplicated_bytes: int | None = None
+    max_private_bytes: int | None = None
 
     @property
     def has_limits(self) -> bool:
         """Whether something limits the plan as a whole."""
-        return self.max_partitions is not None or self.max_duplicated_bytes is not None
+        limits = (self.max_partitions, self.max_duplicated_bytes, self.max_private_bytes)
+        return any(limit is not None for limit in limits)
 
 
 def allowed_options(graph: CostGraph, constraints: Constraints) -> list[tuple[Option, ...]]:
@@ -129,29 +135,57 @@ def duplicated_bytes(graph: CostGraph, assignment: Mapping[str, str]) -> int:
     return total
 
 
+def private_bytes(graph: CostGraph, assignment: Mapping[str, str]) -> int:
+    """Bytes of weights that the delegates of an assignment (by atom id) hold in their own memory.
+
+    A backend holds `Backend.private_per_byte` for each byte of a weight that it uses.
+    """
+    share = {backend.name: backend.private_per_byte for backend in graph.backends}
+    total = 0
+    for atom in graph.atoms:
+        backend = assignment[atom.id]
+        total += int(share[backend] * atom.weight_bytes.get(backend, 0))
+    for constant in graph.constants:
+        for backend in {assignment[atom] for atom in constant.atoms}:
+            total += int(share[backend] * constant.nbytes)
+    return total
+
+
 class LimitLedger:
     """Counts, along a search path, what the limits of constraints are about.
 
-    The count holds the number of delegate calls below, and above it one bit per constant and
-    backend that uses it.
+    The count holds the number of delegate calls below, above it the private bytes of weights that
+    one atom uses alone, and above that one bit per shared constant and backend that uses it.
     """
 
     def __init__(self, graph: CostGraph, constraints: Constraints, atoms: Sequence[int]) -> None:
         self._max_calls = constraints.max_partitions
-        self._max_bytes = constraints.max_duplicated_bytes
+        self._max_copied = constraints.max_duplicated_bytes
+        self._max_private = constraints.max_private_bytes
         self._calls = [int(backend.is_delegate) for backend in graph.backends]
+        self._shares = [backend.private_per_byte for backend in graph.backends]
         self._sizes: list[int] = []
         self._backends = len(graph.backends)
         bits: list[list[int]] = [[] for _ in graph.atoms]
-        for constant in graph.constants if self._max_bytes is not None else ():
-            if len(set(constant.atoms)) > 1:
-                place = _CALL_BITS + len(self._sizes) * self._backends
-                self._sizes.append(constant.nbytes)
-                for name in constant.atoms:
-                    bits[graph.atom_index[name]].append(place)
+        counts_constants = self._max_copied is not None or self._max_private is not None
+        for constant in graph.constants if counts_constants else ():
+            place = _FIELDS + len(self._sizes) * self._backends
+            self._sizes.append(constant.nbytes)
+            for name in set(constant.atoms):
+                bits[graph.atom_index[name]].append(place)
         self._bits = [bits[atom] for atom in atoms]
+        self._own = [self._own_bytes(graph, atom) for atom in atoms]
         if self._max_calls is None:
             self._calls = [0 for _ in graph.backends]
+
+    def _own_bytes(self, graph: CostGraph, atom: int) -> list[int]:
+        """By backend, what it holds of the weights of one atom."""
+        if self._max_private is None:
+            return [0 for _ in graph.backends]
+        sizes = graph.atoms[atom].weight_bytes
+        return [
+            int(backend.private_per_byte * sizes.get(backend.name, 0)) for backend in graph.backends
+        ]
 
     def opened(self, used: int, backend: int) -> int:
         """The count after opening a segment."""
@@ -159,6 +193,7 @@ class LimitLedger:
 
     def ran(self, used: int, atom: int, backend: int) -> int:
         """The count after running an atom (problem index)."""
+        used += self._own[atom][backend] << _CALL_BITS
         for place in self._bits[atom]:
             used |= 1 << place + backend
         return used
@@ -167,18 +202,26 @@ class LimitLedger:
         """Whether a plan may have come to this."""
         if self._max_calls is not None and used & _CALLS > self._max_calls:
             return False
-        return self._max_bytes is None or self._duplicated(used >> _CALL_BITS) <= self._max_bytes
+        copied, private = self._of_shared(used >> _FIELDS)
+        private += used >> _CALL_BITS & _BYTES
+        return (self._max_copied is None or copied <= self._max_copied) and (
+            self._max_private is None or private <= self._max_private
+        )
 
     def covers(self, used: int, other: int) -> bool:
         """Whether whatever is allowed after the other is allowed after this one."""
         if used & _CALLS > other & _CALLS:
             return False
-        return not (used >> _CALL_BITS) & ~(other >> _CALL_BITS)
+        if used >> _CALL_BITS & _BYTES > other >> _CALL_BITS & _BYTES:
+            return False
+        return not (used >> _FIELDS) & ~(other >> _FIELDS)
 
-    def _duplicated(self, bits: int) -> int:
-        total = 0
+    def _of_shared(self, bits: int) -> tuple[int, int]:
+        """Bytes of shared constants that are held more than once, and all private ones."""
+        copied = private = 0
         for size in self._sizes:
-            copies = (bits & (1 << self._backends) - 1).bit_count()
-            total += size * max(0, copies - 1)
+            users = [number for number in range(self._backends) if bits >> number & 1]
+            copied += size * max(0, len(users) - 1)
+            private += sum(int(self._shares[number] * size) for number in users)
             bits >>= self._backends
-        return total
+        return copied, private

@@ -9,7 +9,13 @@ from dataclasses import replace
 from typing import Literal
 
 from .bounds import lower_bound
-from .constraints import Constraints, LimitLedger, allowed_options, duplicated_bytes
+from .constraints import (
+    Constraints,
+    LimitLedger,
+    allowed_options,
+    duplicated_bytes,
+    private_bytes,
+)
 from .cost_graph import CostGraph
 from .errors import ConstraintError
 from .exact import Found, find_plan
@@ -34,6 +40,10 @@ _MOST_ATOMS_UNRESTRICTED = 64
 _TIES = (1.0, 0.3)
 # The states that may be looked at for each; a beam finds plans with few calls as well.
 _ROOM_FOR_TIES = 4_000
+# Of plans that cannot be told apart, one is lighter if it holds less memory by this part of it, and
+# by so many bytes.
+_LIGHTER = 0.1
+_LEAST_BYTES = 1 << 20
 _BISECTIONS = 8
 # How much more than a lower bound a greedy plan may cost for no search to follow.
 _CLOSE = 0.003
@@ -55,8 +65,9 @@ def solve(
     `notes`; "greedy" is the baseline by capability in list order. room: how many states "auto" may
     look at before it becomes a beam; a state takes some 50 us.
 
-    Among equally cheap plans the one with the fewest partitions is taken, and so it is among plans
-    whose costs differ by less than the spread of what they do differently.
+    Among equally cheap plans the one with the fewest partitions is taken. Among plans whose costs
+    differ by less than the spread of what they do differently, it is the one whose delegates hold
+    the least memory of their own (`private_bytes`), or else the one with the fewest partitions.
 
     Raises InfeasibleAtomError or UnknownCostError naming an atom that nothing can run or price,
     ConstraintError naming constraints that contradict each other or leave no plan.
@@ -105,8 +116,8 @@ class Solver:
         if found.dropped:
             return self._bounded(min((plan, *self._baselines), key=_by_cost))
         if self._near is not None:
-            return self._fewest_calls(self._proved_by_relaxing(plan))
-        return self._fewest_calls(_proved(plan))
+            return self._best_tie(self._proved_by_relaxing(plan))
+        return self._best_tie(_proved(plan))
 
     def _close_baseline(self) -> Plan | None:
         """Of a large graph, a greedy plan that a bound shows to be as good as the best, or nearly.
@@ -163,10 +174,13 @@ class Solver:
         limits = self.constraints
         if limits.max_partitions is not None and len(plan.partitions) > limits.max_partitions:
             return False
-        if limits.max_duplicated_bytes is None:
-            return True
-        copied = duplicated_bytes(self.graph, plan.assignment)
-        return copied <= limits.max_duplicated_bytes
+        return all(
+            limit is None or count(self.graph, plan.assignment) <= limit
+            for limit, count in (
+                (limits.max_duplicated_bytes, duplicated_bytes),
+                (limits.max_private_bytes, private_bytes),
+            )
+        )
 
     def plan(self, found: Found) -> Plan:
         """Price what a search has found."""
@@ -211,9 +225,41 @@ class Solver:
             f"one costs at most {plan.gap or 0.0:.2%} more than the best."
         )
 
+    def _best_tie(self, best: Plan) -> Plan:
+        """Of the plans that cannot be told from the best one, one that is better otherwise."""
+        if not has_spreads(self.allowed):
+            return best
+        return self._lightest(best) or self._fewest_calls(best)
+
+    def _lightest(self, best: Plan) -> Plan | None:
+        """A plan that holds less memory than the best one, if that cannot be told from it."""
+        held = private_bytes(self.graph, best.assignment)
+        bound = held - max(_LIGHTER * held, _LEAST_BYTES)
+        sizes = [self._held(index) for index in range(len(self.graph.atoms))]
+        if sum(min(row) for row in sizes) > bound:
+            return None
+        room = None if self._room is None else min(self._room, _ROOM_FOR_TIES)
+        for part in _TIES:
+            problem = Problem(self.graph, levelled(self.allowed, part, sizes), near=self._near)
+            plan = self.plan(self._found(problem, room))
+            if private_bytes(self.graph, plan.assignment) > bound:
+                continue
+            if self.within_limits(plan) and is_tie(self.graph, best, plan):
+                return _lighter(self.graph, plan, best)
+        return None
+
+    def _held(self, index: int) -> list[int]:
+        """What each option of an atom holds in private memory, of its own weights."""
+        atom = self.graph.atoms[index]
+        found = []
+        for option in self.allowed[index]:
+            backend = self.graph.backends[option.backend]
+            found.append(int(backend.private_per_byte * atom.weight_bytes.get(backend.name, 0)))
+        return found
+
     def _fewest_calls(self, best: Plan) -> Plan:
         """Of the plans that cannot be told from the best one, one with the fewest partitions."""
-        if len(best.partitions) < 2 or not has_spreads(self.allowed):
+        if len(best.partitions) < 2:
             return best
         room = None if self._room is None else min(self._room, _ROOM_FOR_TIES)
         for part in _TIES:
@@ -228,19 +274,23 @@ class Solver:
     def _check_limits(self, plan: Plan) -> None:
         if not self.within_limits(plan):
             raise ConstraintError(
-                f"the greedy plan has {len(plan.partitions)} partitions and copies "
-                f"{duplicated_bytes(self.graph, plan.assignment)} bytes, more than "
-                f"{self._limits_text()}; use another method."
+                f"the greedy plan has {self._counts_text(plan)}, more than {self._limits_text()}; "
+                "use another method."
             )
 
     def _limits_text(self) -> str:
-        limits = self.constraints
-        parts = []
-        if limits.max_partitions is not None:
-            parts.append(f"max_partitions={limits.max_partitions}")
-        if limits.max_duplicated_bytes is not None:
-            parts.append(f"max_duplicated_bytes={limits.max_duplicated_bytes}")
-        return " and ".join(parts)
+        names = ("max_partitions", "max_duplicated_bytes", "max_private_bytes")
+        limits = {name: getattr(self.constraints, name) for name in names}
+        return " and ".join(
+            f"{name}={value}" for name, value in limits.items() if value is not None
+        )
+
+    def _counts_text(self, plan: Plan) -> str:
+        return (
+            f"{len(plan.partitions)} partitions, copies "
+            f"{duplicated_bytes(self.graph, plan.assignment)} bytes and holds "
+            f"{private_bytes(self.graph, plan.assignment)} privately"
+        )
 
     def _limited(self, free: Plan) -> Plan:
         """The best plan within the limits, which the best plan without them exceeds."""
@@ -252,8 +302,7 @@ class Solver:
         if found.segments is None and not found.dropped:
             raise ConstraintError(
                 f"no plan respects {self._limits_text()}; the best one without has "
-                f"{len(free.partitions)} partitions and copies "
-                f"{duplicated_bytes(self.graph, free.assignment)} bytes."
+                f"{self._counts_text(free)}."
             )
         plans = [*self._baselines, *self._by_call_prices()]
         if found.segments is not None:
@@ -302,6 +351,16 @@ def _instead(plan: Plan, best: Plan) -> Plan:
     return found.noting(
         f"{count} {partitions} instead of {len(best.partitions)}: the difference of "
         f"{more / 1e6:.2g} ms is within the spread of the costs."
+    )
+
+
+def _lighter(graph: CostGraph, plan: Plan, best: Plan) -> Plan:
+    more = plan.total_ns - best.total_ns
+    found = replace(plan, solver=best.solver, lower_bound_ns=best.lower_bound_ns, notes=best.notes)
+    sizes = (private_bytes(graph, each.assignment) / 1e6 for each in (plan, best))
+    return found.noting(
+        "{:.1f} MB of private memory instead of {:.1f}: the difference of {:.2g} ms is within the "
+        "spread of the costs.".format(*sizes, more / 1e6)
     )
 
 

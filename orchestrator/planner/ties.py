@@ -11,7 +11,8 @@ from .elements import Price
 from .plan import Plan
 from .spreads import add_spreads, merge_spreads
 
-# What is left of a difference within the spread: it only decides between plans of as many calls.
+# Tie-break weight: what is left of a difference within the spread, to decide between plans of as
+# many calls.
 _REST = 1e-4
 
 
@@ -20,13 +21,38 @@ def has_spreads(allowed: Sequence[Sequence[Option]]) -> bool:
     return any(option.price and option.price.spread_ns for options in allowed for option in options)
 
 
-def levelled(allowed: Sequence[Sequence[Option]], part: float) -> list[list[Option]]:
+def levelled(
+    allowed: Sequence[Sequence[Option]], part: float, held: Sequence[Sequence[int]] | None = None
+) -> list[list[Option]]:
     """Make each atom's options cost as much as its cheapest where they cannot be told from it.
 
     An option costs more than the cheapest only by what exceeds the given part of the spread of
     their difference. Options of unknown cost stay as they are.
+
+    held: bytes of memory that each option takes, in the order of `allowed`; among equals, those
+        that take less then cost less.
     """
-    return [[_levelled(option, options, part) for option in options] for options in allowed]
+    rows = [[_levelled(option, options, part) for option in options] for options in allowed]
+    if held is None:
+        return rows
+    most = sum(max(row, default=0) for row in held)
+    # All of that memory together costs what cannot be told apart of all atoms together.
+    spread = part * sum(max(map(_spread, options), default=0.0) for options in allowed)
+    per_byte = spread / most if most else 0.0
+    return [
+        [_dearer(option, per_byte * size) for option, size in zip(row, sizes, strict=True)]
+        for row, sizes in zip(rows, held, strict=True)
+    ]
+
+
+def _spread(option: Option) -> float:
+    return option.price.spread_ns if option.price else 0.0
+
+
+def _dearer(option: Option, ns: float) -> Option:
+    if option.price is None:
+        return option
+    return replace(option, price=replace(option.price, ns=option.price.ns + ns))
 
 
 def _levelled(option: Option, options: Sequence[Option], part: float) -> Option:

@@ -28,6 +28,7 @@ from orchestrator.planning.choice import Choice
 from orchestrator.planning.greedy_split import split_by_capability
 from orchestrator.planning.pricing_graph import cost_graph
 from orchestrator.planning.regret import find_regrets
+from orchestrator.planning.segments import plan_what_lowers
 
 Solver = Callable[[CostGraph], Plan]
 
@@ -73,22 +74,30 @@ def make_plan(
     constraints = asked
     if choice.only is not None:
         constraints = _restricted(graph, asked, choice.only)
+    solve_within = _solver_of(graph, options, choice) if solver is None else lambda _: solver(graph)
+    plan = plan_what_lowers(graph, candidates, backends, constraints, solve_within)
     if solver is not None:
-        return Planned(solver(graph).noting(*found.notes()), graph, asked, found.interrupted)
-    plan = _plan(graph, constraints, options, choice)
+        return Planned(plan.noting(*found.notes()), graph, asked, found.interrupted)
     estimated = AnalyticCosts(estimates_of(backends), options.thread_count, known_ns or {})
     regrets = find_regrets(ep, candidates, graph, constraints, plan, estimated)
     plan = plan.noting(*found.notes(), *map(str, regrets))
     return Planned(plan, graph, asked, found.interrupted)
 
 
-def _plan(graph: CostGraph, constraints: Constraints, options: PlanOptions, choice: Choice) -> Plan:
-    if choice.assignment is not None and set(choice.assignment) == set(graph.atom_index):
-        segments = split_into_segments(graph, choice.assignment)
-        return price_plan(graph, segments, solver=choice.name)
-    if options.strategy == "greedy" or choice.order is not None:
-        return split_by_capability(graph, constraints, choice.order)
-    return solve(graph, constraints)
+def _solver_of(
+    graph: CostGraph, options: PlanOptions, choice: Choice
+) -> Callable[[Constraints], Plan]:
+    """Return what makes a plan within constraints, as the options and the choice say."""
+
+    def plan(constraints: Constraints) -> Plan:
+        if choice.assignment is not None and set(choice.assignment) == set(graph.atom_index):
+            segments = split_into_segments(graph, choice.assignment)
+            return price_plan(graph, segments, solver=choice.name)
+        if options.strategy == "greedy" or choice.order is not None:
+            return split_by_capability(graph, constraints, choice.order)
+        return solve(graph, constraints)
+
+    return plan
 
 
 def _restricted(graph: CostGraph, constraints: Constraints, only: Sequence[str]) -> Constraints:

@@ -169,7 +169,8 @@ class PlanReport:
     """How the plan came about and what else there was.
 
     solver: see `orchestrator.planner.Plan`. gap: how far the plan can be from the best, 0 to 1.
-    unknown: atoms that were counted as 0 for want of a price.
+    unknown: atoms that were counted as 0 for want of a price. private_bytes: what delegates hold in
+        memory of their own, beside the file that is mapped.
     """
 
     solver: str
@@ -182,6 +183,7 @@ class PlanReport:
     notes: tuple[str, ...] = ()
     alternatives: tuple[AlternativeReport, ...] = ()
     advice: tuple[AdviceReport, ...] = ()
+    private_bytes: int | None = None
 
 
 @dataclass(frozen=True)

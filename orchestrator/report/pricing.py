@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from orchestrator.planner import CostGraph, Plan, PlannerError, SegmentCost, greedy
+from orchestrator.planner import (
+    CostGraph,
+    Plan,
+    PlannerError,
+    SegmentCost,
+    greedy,
+    private_bytes,
+)
 from orchestrator.report.data import AlternativeReport, PlanReport, SegmentReport
 from orchestrator.report.words import plural
 
@@ -26,6 +33,7 @@ def describe_plan(plan: Plan, graph: CostGraph) -> PlanReport:
         unknown=plan.cost.unknown,
         notes=plan.notes,
         alternatives=tuple(_alternatives(graph)),
+        private_bytes=private_bytes(graph, plan.assignment),
     )
 
 

@@ -112,6 +112,8 @@ def _plan(plan: PlanReport, method: MethodReport, style: Style) -> Iterator[str]
             off = f", {against(plan.measured_ns, plan.predicted_ns)} against predicted"
         how = f"; {method.profile}" if method.profile else ""
         yield from wrapped(f"{time_text(plan.measured_ns)}{off}{how}", "measured  ")
+    if plan.private_bytes is not None:
+        yield f"memory    {bytes_text(plan.private_bytes)} of delegates' own, beside the file"
     for note in plan.notes:
         yield from wrapped(note, "note: ")
     known = plan.predicted_ns is not None or plan.measured_ns is not None

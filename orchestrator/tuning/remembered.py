@@ -36,7 +36,11 @@ def program_digest(program: ExportedProgram, backends: Sequence[str], options: P
         "backends": list(backends),
         "pins": sorted(options.pins.items()),
         "exclude": sorted(options.excluded(backends).items()),
-        "limits": [options.max_partitions, options.max_duplicated_bytes],
+        "limits": [
+            options.max_partitions,
+            options.max_duplicated_bytes,
+            options.max_private_bytes,
+        ],
     }
     return hashlib.sha256("\n".join([*lines, json.dumps(asked)]).encode()).hexdigest()
 

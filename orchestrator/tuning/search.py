@@ -179,7 +179,9 @@ class Search:
             if choice.only is None:
                 remembered = replace(choice, order=None, assignment=dict(plan.assignment))
             threads = self._options.thread_count
-            self._plans[name].append(LoweredPlan(remembered, plan, file, threads, [choice]))
+            options = made.program.load_options
+            lowered = LoweredPlan(remembered, plan, file, threads, options, [choice])
+            self._plans[name].append(lowered)
 
     def _time(self) -> None:
         for name, plans in self._plans.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -42,6 +42,7 @@ class LoweredPlan:
     plan: Plan
     file: Path
     threads: int
+    load_options: Mapping[str, Mapping[str, bool | int | str]]
     choices: list[Choice]
     repeats_ns: list[list[int]] = field(default_factory=list)
 
@@ -52,7 +53,8 @@ class LoweredPlan:
 
     def load(self) -> NativeProgram:
         """Map the file, as where it is deployed: weights are aligned there."""
-        return NativeProgram(self.file, num_threads=self.threads)
+        options = self.load_options
+        return NativeProgram(self.file, num_threads=self.threads, backend_options=options)
 
     def measurement(self) -> Measurement:
         """Sum up the times of all repeats."""

@@ -23,7 +23,6 @@ using executorch::runtime::DataLoader;
 using executorch::runtime::Error;
 using executorch::runtime::Result;
 
-constexpr char kGgmlBackend[] = "GgmlBackend";
 constexpr size_t kProgramAlignment = 16;  // what ExecuTorch demands of a program's first byte
 
 int64_t now_ns() {
@@ -84,14 +83,12 @@ Program::Program(std::string source, std::unique_ptr<DataLoader> loader,
   }
   state_.emplace(*program_, method_names_);
   loader_.guard(&*state_);
+  std::optional<int> count;
   if (threads_.is_explicit()) {
-    Error error = ggml_options_.set_option("num_threads", threads_.count());
-    if (error == Error::Ok) {
-      error = backend_options_.set_options(kGgmlBackend, ggml_options_.view());
-    }
-    if (error != Error::Ok) {
-      throw ProgramError(source_ + ": backend options cannot be set", error, log.take());
-    }
+    count = threads_.count();
+  }
+  if (const auto problem = delegate_options_.set(*program_, options.delegate_options, count)) {
+    throw InputValueError(source_ + ": " + *problem);
   }
   if (options.values) {
     auto recorder = std::make_unique<ValueRecorder>();
@@ -125,7 +122,7 @@ LoadedMethod& Program::loaded(const std::string& name) {
   if (found == methods_.end()) {
     const ThreadLimit::Scope scope(threads_);
     auto method = std::make_unique<LoadedMethod>(*program_, source_, name, *state_,
-                                                 backend_options_, tracer_.get());
+                                                 delegate_options_.map(), tracer_.get());
     found = methods_.emplace(name, std::move(method)).first;
   }
   return *found->second;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <executorch/devtools/etdump/etdump_flatcc.h>
-#include <executorch/runtime/backend/options.h>
 #include <executorch/runtime/core/data_loader.h>
 #include <executorch/runtime/executor/program.h>
 
@@ -14,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/program/delegate_options.h"
 #include "runtime/program/method.h"
 #include "runtime/program/shared_state.h"
 #include "runtime/program/tensor.h"
@@ -26,6 +26,7 @@ struct LoadOptions {
   int num_threads = 0;  // see ThreadLimit
   bool etdump = false;  // record a profile of loading and running methods
   bool values = false;  // and what every delegate call and kernel takes and gives
+  std::vector<DelegateOption> delegate_options = {};
 };
 
 // What a run cost, in nanoseconds of wall time.
@@ -89,8 +90,7 @@ class Program {
   const ThreadLimit threads_;
   std::optional<executorch::runtime::Program> program_;
   std::vector<std::string> method_names_;
-  executorch::runtime::BackendOptions<1> ggml_options_;
-  executorch::runtime::LoadBackendOptionsMap backend_options_;
+  DelegateOptions delegate_options_;
   std::unique_ptr<executorch::etdump::ETDumpGen> tracer_;
   ValueRecorder* recorder_ = nullptr;  // tracer_, if it records values
   std::mutex mutex_;                   // guards all below, and tracer_

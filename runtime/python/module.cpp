@@ -3,9 +3,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "runtime/program/program.h"
@@ -39,12 +41,26 @@ std::unique_ptr<Program> load_bytes(const py::buffer& source, const LoadOptions&
   return Program::from_bytes(std::move(owner), data, size, options);
 }
 
-std::unique_ptr<Program> load(const py::object& source, int num_threads, bool etdump, bool values) {
+using OptionsByBackend =
+    std::map<std::string, std::map<std::string, std::variant<bool, int, std::string>>>;
+
+std::vector<DelegateOption> listed(const OptionsByBackend& options) {
+  std::vector<DelegateOption> result;
+  for (const auto& [backend, by_key] : options) {
+    for (const auto& [key, value] : by_key) {
+      result.push_back({backend, key, value});
+    }
+  }
+  return result;
+}
+
+std::unique_ptr<Program> load(const py::object& source, int num_threads, bool etdump, bool values,
+                              const OptionsByBackend& backend_options) {
   if (num_threads < 0) {
     throw py::value_error("num_threads: expected 0 (ExecuTorch's default) or more, found " +
                           std::to_string(num_threads));
   }
-  const LoadOptions options{num_threads, etdump, values};
+  const LoadOptions options{num_threads, etdump, values, listed(backend_options)};
   if (py::isinstance<py::str>(source)) {
     const std::string path =
         py::reinterpret_steal<py::bytes>(PyUnicode_EncodeFSDefault(source.ptr()));
@@ -139,7 +155,8 @@ void define_program(py::module_& module) {
   const py::call_guard<py::gil_scoped_release> no_gil;
   py::class_<Program>(module, "Program", "A loaded ExecuTorch program.")
       .def(py::init(&load), py::arg("source"), py::kw_only(), py::arg("num_threads") = 0,
-           py::arg("etdump") = false, py::arg("values") = false)
+           py::arg("etdump") = false, py::arg("values") = false,
+           py::arg("backend_options") = OptionsByBackend{})
       .def("method_names", &Program::method_names)
       .def("peek", &Program::peek, py::arg("method"), no_gil)
       .def("method", &Program::method, py::arg("method"), no_gil)
