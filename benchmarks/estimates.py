@@ -20,6 +20,7 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,10 +30,11 @@ from benchmarks.running import conclude, parser
 from examples.models import MODELS
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.backends.candidates import collect_candidates
-from orchestrator.cost.analytic import estimate_ns, family, relative_spread
+from orchestrator.cost.analytic import family
 from orchestrator.cost.environment import host
 from orchestrator.cost.keys import AtomKeys
 from orchestrator.cost.measure import measure
+from orchestrator.cost.model import AnalyticCosts, estimates_of
 from orchestrator.cost.table import CostTable
 from orchestrator.dry_run import edge_program
 from orchestrator.frontend.export import as_programs
@@ -66,31 +68,37 @@ def keys_of(name: str, backends: tuple[Backend, ...]) -> AtomKeys:
 
 
 def ratios(
-    keys: AtomKeys, table: CostTable, threads: int
+    keys: AtomKeys, table: CostTable, threads: int, backends: Sequence[Backend]
 ) -> dict[tuple[str, str], dict[str, float]]:
     """Measured over estimated time, by backend and family, then by atom key; in the best layout."""
     found: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for backend in BACKENDS:
-        times = table.get(host(threads), backend, set(keys.all_keys()))
+    estimated = AnalyticCosts(estimates_of(backends), threads)
+    for backend in backends:
+        environment = host(threads).running(backend.versions())
+        times = table.get(environment, backend.name, set(keys.all_keys()))
         for atom in keys.atoms:
             names = [keys.key(atom, layout) for layout in keys.layouts(atom)]
             known = [times[name].median_ns for name in names if name in times]
             known = [ns for ns in known if ns >= LEAST_NS]
             if known:
-                estimate = estimate_ns(atom.nodes, backend, threads)
-                found[backend, family(atom.nodes[0])][names[0]] = min(known) / max(estimate, 1.0)
+                estimate = max(estimated.estimate_ns(atom.nodes, backend.name), 1.0)
+                found[backend.name, family(atom.nodes[0])][names[0]] = min(known) / estimate
     return found
 
 
-def rows_of(found: dict[tuple[str, str], dict[str, float]]) -> tuple[float, list[Row]]:
+def rows_of(
+    found: dict[tuple[str, str], dict[str, float]], backends: Sequence[Backend]
+) -> tuple[float, list[Row]]:
     """The machine's factor, and a row per backend and family."""
+    estimates = estimates_of(backends)
     machine = statistics.median(ratio for each in found.values() for ratio in each.values())
     rows = []
     for (backend, kind), by_key in sorted(found.items()):
         logs = [math.log(ratio / machine) for ratio in by_key.values()]
         error = 1 - math.exp(-math.sqrt(statistics.fmean(log * log for log in logs)))
         bias = math.exp(statistics.median(logs))
-        rows.append(Row(backend, kind, len(logs), bias, error, relative_spread(backend, kind)))
+        spread = estimates[backend].rates[kind].spread
+        rows.append(Row(backend, kind, len(logs), bias, error, spread))
     return machine, rows
 
 
@@ -109,9 +117,9 @@ def main() -> int:
         for name in names:
             keys = keys_of(name, backends)
             measure(keys.tasks(backends, options.threads), table, options.threads)
-            for place, by_key in ratios(keys, table, options.threads).items():
+            for place, by_key in ratios(keys, table, options.threads, backends).items():
                 found[place].update(by_key)
-    machine, rows = rows_of(found)
+    machine, rows = rows_of(found, backends)
     print(f"machine: {machine:.2f} times the estimates")
     print(f"{'backend':<8} {'family':<10} {'atoms':>5} {'bias':>6} {'error':>6} {'spread':>6}")
     for row in rows:

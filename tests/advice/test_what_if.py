@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from orchestrator.advice import what_if
 from orchestrator.advice.what_if import Module, Questions, Rejected, advise
 from orchestrator.backends import resolve_backends
 from orchestrator.flow import plan_only
@@ -28,7 +29,6 @@ from orchestrator.planner import (
     solve,
 )
 from orchestrator.planning.choice import Choice
-from orchestrator.report import advice
 from orchestrator.report.pricing import atom_prices, conversions, describe_plan
 
 FAST, SLOW, KERNELS = "fast", "slow", "kernels"
@@ -145,7 +145,7 @@ def test_a_plan_on_one_backend_is_asked_about_the_others() -> None:
         torch.export.export(Net().eval(), (torch.ones(8, 64),)),
         resolve_backends(["ggml", "xnnpack"]),
         PlanOptions(tune="off", threads=1),
-        Choice("xnnpack alone", only=("xnnpack",), order=("xnnpack",)),
+        Choice.of_one("xnnpack"),
     )
     assert not found.planned.constraints.excludes
     assert "ggml" not in found.plan.assignment.values()
@@ -200,12 +200,12 @@ def test_no_more_is_asked_than_can_be_answered_in_seconds(
         asked.append(solve(*args, **kwargs))
         return asked[-1]
 
-    monkeypatch.setattr(advice, "solve", counted)
+    monkeypatch.setattr(what_if, "solve", counted)
     advise(graph, plan, Questions(rejected))
     unlimited = len(asked)
     assert unlimited > 4
     asked.clear()
-    monkeypatch.setattr(advice, "_MOST_STATES", 2 * plan.states)
+    monkeypatch.setattr(what_if, "_MOST_STATES", 2 * plan.states)
     advise(graph, plan, Questions(rejected))
     assert 0 < len(asked) < unlimited
     assert sum(found.states for found in asked) <= 3 * plan.states

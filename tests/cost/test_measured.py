@@ -11,24 +11,25 @@ from torch import nn
 
 from orchestrator.backends import resolve_backends
 from orchestrator.backends.candidates import Atom, Candidates, collect_candidates
-from orchestrator.cost.analytic import estimate_ns
+from orchestrator.backends.portable import NAME as KERNELS
 from orchestrator.cost.calibration import Calibration
 from orchestrator.cost.environment import Environment
 from orchestrator.cost.keys import AtomKeys
 from orchestrator.cost.measured import MeasuredCosts
+from orchestrator.cost.model import AnalyticCosts, estimates_of
 from orchestrator.cost.table import CostTable, Measurement
-from orchestrator.dim_orders.layouts import image_nodes
+from orchestrator.dim_orders.layouts import image_nodes, layouts_of
 from orchestrator.dry_run import edge_program
 from orchestrator.frontend.export import as_programs
 from orchestrator.options import PlanOptions
 from orchestrator.planner import Flow, Layout, Price
-from orchestrator.planning.pricing_graph import atom_layouts
 
 HERE = Environment("host", "a cpu", 1, "1.0")
 NAMES = ("ggml", "xnnpack")
 TO_LAST = Flow(Layout.CONTIGUOUS, Layout.CHANNELS_LAST)
 TO_CONTIGUOUS = Flow(Layout.CHANNELS_LAST, Layout.CONTIGUOUS)
 CALLS = Calibration(dict.fromkeys(NAMES, 2_000.0))
+ESTIMATED = AnalyticCosts(estimates_of(resolve_backends(NAMES)), 1)
 
 
 class _Model(nn.Module):
@@ -65,11 +66,12 @@ class _Program:
             for layout in self.keys.layouts(atom):
                 measured = Measurement(ns, 0.0, 5)
                 table.put(HERE, backend, {self.keys.key(atom, layout): measured})
-        return MeasuredCosts(self.keys, NAMES, table, HERE, CALLS)
+        environments = dict.fromkeys((*NAMES, KERNELS), HERE)
+        return MeasuredCosts(self.keys, table, environments, CALLS, ESTIMATED)
 
     def price(self, costs: MeasuredCosts, atom: Atom, backend: str) -> float:
         """The cheapest price."""
-        found = costs.atom(atom, backend, atom_layouts(atom, image_nodes(self._ep)))
+        found = costs.atom(atom, backend, layouts_of(atom.nodes, image_nodes(self._ep)))
         prices = found.values() if isinstance(found, Mapping) else [found]
         return min(each.ns for each in prices if isinstance(each, Price))
 
@@ -105,7 +107,9 @@ def test_kernels_that_were_ruled_out_by_estimates_stay_ruled_out(
     small = [name for name in program.atoms if "add" in name]
     times |= {(name, backend): 0.0 for name in small for backend in NAMES}
     costs = program.prices(tmp_path, times)
-    ratio = estimate_ns(conversion.nodes, "portable", 1) / estimate_ns(conversion.nodes, "ggml", 1)
+    ratio = ESTIMATED.estimate_ns(conversion.nodes, "portable") / ESTIMATED.estimate_ns(
+        conversion.nodes, "ggml"
+    )
     assert ratio > 4
     kernel = program.price(costs, conversion, "portable")
     assert kernel == pytest.approx(ratio * 20e3, rel=0.02)
@@ -118,6 +122,6 @@ def test_large_ops_tell_more_of_a_backend_than_small_ones(
     small = {(name, "ggml"): 40e3 for name in program.atoms if "add" in name}
     costs = program.prices(tmp_path, {**small, (program.atom("_contiguous").id, "ggml"): 9e3})
     large = program.atom("_contiguous")
-    scale = 9e3 / estimate_ns(large.nodes, "ggml", 1)
-    expected = scale * estimate_ns(conversion.nodes, "ggml", 1)
+    scale = 9e3 / ESTIMATED.estimate_ns(large.nodes, "ggml")
+    expected = scale * ESTIMATED.estimate_ns(conversion.nodes, "ggml")
     assert program.price(costs, conversion, "ggml") == pytest.approx(expected)

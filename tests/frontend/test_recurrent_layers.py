@@ -10,7 +10,7 @@ from torch import nn
 
 from examples.models import MODELS
 from orchestrator import ModelError, lower
-from orchestrator.backends import resolve_backends
+from orchestrator.backends import Estimates, resolve_backends
 from orchestrator.cost.analytic import estimate_ns, flops
 from orchestrator.dry_run import edge_program, plan
 from orchestrator.frontend.export import as_programs
@@ -78,4 +78,4 @@ def test_the_price_grows_with_steps_and_weights(model: nn.Module) -> None:
     weights = sum(p.numel() for p in model.parameters() if p.dim() == 2)
     assert flops(many) == 4 * flops(few)
     assert 200 * 2 * weights < flops(many) < 200 * 4 * weights
-    assert estimate_ns([many], "ggml", 1) > 3 * estimate_ns([few], "ggml", 1)
+    assert estimate_ns([many], Estimates(), 1) > 3 * estimate_ns([few], Estimates(), 1)

@@ -7,16 +7,15 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
 from executorch.exir import EdgeCompileConfig, to_edge, to_edge_transform_and_lower
-from executorch.exir.backend.compile_spec_schema import CompileSpec
 from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from orchestrator.backends import Candidate, Rejection, Support
+from orchestrator.backends import Backend, Candidate, Rejection, Support
 from orchestrator.graph.queries import compute_nodes, constant_nodes, op_name
 
 
-class OpsBackend:
+class OpsBackend(Backend):
     """Takes the nodes whose op is listed ("add" means aten.add.Tensor and the like).
 
     groups: sets of op names; neighbouring nodes whose ops are in one set form one candidate.
@@ -68,9 +67,6 @@ class OpsBackend:
         self, ep: ExportedProgram
     ) -> tuple[Sequence[torch._ops.OpOverload], Callable[[Node], bool]]:
         return self._preserved, self._keeps
-
-    def compile_specs(self) -> list[CompileSpec]:
-        return []
 
 
 def short_name(node: Node) -> str:

@@ -79,6 +79,7 @@ _PLAN = PlanReport(
     lower_bound_ns=7_000_000.0,
     gap=0.018,
     measured_ns=7_281_000.0,
+    private_bytes=12_400_000,
     notes=("2 partitions instead of 4: the difference of 900 ns is within the spread.",),
     alternatives=(
         AlternativeReport("ggml alone", "single", 1, problem="no kernel here for 2 ops"),

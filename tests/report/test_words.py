@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from orchestrator.advice.remedies import remedy
 from torch.fx import Node
 
 from orchestrator.report.sources import covering_modules, source_line
@@ -129,26 +128,3 @@ class TestSources:
 
     def test_no_trace_is_no_line(self) -> None:
         assert source_line(node()) == ""
-
-
-class TestRemedies:
-    @pytest.mark.parametrize(
-        ("reason", "what"),
-        [
-            ("has rank 7, at most 6 is possible", "reshape to rank 6 or less around it"),
-            ("the weight is computed, ggml takes a constant", "a parameter or a buffer"),
-            ("alpha is only known at run time", "a number in the model's code"),
-            ("dtype not supported (tensors are int64)", "x.float()"),
-            ("attention with dropout", "model.eval()"),
-            ("mean.dim only supports averaging 4D tensors, got tensor of rank 3", "rank 4"),
-            ("the number of channels is dynamic", "fixed"),
-        ],
-    )
-    def test_reasons_have_a_remedy(self, reason: str, what: str) -> None:
-        assert what in remedy(reason)
-
-    def test_what_is_left_on_purpose_needs_none(self) -> None:
-        assert remedy("mean over several dims: left to other backends") == ""
-
-    def test_an_unknown_reason_has_none(self) -> None:
-        assert remedy("it is Tuesday") == ""

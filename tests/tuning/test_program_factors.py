@@ -45,23 +45,23 @@ def measured(assignment: str, a: float, b: float, call: float) -> tuple[Plan, fl
 def test_factors_and_calls_are_told_apart() -> None:
     plans = ("aaaaaaaa", "bbbbbbbb", "aaaabbbb", "abababab", "aabbaabb", "aakkbbkk")
     found = fit([measured(each, 1.4, 1.2, 7000.0) for each in plans], DELEGATES)
-    assert found.factors == pytest.approx({"a": 1.4, "b": 1.2}, rel=0.03)
+    assert found.by_delegate == pytest.approx({"a": 1.4, "b": 1.2}, rel=0.03)
     assert found.call_ns == pytest.approx(7000.0, rel=0.15)
 
 
 def test_a_backend_that_no_plan_shows_is_like_the_others() -> None:
     found = fit([measured("aaaaaaaa", 1.5, 1.0, 0.0)], DELEGATES)
-    assert found.factors["b"] == pytest.approx(found.factors["a"], rel=0.05)
-    assert found.factors["a"] > 1.4
+    assert found.by_delegate["b"] == pytest.approx(found.by_delegate["a"], rel=0.05)
+    assert found.by_delegate["a"] > 1.4
 
 
 def test_calls_never_take_less_than_nothing() -> None:
     plans = ("aaaaaaaa", "bbbbbbbb", "abababab", "aabbaabb")
     found = fit([measured(each, 1.3, 1.3, -900.0) for each in plans], DELEGATES)
     assert found.call_ns == 0.0
-    assert found.factors == pytest.approx({"a": 1.3, "b": 1.3}, rel=0.05)
+    assert found.by_delegate == pytest.approx({"a": 1.3, "b": 1.3}, rel=0.05)
 
 
 def test_nothing_timed_shows_nothing() -> None:
-    assert fit([], DELEGATES).factors == {}
-    assert fit([measured("ak", 2.0, 1.0, 0.0)], []).factors == {}
+    assert fit([], DELEGATES).by_delegate == {}
+    assert fit([measured("ak", 2.0, 1.0, 0.0)], []).by_delegate == {}

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orchestrator import LoweredProgram, lower, tuning
+from orchestrator import LoweredProgram, lower
 from orchestrator.cost import measure as measure_module
 from orchestrator.cost.source import TargetError
 from orchestrator.cost.table import CostTableError
@@ -22,6 +22,8 @@ from orchestrator.native import NativeProgram
 from orchestrator.options import OptionError, PlanOptions, TuneEvent
 from orchestrator.planner import ConstraintError, Plan
 from orchestrator.planning.choice import Choice
+from orchestrator.tuning.search import Search
+from orchestrator.tuning.timing import LoweredPlan, fastest
 from tests.harness.compare import assert_close_to_eager
 
 X = torch.linspace(-1.0, 1.0, 3 * 12 * 12).reshape(1, 3, 12, 12)
@@ -87,7 +89,7 @@ def test_two_processes_calibrate_and_lower_on_one_table(net: nn.Module, tmp_path
 
 def _candidate(calls: int, repeats_ns: list[list[int]]) -> Any:
     plan = SimpleNamespace(partitions=[None] * calls)
-    return tuning._Candidate(Choice(f"{calls}"), cast("Plan", plan), Path(), 1, [], repeats_ns)
+    return LoweredPlan(Choice(f"{calls}"), cast("Plan", plan), Path(), 1, {}, [], repeats_ns)
 
 
 class TestChoosing:
@@ -105,31 +107,31 @@ class TestChoosing:
     def test_a_difference_within_chance_goes_to_fewer_calls(self) -> None:
         few = _candidate(1, self._repeats(1.03, 0.99, 1.03, 0.99, 1.03, 0.99, 1.03, 1.01))
         many = _candidate(9, self._repeats(*[1] * 8))
-        assert tuning._fastest([many, few]) is few
+        assert fastest([many, few]) is few
 
     def test_what_one_repeat_shows_may_be_chance(self) -> None:
         few, many = _candidate(1, self._repeats(1.025)), _candidate(9, self._repeats(1.0))
-        assert tuning._fastest([many, few]) is few
+        assert fastest([many, few]) is few
 
     def test_a_small_difference_in_every_repeat_goes_to_the_faster(self) -> None:
         few = _candidate(1, self._repeats(1.010, 1.011, 1.009, 1.010, 1.012, 1.008, 1.011, 1.010))
         many = _candidate(9, self._repeats(*[1] * 8))
-        assert tuning._fastest([few, many]) is many
+        assert fastest([few, many]) is many
 
     def test_a_large_difference_is_never_chance(self) -> None:
         few = _candidate(1, self._repeats(1.3, 0.8, 1.3, 0.8, 1.3, 0.8, 1.3, 1.3))
         many = _candidate(9, self._repeats(1.0, 0.7, 1.0, 0.7, 1.0, 0.7, 1.0, 1.0))
-        assert tuning._fastest([few, many]) is many
+        assert fastest([few, many]) is many
 
     def test_repeats_that_something_slowed_down_do_not_count(self) -> None:
         """When the processor is shared, the one that is slower by itself wins."""
         few = _candidate(1, self._repeats(1.06, 1.5, 1.5, 1.06, 1.05, 1.5, 1.06, 1.5))
         many = _candidate(9, self._repeats(1.0, 1.7, 1.7, 1.0, 1.0, 1.7, 1.0, 1.7))
-        assert tuning._fastest([few, many]) is many
+        assert fastest([few, many]) is many
 
     def test_what_was_not_close_is_out(self) -> None:
         far, near = _candidate(1, self._repeats(0.9)), _candidate(9, self._repeats(*[1] * 8))
-        assert tuning._fastest([far, near]) is near
+        assert fastest([far, near]) is near
 
 
 def _assignment(program: LoweredProgram) -> Mapping[str, str]:
@@ -236,14 +238,14 @@ def test_a_composite_op_that_is_slow_whole_is_tried_decomposed(
     model, x = Attention().eval(), torch.randn(1, 5, 16)
     path = tmp_path / "costs.sqlite"
     lower(model, (x,), tune="measure", threads=1, cost_table=path)
-    decide, decided = tuning._Tuning._decomposed, list[Mapping[str, Choice]]()
+    decide, decided = Search._decomposed, list[Mapping[str, Choice]]()
 
     def remembered(*arguments: Any) -> dict[str, Choice]:
         found = decide(*arguments)
         decided.append(found)
         return found
 
-    monkeypatch.setattr(tuning._Tuning, "_decomposed", remembered)
+    monkeypatch.setattr(Search, "_decomposed", remembered)
 
     def lowered_if_attention_takes(ns: float) -> LoweredProgram:
         with sqlite3.connect(path) as connection:
