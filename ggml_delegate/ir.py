@@ -11,10 +11,10 @@ from typing import Any
 import flatbuffers
 from _ggml_delegate import ir_generated as generated
 
-# Must equal kIrVersion in runtime/ggml/program.h.
-IR_VERSION = 2
+IR_VERSION = generated.Limit.Version
 FILE_IDENTIFIER = b"GGIR"
 
+Limit = generated.Limit
 DType = generated.DType
 ExprOp = generated.ExprOp
 ConvAlgorithm = generated.ConvAlgorithm

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch.export import ExportedProgram
 
+from ggml_delegate import ir
 from ggml_delegate.node_view import Constants, NodeView, node_value, op_name
 from ggml_delegate.own_sizes import sizes_of, undetermined
 from ggml_delegate.reasons import Reason, unfit_dtype
@@ -22,7 +23,7 @@ from ggml_delegate.symbols import is_expressible
 if TYPE_CHECKING:
     from ggml_delegate.builder import Builder
 
-MAX_RANK = 8
+MAX_RANK = int(ir.Limit.Rank)
 FLOAT_DTYPES = (torch.float32,)
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 INTEGER_DTYPES = (torch.int32, torch.int64, torch.bool)

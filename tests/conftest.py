@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from orchestrator.frontend.torch_speed import repeated_work_spared
 from tests.harness import accuracy
 from tests.harness.seeds import seed_all
 
@@ -72,11 +71,4 @@ def _no_costs_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """What was measured on this machine must not decide what tests see."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _faster_export() -> Iterator[None]:
-    """Lowering is most of the tests' time."""
-    with repeated_work_spared():
         yield

@@ -13,8 +13,8 @@ from ggml_delegate.ops.panels import to_panels
 from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 
-# Of kernel sizes, strides, dilations and paddings; kMaxAttribute in runtime/ggml/ops/operands.cpp.
-MAX_ATTRIBUTE = 1 << 20
+# Of kernel sizes, strides, dilations and paddings.
+MAX_ATTRIBUTE = int(ir.Limit.Attribute)
 
 
 class _Convolution:

@@ -14,8 +14,8 @@ from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import MAX_RANK, OpRule, register
 
 _INDEX_DTYPES = (torch.int32, torch.int64)
-# Index tensors of one op; kMaxSources in runtime/ggml/ops/index.cpp less the tensor and the values.
-MAX_INDICES = 6
+# Index tensors of one op.
+MAX_INDICES = int(ir.Limit.Indices)
 
 
 class _Indexing(OpRule):

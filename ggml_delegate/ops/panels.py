@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-# Rows per panel; kPanelWidth in runtime/ggml/kernels/gemm.h.
-PANEL_WIDTH = 16
+from ggml_delegate import ir
+
+PANEL_WIDTH = int(ir.Limit.PanelWidth)  # rows
 
 
 def to_panels(weight: torch.Tensor) -> torch.Tensor:

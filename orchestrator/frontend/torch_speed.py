@@ -33,6 +33,10 @@ from torch.fx import GraphModule
 
 from orchestrator.frontend.shared_patches import SharedPatches
 
+# What is patched was read in this version of torch. torch.fx._lazy_graph_module does the same for
+# modules that torch's tracers make, but not for those that ExecuTorch's passes do.
+_KNOWN_TORCH = "2.13.0"
+
 
 class _CallableType(ABCMeta):
     def __instancecheck__(cls, instance: object) -> bool:
@@ -124,8 +128,12 @@ def _present_objects_set_aside() -> Iterator[None]:
 
 
 def _patches() -> Iterator[AbstractContextManager[Any]]:
-    """What torch does not have under these names, which are private, is left alone."""
+    """If a private name is missing, that optimisation is skipped; in another torch, all are."""
     import torch._export.utils as utils
+
+    yield _present_objects_set_aside()
+    if torch.__version__.partition("+")[0] != _KNOWN_TORCH:
+        return
 
     materialize = getattr(utils, "_materialize_cpp_cia_ops", None)
     if materialize is not None:
@@ -138,7 +146,6 @@ def _patches() -> Iterator[AbstractContextManager[Any]]:
         yield mock.patch.object(source, "__deepcopy__", _itself, create=True)
     if hasattr(GraphModule, "_recompile_submodules"):
         yield mock.patch.object(GraphModule, "recompile", _recompile_when_asked)
-    yield _present_objects_set_aside()
 
 
 _SHARED = SharedPatches(_patches)

@@ -11,7 +11,7 @@
 
 namespace ggml_delegate {
 
-inline constexpr uint32_t kIrVersion = 2;
+inline constexpr uint32_t kIrVersion = static_cast<uint32_t>(ir::Limit_Version);
 
 class Program {
  public:

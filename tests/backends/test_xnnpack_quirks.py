@@ -38,6 +38,7 @@ from examples.quantization import pt2e
 from orchestrator.backends.base import executorch_version
 from orchestrator.backends.xnnpack.quirks import QUIRKS
 from orchestrator.edge import edge_compile_config
+from orchestrator.frontend.torch_speed import repeated_work_spared
 from orchestrator.native import NativeProgram
 from tests.harness.ops import relative_error
 from tests.harness.quantize import torchao_quantized
@@ -230,7 +231,7 @@ def runs_right(case: Case) -> bool:
     if not isinstance(model, torch.fx.GraphModule):  # of PT2E, which is in eval mode
         model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), repeated_work_spared():
             exported = torch.export.export(model, case.inputs, dynamic_shapes=case.shapes)
             edge = to_edge_transform_and_lower(
                 exported,

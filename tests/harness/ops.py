@@ -14,6 +14,7 @@ from ggml_delegate.node_view import Constants, node_value
 from ggml_delegate.partitioner import GgmlPartitioner
 from ggml_delegate.recurrent_ops import RecurrentLayersWhole
 from ggml_delegate.registry import check_node
+from orchestrator.frontend.torch_speed import repeated_work_spared
 from orchestrator.native import NativeProgram
 from tests.harness.accuracy import note, output_ops
 
@@ -77,15 +78,16 @@ def lower_ggml(
     model: torch.nn.Module, inputs: Sequence[Any], dynamic_shapes: Any = None
 ) -> tuple[Any, _Recorder, Any]:
     """(executorch program, what was rejected, edge program) of a model lowered for ggml alone."""
-    with RecurrentLayersWhole():
-        exported = export(model, tuple(inputs), dynamic_shapes=dynamic_shapes, strict=False)
-    recorder = _Recorder()
-    edge = to_edge_transform_and_lower(
-        exported,
-        partitioner=[recorder],
-        compile_config=EdgeCompileConfig(_check_ir_validity=False),
-    )
-    return edge.to_executorch(), recorder, edge
+    with repeated_work_spared():
+        with RecurrentLayersWhole():
+            exported = export(model, tuple(inputs), dynamic_shapes=dynamic_shapes, strict=False)
+        recorder = _Recorder()
+        edge = to_edge_transform_and_lower(
+            exported,
+            partitioner=[recorder],
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
+        return edge.to_executorch(), recorder, edge
 
 
 def undelegated(edge: Any) -> list[str]:

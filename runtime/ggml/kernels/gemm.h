@@ -6,11 +6,12 @@
 #include <cstdint>
 
 #include "clamp.h"
+#include "ir_generated.h"
 
 namespace ggml_delegate {
 
 // Columns per panel of a packed weight; the schema's layout [ceil(n / 16), k, 16].
-inline constexpr int64_t kPanelWidth = 16;
+inline constexpr int64_t kPanelWidth = static_cast<int64_t>(ir::Limit_PanelWidth);
 
 // How the right factor [k, n] lies in memory.
 enum class Columns {

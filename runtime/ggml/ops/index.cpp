@@ -8,8 +8,9 @@
 namespace ggml_delegate {
 namespace {
 
-// What one custom op can read besides the memory that it writes into.
-constexpr size_t kMaxSources = 8;
+// What one custom op can read besides the memory that it writes into: the tensor, its new values
+// and the indices.
+constexpr size_t kMaxSources = 2 + static_cast<size_t>(ir::Limit_Indices);
 
 bool has_elements_of_four_bytes(const ggml_tensor* tensor) {
   return tensor->type == GGML_TYPE_F32 || tensor->type == GGML_TYPE_I32;

@@ -6,7 +6,7 @@ namespace ggml_delegate {
 namespace {
 
 // Keeps every sum and product of attributes and sizes far from overflow.
-constexpr uint32_t kMaxAttribute = 1U << 20;
+constexpr auto kMaxAttribute = static_cast<uint32_t>(ir::Limit_Attribute);
 
 int64_t extent(const WindowAxis& axis) { return axis.dilation * (axis.kernel - 1) + 1; }
 
