@@ -44,13 +44,13 @@ def run(options: argparse.Namespace) -> None:
         print_json({"backends": found, "machine": machine})
         return
     print_table(
-        ("backend", "delegate", "software", "state"),
+        ("backend", "delegate", "state", "software"),
         [
             (
                 each["name"],
                 each["id"] or "-",
-                each["versions"] or "-",
                 each["reason"] or "available",
+                each["versions"] or "-",
             )
             for each in found
         ],

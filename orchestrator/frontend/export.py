@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
+import torch.fx.experimental._config as torch_config
 import torch.utils._pytree as pytree
 from executorch.exir.sym_util import eval_upper_bound
 from torch import nn
@@ -101,24 +104,27 @@ def _export(
 def _exported(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> ExportedProgram:
+    """Export, asking torch.export to be less strict in two ways if it refuses the sizes allowed.
+
+    First conditions on sizes are to go into the program; if those that the model itself needs hold
+    for all sizes, that is fine. Where they do not, because the example took a branch that others do
+    not take (it needs no padding to a multiple of 8, say), sizes are to count as unknown while
+    exporting, as those that depend on data do: then no branch is taken for the example's sake.
+    """
+    export = functools.partial(
+        torch.export.export, module, args, kwargs, dynamic_shapes=dynamic_shapes
+    )
     try:
-        return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic_shapes)
+        return export()
     except Exception as error:
         if not is_violation(error):
             raise
-        try:
-            program = torch.export.export(
-                module,
-                args,
-                kwargs,
-                dynamic_shapes=dynamic_shapes,
-                prefer_deferred_runtime_asserts_over_guards=True,
-            )
-        except Exception:  # whatever it is now, the first one says what to change
-            raise error from None
-        if unmet_condition(program) is not None:
-            raise
-        return program
+        for how in (nullcontext(), torch_config.patch(backed_size_oblivious=True)):  # type: ignore[attr-defined]
+            with how, suppress(Exception):  # the first error says what to change
+                program = export(prefer_deferred_runtime_asserts_over_guards=True)
+                if unmet_condition(program) is None:
+                    return program
+        raise
 
 
 def _why(error: Exception) -> str:

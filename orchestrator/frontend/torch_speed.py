@@ -1,8 +1,9 @@
 """Spares torch.export and ExecuTorch's passes work that they repeat.
 
 Each `run_decompositions` looks up every composite op that the dispatcher knows, and registers
-handlers for most of them; ExecuTorch calls it three times per program. For small programs that is
-nine tenths of the time to lower them. Nothing it looks up changes while a program is lowered.
+handlers for most of them, some fifteen for each; ExecuTorch calls it three times per program. For
+small programs that is nine tenths of the time to lower them. Nothing it looks up changes while a
+program is lowered, and the handlers are the same each time.
 
 Each pass notes of every node which node it was made from, with a deep copy of all that was noted
 before. Under a profiler that is a sixth of the time of some dozens of passes; nothing ever changes
@@ -22,13 +23,14 @@ import functools
 import gc
 import weakref
 from abc import ABCMeta
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.fx.traceback
+from torch._subclasses.fake_impls import op_implementations_dict
 from torch.fx import GraphModule
 
 from orchestrator.frontend.shared_patches import SharedPatches
@@ -114,6 +116,55 @@ def _recompile_when_asked(module: GraphModule) -> Any:
     return _Code(module)
 
 
+_Overriding = Callable[[Mapping[Any, Any]], AbstractContextManager[None]]
+
+
+class _HandlersMadeOnce:
+    """Does what `_override_composite_implicit_decomp` does, with handlers that it made before.
+
+    Inside, composite ops have other kernels in Python's dispatcher, and a rule for fake tensors.
+    """
+
+    def __init__(self, override: _Overriding) -> None:
+        self._override = override
+        # By op and what it is to be decomposed by: its kernels before and inside, and the rule.
+        self._made: dict[tuple[Any, Any], tuple[dict[Any, Any], dict[Any, Any], Any]] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, wanted: Mapping[Any, Any]) -> Iterator[None]:
+        saved: dict[Any, dict[Any, Any]] = {}
+        try:
+            for op, decomposition in wanted.items():
+                before, inside, rule = self._handlers(op, decomposition)
+                saved[op] = before
+                self._set(op, inside)
+                if rule is not None:
+                    op_implementations_dict.setdefault(op, rule)
+            yield
+        finally:
+            for op, kernels in saved.items():
+                self._set(op, kernels)
+                op_implementations_dict.pop(op, None)
+
+    def _handlers(self, op: Any, decomposition: Any) -> tuple[dict[Any, Any], dict[Any, Any], Any]:
+        known = self._made.get((op, decomposition))
+        if known is None or known[0] != op.py_kernels:
+            before = dict(op.py_kernels)
+            with self._override({op: decomposition}):
+                known = (before, dict(op.py_kernels), op_implementations_dict.get(op))
+            self._made[op, decomposition] = known
+        return known
+
+    @staticmethod
+    def _set(op: Any, kernels: Mapping[Any, Any]) -> None:
+        op.py_kernels.clear()
+        op.py_kernels.update(kernels)
+        op._dispatch_cache.clear()
+
+
+_override_once = functools.cache(_HandlersMadeOnce)
+
+
 @contextlib.contextmanager
 def _present_objects_set_aside() -> Iterator[None]:
     """Inside, garbage is looked for among what is made inside; what others froze stays frozen."""
@@ -130,6 +181,7 @@ def _present_objects_set_aside() -> Iterator[None]:
 def _patches() -> Iterator[AbstractContextManager[Any]]:
     """If a private name is missing, that optimisation is skipped; in another torch, all are."""
     import torch._export.utils as utils
+    from torch.export import decomp_utils, exported_program
 
     yield _present_objects_set_aside()
     if torch.__version__.partition("+")[0] != _KNOWN_TORCH:
@@ -139,6 +191,14 @@ def _patches() -> Iterator[AbstractContextManager[Any]]:
     if materialize is not None:
         materialize()
         yield mock.patch.object(utils, "_materialize_cpp_cia_ops", lambda: None)
+    collect = getattr(utils, "_collect_all_valid_cia_ops", None)
+    if collect is not None:
+        composite_ops = collect()
+        for module in (utils, exported_program, decomp_utils):
+            yield mock.patch.object(module, collect.__name__, lambda: composite_ops)
+    override = getattr(exported_program, "_override_composite_implicit_decomp", None)
+    if override is not None:
+        yield mock.patch.object(exported_program, override.__name__, _override_once(override))
     if hasattr(torch._ops, "Callable"):
         yield mock.patch.object(torch._ops, "Callable", _CachedCallable)
     source = getattr(torch.fx.traceback, "NodeSource", None)
@@ -154,13 +214,15 @@ _SHARED = SharedPatches(_patches)
 def repeated_work_spared() -> AbstractContextManager[None]:
     """Inside, torch.export finds the composite ops once instead of for every program and namespace.
 
+    It has them handled by what it made for that once.
+
     Where a node comes from is told by one object, however often the node is copied. Graph modules
     get the code of `forward` when it is called or looked at; it is that of the graph at this time.
     Garbage is looked for among new objects only.
 
     Custom ops that are registered inside with a composite implementation may be missed; ones
     registered before are not. May be nested, and used by several threads at once: torch is as it
-    was when the last of them is done. What torch does not have under these names (they are
-    private) is left alone: then this only saves nothing.
+    was when the last of them is done. In another version of torch than the one that this was
+    written for, only the last is done: then this saves less.
     """
     return _SHARED.applied()

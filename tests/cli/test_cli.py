@@ -105,7 +105,7 @@ class TestReport:
 def test_backends_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["backends"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["backend", "delegate", "state"]
+    assert lines[0].split() == ["backend", "delegate", "state", "software"]
     assert [line.split()[:3] for line in lines[1:4]] == [
         ["ggml", "GgmlBackend", "available"],
         ["xnnpack", "XnnpackBackend", "available"],

@@ -52,6 +52,11 @@ def _grouped() -> nn.Conv2d:
     return nn.Conv2d(8, 8, 3, 2, 1, groups=2)
 
 
+def _to_multiple(x: Tensor, conv: nn.Module) -> Tensor:
+    height, width = x.shape[2:]
+    return conv(F.pad(x, (0, -width % 8, 0, -height % 8)))[:, :, :height, :width]
+
+
 def _gate(x: Tensor, a: nn.Module, b: nn.Module, c: nn.Module) -> tuple[Tensor, Tensor]:
     y = F.hardswish(b(F.relu6(a(x))))
     y = y * torch.sigmoid(c(y.mean((2, 3), keepdim=True)))
@@ -106,6 +111,10 @@ CASES = {
         [(2, 3, 24, 24), (1, 3, 17, 33), (4, 3, 64, 16)],
         {0: Dim("b", min=1, max=4), **HW},
     ),
+    # The example's height is a multiple, and its width is not.
+    "padded to a multiple": Case(
+        Model(_to_multiple, nn.Conv2d(3, 4, 3, padding=1)), [(1, 3, 24, 21), *IMAGES[1:]], HW
+    ),
     "nearest by 2": _resized("nearest", 2),
     "bilinear by 1.5": _resized("bilinear", 1.5),
     "bicubic by 2": _resized("bicubic", 2),
@@ -137,7 +146,7 @@ CASES = {
 
 # What the other one takes where both are asked.
 ALONE = {
-    "xnnpack": ("grouped", "nearest by 2", "windows"),
+    "xnnpack": ("padded to a multiple", "grouped", "nearest by 2", "windows"),
     "ggml": ("gate", "flatten", "tokens", "attention"),
 }
 RUNS = [

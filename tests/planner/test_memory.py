@@ -86,7 +86,7 @@ class TestLimits:
 class TestTies:
     """Which delegate is faster cannot be told where the spreads are large."""
 
-    TIMES = ({PACKS: 100.0, MAPS: 104.0, KERNELS: 900.0},) * 3
+    TIMES = ({PACKS: 100.0, MAPS: 102.0, KERNELS: 900.0},) * 3
 
     def test_the_lighter_of_two_plans_wins(self) -> None:
         plan = solve(graph(list(self.TIMES), spread=30.0))
@@ -95,6 +95,11 @@ class TestTies:
 
     def test_a_difference_that_can_be_told_decides(self) -> None:
         plan = solve(graph(list(self.TIMES), spread=1.0))
+        assert set(plan.assignment.values()) == {PACKS}
+
+    def test_memory_is_not_worth_much_time(self) -> None:
+        times = [{PACKS: 100.0, MAPS: 110.0}] * 3
+        plan = solve(graph(times, spread=60.0))
         assert set(plan.assignment.values()) == {PACKS}
 
     def test_pins_are_kept(self) -> None:
