@@ -10,11 +10,15 @@ JOBS ?= $(shell nproc)
 
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
+SOURCES := build/sources.txt
 
+# `make` alone builds.
+.DEFAULT_GOAL := all
 export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all build demo test suite models lint format asan tsan fuzz differential clean
+FORCE: ;
+.PHONY: FORCE all build demo test suite models lint format asan tsan fuzz differential clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -26,8 +30,15 @@ $(DEPENDENCIES): pyproject.toml tools/system_packages.sh tools/dependencies.sh
 	tools/dependencies.sh $(PY)
 	touch $@
 
-# The first build goes through pip, which also writes the editable install's metadata.
-$(INSTALLED): $(DEPENDENCIES) pyproject.toml
+# The editable install lists the Python files that there are.
+$(SOURCES): FORCE
+	@mkdir -p $(@D)
+	@find orchestrator ggml_delegate -name '*.py' | sort | cmp --silent - $@ || \
+	  find orchestrator ggml_delegate -name '*.py' | sort > $@
+
+# The first build goes through pip, which also writes the editable install's metadata; so does one
+# after Python files came, went or moved.
+$(INSTALLED): $(DEPENDENCIES) pyproject.toml $(SOURCES)
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation \
 	  --config-settings=build-dir=$(BUILD) --editable .
 	touch $@
