@@ -15,11 +15,11 @@ from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.frontend.export import Model, as_programs
 from orchestrator.frontend.rewrites import Rewriting
 from orchestrator.frontend.torch_state import as_in_lowering
-from orchestrator.lowering import versions
 from orchestrator.options import DEFAULT_BACKENDS, OptionError, PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner, PartitionedMethod
 from orchestrator.planning.choice import Choice
 from orchestrator.report.data import Report
+from orchestrator.versions import versions
 
 _METHOD = "forward"
 

@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -34,6 +33,7 @@ from orchestrator.report.slow_kernels import slow_kernels
 from orchestrator.tuning.program_factors import ProgramFactors
 from orchestrator.tuning.timed_plans import TimedPlans
 from orchestrator.tuning.tune import Made, make_tuned
+from orchestrator.versions import versions
 
 
 class LoweringWarning(UserWarning):
@@ -279,15 +279,3 @@ def _keep_initial_state(program: ExportedProgram) -> None:
         value = program.state_dict.get(target, program.constants.get(target))
         if isinstance(value, torch.Tensor) and bool(value.count_nonzero()):
             node.meta["et_init_buffer"] = True
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a program is made with."""
-    return {name: _version(name) for name in ("executorch-orchestrator", "executorch", "torch")}
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"

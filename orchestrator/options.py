@@ -11,6 +11,8 @@ from typing import Literal, get_args
 Strategy = Literal["cost", "greedy"]
 Tune = Literal["off", "cached", "measure"]
 HOST = "host"
+KERNELS = "portable"
+"""The name of ExecuTorch's own kernels, which run whatever no delegate takes."""
 DEFAULT_BACKENDS = ("ggml", "xnnpack")
 
 

@@ -22,6 +22,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.planner import Layout
+from orchestrator.versions import executorch_version
 
 NodeFilter = Callable[[Node], bool]
 
@@ -212,8 +213,3 @@ def load_options(
     threads: that the program is to run on.
     """
     return {each.backend_id: each.load_options(threads) for each in backends}
-
-
-def executorch_version() -> str:
-    """Return the name and the version of the ExecuTorch that is installed."""
-    return f"executorch {importlib.metadata.version('executorch')}"

@@ -24,10 +24,10 @@ from orchestrator.backends.base import (
     Rates,
     Rejection,
     Support,
-    executorch_version,
 )
 from orchestrator.graph.queries import compute_nodes, constant_nodes
 from orchestrator.planner import Layout
+from orchestrator.versions import executorch_version
 
 _FLOATS = "use float32 activations: model.float() before exporting"
 

@@ -10,8 +10,9 @@ from executorch.exir.dialects.edge._ops import EdgeOpOverload
 from torch.fx import Node
 
 from orchestrator.backends.base import Estimates, Rates
+from orchestrator.options import KERNELS
 
-NAME = "portable"
+NAME = KERNELS
 ESTIMATES = Estimates(
     {
         "product": Rates(1.6, 4.0, 250.0, 0.6),

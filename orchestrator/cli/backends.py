@@ -11,6 +11,7 @@ from orchestrator.cli.errors import describe
 from orchestrator.cli.output import add_json, print_json, print_table
 from orchestrator.cli.parsers import Commands
 from orchestrator.quiet import quiet_imports
+from orchestrator.versions import executorch_version
 
 _DESCRIPTION = """List the backends that are known here: the ids of their delegates, whether they
 can be used and if not why, and what this machine offers them."""
@@ -64,7 +65,6 @@ def run(options: argparse.Namespace) -> None:
 def _backends() -> list[dict[str, Any]]:
     with quiet_imports():
         from orchestrator.backends import backend_names, find_backend
-        from orchestrator.backends.base import executorch_version
         from orchestrator.backends.portable import NAME, registered_kernels
     found = []
     for name in backend_names():

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.base import executorch_version
 from orchestrator.backends.portable import NAME as KERNELS
 from orchestrator.cost.calibration import BASELINE
 from orchestrator.cost.compile import compile_what_can_be
@@ -21,6 +20,7 @@ from orchestrator.cost.environment import Environment, Machine, versions_of
 from orchestrator.cost.measure import Outcome, batches, beyond
 from orchestrator.cost.table import CostTable, Measurement
 from orchestrator.cost.task import Task
+from orchestrator.versions import executorch_version
 
 MANIFEST = "manifest.json"
 _MANIFEST_FORMAT = 3

@@ -8,9 +8,13 @@ import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from orchestrator.backends.base import Backend, executorch_version
-from orchestrator.backends.portable import NAME as KERNELS
+from orchestrator.options import KERNELS
+from orchestrator.versions import executorch_version
+
+if TYPE_CHECKING:
+    from orchestrator.backends.base import Backend
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator, Sequence
 
+import networkx as nx
 from torch.fx import Node
 
 
@@ -54,23 +54,17 @@ class Contraction:
         Raises:
             ValueError: the merges made a cycle.
         """
-        waiting = dict.fromkeys(self._members, 0)
+        links = nx.DiGraph()
+        links.add_nodes_from(self._members)
         for group in self._members:
-            for successor in self._successors(group):
-                waiting[successor] += 1
-        ready = [group for group, count in waiting.items() if count == 0]
-        heapq.heapify(ready)
-        ordered = []
-        while ready:
-            group = heapq.heappop(ready)
-            ordered.append(sorted(self._members[group], key=self._position.__getitem__))
-            for successor in self._successors(group):
-                waiting[successor] -= 1
-                if waiting[successor] == 0:
-                    heapq.heappush(ready, successor)
-        if len(ordered) < len(self._members):
-            raise ValueError("merged nodes depend on each other through nodes outside their group")
-        return ordered
+            links.add_edges_from((group, successor) for successor in self._successors(group))
+        try:
+            order = list(nx.lexicographical_topological_sort(links))
+        except nx.NetworkXUnfeasible as error:
+            raise ValueError(
+                "merged nodes depend on each other through nodes outside their group"
+            ) from error
+        return [sorted(self._members[group], key=self._position.__getitem__) for group in order]
 
     def _successors(self, group: int) -> Iterator[int]:
         """Yield each group that reads from `group` once."""

@@ -115,7 +115,7 @@ class CostGraph:
         self.succs = tuple(tuple(sorted(row)) for row in succs)
 
     def _topological_order(self) -> tuple[int, ...]:
-        order = topological_order(self.preds, self.succs)
+        order = topological_order(self.succs)
         if len(order) != len(self.atoms):
             cycle = " -> ".join(repr(self.atoms[index].id) for index in find_cycle(self.succs))
             raise InvalidGraphError(

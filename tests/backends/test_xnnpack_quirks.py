@@ -35,11 +35,11 @@ from torchao.quantization.quant_primitives import (
 )
 
 from examples.quantization import pt2e
-from orchestrator.backends.base import executorch_version
 from orchestrator.backends.xnnpack.quirks import QUIRKS
 from orchestrator.edge import edge_compile_config
 from orchestrator.frontend.torch_speed import repeated_work_spared
 from orchestrator.native import NativeProgram
+from orchestrator.versions import executorch_version
 from tests.harness.ops import relative_error
 from tests.harness.quantize import torchao_quantized
 

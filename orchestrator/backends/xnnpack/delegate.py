@@ -25,12 +25,12 @@ from orchestrator.backends.base import (
     Rates,
     Rejection,
     Support,
-    executorch_version,
 )
 from orchestrator.backends.xnnpack.group import Group, Surroundings
 from orchestrator.backends.xnnpack.quirks import FUSED_ACTIVATIONS, find_quirk
 from orchestrator.graph.queries import compute_nodes, constant_nodes, is_getitem, op_name
 from orchestrator.planner import Layout
+from orchestrator.versions import executorch_version
 
 _TO_FLOAT = "compute it in float32: x.float() before it"
 # ExecuTorch's configs say why not as text alone; by a part of it, what it is about.
