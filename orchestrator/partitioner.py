@@ -45,8 +45,8 @@ from orchestrator.planning.choice import Choice, composite_key
 from orchestrator.planning.make_plan import Planned, Solver, make_plan
 from orchestrator.report.build import describe_method
 from orchestrator.report.data import MethodReport
+from orchestrator.tuning.other_costs import corrected_graph
 from orchestrator.tuning.program_factors import ProgramFactors
-from orchestrator.tuning.variants import corrected_graph
 
 _Filters = dict[torch._ops.OpOverload, list[tuple[str, Callable[[Node], bool]]]]
 

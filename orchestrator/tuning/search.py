@@ -20,12 +20,12 @@ from orchestrator.planner import PlannerError
 from orchestrator.planning.choice import Choice
 from orchestrator.planning.make_plan import Planned
 from orchestrator.report.data import AlternativeReport
+from orchestrator.tuning.other_costs import corrected, with_dearer_calls, without_ties
 from orchestrator.tuning.program_factors import ProgramFactors, fit
 from orchestrator.tuning.remembered import program_digest, remember_choice
 from orchestrator.tuning.timed_plans import TimedPlans
 from orchestrator.tuning.timing import LoweredPlan, fastest, time_in_turn
 from orchestrator.tuning.tune import Made, Maker
-from orchestrator.tuning.variants import corrected, with_dearer_calls, without_ties
 
 # All plans together are timed for this long.
 _TIMING_S = 4.0
