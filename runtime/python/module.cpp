@@ -3,7 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <map>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -41,26 +41,44 @@ std::unique_ptr<Program> load_bytes(const py::buffer& source, const LoadOptions&
   return Program::from_bytes(std::move(owner), data, size, options);
 }
 
-using OptionsByBackend =
-    std::map<std::string, std::map<std::string, std::variant<bool, int, std::string>>>;
+std::variant<bool, int, std::string> option_value(const std::string& name, py::handle value) {
+  if (py::isinstance<py::bool_>(value)) {
+    return value.cast<bool>();
+  }
+  if (py::isinstance<py::str>(value)) {
+    return value.cast<std::string>();
+  }
+  if (py::isinstance<py::int_>(value)) {
+    const auto number = value.cast<int64_t>();
+    if (number < std::numeric_limits<int>::min() || number > std::numeric_limits<int>::max()) {
+      throw py::value_error(name + ": " + std::to_string(number) + " does not fit 32 bits");
+    }
+    return static_cast<int>(number);
+  }
+  throw py::type_error(name + " is a " + py::str(py::type::of(value)).cast<std::string>() +
+                       ", expected a bool, an int or a str");
+}
 
-std::vector<DelegateOption> listed(const OptionsByBackend& options) {
+// From {backend id: {name: value}}.
+std::vector<DelegateOption> delegate_options(const py::dict& by_backend) {
   std::vector<DelegateOption> result;
-  for (const auto& [backend, by_key] : options) {
-    for (const auto& [key, value] : by_key) {
-      result.push_back({backend, key, value});
+  for (const auto& [backend, options] : by_backend) {
+    for (const auto& [key, value] : options.cast<py::dict>()) {
+      DelegateOption option{backend.cast<std::string>(), key.cast<std::string>(), {}};
+      option.value = option_value("option '" + option.key + "' of " + option.backend, value);
+      result.push_back(std::move(option));
     }
   }
   return result;
 }
 
 std::unique_ptr<Program> load(const py::object& source, int num_threads, bool etdump, bool values,
-                              const OptionsByBackend& backend_options) {
+                              const py::dict& backend_options) {
   if (num_threads < 0) {
     throw py::value_error("num_threads: expected 0 (ExecuTorch's default) or more, found " +
                           std::to_string(num_threads));
   }
-  const LoadOptions options{num_threads, etdump, values, listed(backend_options)};
+  const LoadOptions options{num_threads, etdump, values, delegate_options(backend_options)};
   if (py::isinstance<py::str>(source)) {
     const std::string path =
         py::reinterpret_steal<py::bytes>(PyUnicode_EncodeFSDefault(source.ptr()));
@@ -156,7 +174,7 @@ void define_program(py::module_& module) {
   py::class_<Program>(module, "Program", "A loaded ExecuTorch program.")
       .def(py::init(&load), py::arg("source"), py::kw_only(), py::arg("num_threads") = 0,
            py::arg("etdump") = false, py::arg("values") = false,
-           py::arg("backend_options") = OptionsByBackend{})
+           py::arg("backend_options") = py::dict())
       .def("method_names", &Program::method_names)
       .def("peek", &Program::peek, py::arg("method"), no_gil)
       .def("method", &Program::method, py::arg("method"), no_gil)
