@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.harness import accuracy
+from tests.harness.patterns import exported_once
 from tests.harness.seeds import seed_all
 
 
@@ -71,4 +72,11 @@ def _no_costs_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """What was measured on this machine must not decide what tests see."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patterns_exported_once() -> Iterator[None]:
+    """Quantizing is most of the time of tests of quantized models."""
+    with exported_once():
         yield

@@ -18,6 +18,7 @@ from tests.differential.kinds import KINDS, Kind
 from tests.differential.plans import plans_for, two_plans_for
 from tests.differential.proposals import RECURRENT
 from tests.differential.traits import traits_of
+from tests.harness.patterns import exported_once
 
 # How many failures of a program are cut down; where there are more, they are mostly alike.
 _REDUCED = 3
@@ -41,7 +42,7 @@ def check_program(seed: int, name: str = "plain", graphs: int | None = None) -> 
     # Exporting makes objects by the million that live until the program is made.
     gc.disable()
     try:
-        with repeated_work_spared():
+        with repeated_work_spared(), exported_once():
             made = [kind.draw(rng) for _ in range(kind.graphs if graphs is None else graphs)]
             tally = _check(made, kind, seed)
     finally:

@@ -16,6 +16,7 @@ import executorch.backends.test.suite.flow as suite_flow
 import pytest
 
 from orchestrator.frontend.torch_speed import repeated_work_spared
+from tests.harness.patterns import exported_once
 from tests.suite.flows import FLOWS
 
 suite_flow.all_flows = lambda: dict(FLOWS)
@@ -44,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _faster_export() -> Iterator[None]:
     """Lowering is most of the suite's time, and half of it is looking for garbage."""
     gc.freeze()  # what is imported stays
-    with repeated_work_spared():
+    with repeated_work_spared(), exported_once():
         yield
 
 
