@@ -30,6 +30,7 @@ from unittest import mock
 
 import torch
 import torch.fx.traceback
+from torch._C import DispatchKey
 from torch._subclasses.fake_impls import op_implementations_dict
 from torch.fx import GraphModule
 
@@ -127,8 +128,8 @@ class _HandlersMadeOnce:
 
     def __init__(self, override: _Overriding) -> None:
         self._override = override
-        # By op and what it is to be decomposed by: its kernels before and inside, and the rule.
-        self._made: dict[tuple[Any, Any], tuple[dict[Any, Any], dict[Any, Any], Any]] = {}
+        # By op: its kernels before, those inside, and the rule.
+        self._made: dict[Any, tuple[dict[Any, Any], dict[Any, Any], Any]] = {}
 
     @contextlib.contextmanager
     def __call__(self, wanted: Mapping[Any, Any]) -> Iterator[None]:
@@ -137,7 +138,8 @@ class _HandlersMadeOnce:
             for op, decomposition in wanted.items():
                 before, inside, rule = self._handlers(op, decomposition)
                 saved[op] = before
-                self._set(op, inside)
+                # All that depends on what the op is to be decomposed by.
+                self._set(op, {**inside, DispatchKey.CompositeImplicitAutograd: decomposition})
                 if rule is not None:
                     op_implementations_dict.setdefault(op, rule)
             yield
@@ -147,12 +149,12 @@ class _HandlersMadeOnce:
                 op_implementations_dict.pop(op, None)
 
     def _handlers(self, op: Any, decomposition: Any) -> tuple[dict[Any, Any], dict[Any, Any], Any]:
-        known = self._made.get((op, decomposition))
+        known = self._made.get(op)
         if known is None or known[0] != op.py_kernels:
             before = dict(op.py_kernels)
             with self._override({op: decomposition}):
                 known = (before, dict(op.py_kernels), op_implementations_dict.get(op))
-            self._made[op, decomposition] = known
+            self._made[op] = known
         return known
 
     @staticmethod
