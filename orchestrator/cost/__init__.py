@@ -1,0 +1,1 @@
+"""What choices cost: estimates, measurements of a machine, and the table that keeps them."""
