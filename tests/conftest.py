@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     path = session.config.getoption("--accuracy")
     if path is not None:
         accuracy.append_to(path)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Python need not look for garbage in what is imported: passes make objects by the million."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
