@@ -25,6 +25,7 @@ from orchestrator import lower
 from orchestrator.program import LoweredProgram
 from tests.harness.ops import relative_error
 from tests.harness.quantize import bytes_of_executorch, torchao_quantized
+from tests.harness.quantized import allowed_outputs
 
 LISTS = (["ggml", "xnnpack"], ["xnnpack"], ["ggml"])
 # Groups that move between delegates may round a value to the next integer.
@@ -198,7 +199,9 @@ class TestStatic:
         program = lower(model, (x,), backends=backends, dynamic_shapes=shapes)
         for height, width in ((24, 24), (9, 31), (64, 8)):
             given = torch.randn(1, 3, height, width)
-            assert_equal(program, model, given, tolerance=STEPS)
+            # Small values have few steps: of 38, one is more than STEPS.
+            (wanted,) = allowed_outputs(model, (given,))
+            assert wanted.difference(program(given)) is None
 
     @backends
     def test_images_in_channels_last(self, backends: list[str]) -> None:
