@@ -114,12 +114,10 @@ class Estimates:
 class PrivateMemory:
     """What a loaded delegate holds in memory of its own, beside the file that is mapped.
 
-    per_weight_byte, per_state_byte: bytes, per byte of a weight inside the delegate, and of a
-    mutable buffer that its nodes use.
+    per_weight_byte: bytes, per byte of a weight inside the delegate.
     """
 
     per_weight_byte: float = 1.0
-    per_state_byte: float = 0.0
 
 
 class Backend(ABC):

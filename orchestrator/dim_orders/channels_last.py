@@ -12,7 +12,7 @@ a tensor that is wanted in the other order by any reader is converted once and c
 
 Nodes that a backend takes together or not at all have one order: a conversion between them would
 leave a pattern that no backend knows. Quantized layers, between a dequantize and a quantize, keep
-theirs (see `quantized_order`).
+theirs (see `quantized_images`).
 """
 
 from __future__ import annotations

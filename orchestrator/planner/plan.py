@@ -26,7 +26,7 @@ class Segment:
 class SegmentCost:
     """What one segment costs, in ns.
 
-    spreads: of the atoms' prices, added up by source (see `ties`).
+    spreads: of the atoms' prices, added up by source (see `spreads`).
     """
 
     atoms_ns: float = 0.0
