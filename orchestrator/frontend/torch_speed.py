@@ -31,6 +31,7 @@ from unittest import mock
 import torch
 import torch.fx.traceback
 from torch._C import DispatchKey
+from torch._decomp.decompositions_for_rng import PhiloxState
 from torch._subclasses.fake_impls import op_implementations_dict
 from torch.fx import GraphModule
 
@@ -167,17 +168,42 @@ class _HandlersMadeOnce:
 _override_once = functools.cache(_HandlersMadeOnce)
 
 
-@contextlib.contextmanager
-def _present_objects_set_aside() -> Iterator[None]:
-    """Inside, garbage is looked for among what is made inside; what others froze stays frozen."""
-    if gc.get_freeze_count() > 0:
-        yield
-        return
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+_NO_STATE = torch.empty(0)
+
+
+def _reset_without_tensors(state: PhiloxState) -> None:
+    """Does what `PhiloxState.reset` does, with one empty tensor for all.
+
+    A trace resets six of these states. Inside, it takes fake tensors half a millisecond each.
+    """
+    state.set_state(_NO_STATE, _NO_STATE)
+    state.offset_advanced_at_least_once = False
+
+
+class _PresentObjects:
+    """Has garbage looked for among what is made inside; what others froze stays frozen.
+
+    Python counts frozen objects one by one, so that it is asked no more once there are some.
+    """
+
+    def __init__(self) -> None:
+        self._frozen_by_others = False
+
+    @contextlib.contextmanager
+    def set_aside(self) -> Iterator[None]:
+        if not self._frozen_by_others:
+            self._frozen_by_others = gc.get_freeze_count() > 0
+        if self._frozen_by_others:
+            yield
+            return
+        gc.freeze()
+        try:
+            yield
+        finally:
+            gc.unfreeze()
+
+
+_PRESENT_OBJECTS = _PresentObjects()
 
 
 def _patches() -> Iterator[AbstractContextManager[Any]]:
@@ -185,7 +211,7 @@ def _patches() -> Iterator[AbstractContextManager[Any]]:
     import torch._export.utils as utils
     from torch.export import decomp_utils, exported_program
 
-    yield _present_objects_set_aside()
+    yield _PRESENT_OBJECTS.set_aside()
     if torch.__version__.partition("+")[0] != _KNOWN_TORCH:
         return
 
@@ -203,6 +229,8 @@ def _patches() -> Iterator[AbstractContextManager[Any]]:
         yield mock.patch.object(exported_program, override.__name__, _override_once(override))
     if hasattr(torch._ops, "Callable"):
         yield mock.patch.object(torch._ops, "Callable", _CachedCallable)
+    if hasattr(PhiloxState, "reset"):
+        yield mock.patch.object(PhiloxState, "reset", _reset_without_tensors)
     source = getattr(torch.fx.traceback, "NodeSource", None)
     if source is not None:
         yield mock.patch.object(source, "__deepcopy__", _itself, create=True)
