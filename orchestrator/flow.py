@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 
 from orchestrator.backends import Backend
 from orchestrator.edge import edge_compile_config
+from orchestrator.edge_programs import EdgePrograms
 from orchestrator.failures import Refusals, find_failure, is_ours, lowering_error
 from orchestrator.frontend.rewrites import Rewriting, StartOver
 from orchestrator.options import PlanOptions
@@ -30,6 +31,7 @@ def to_edge_with(
     constant_methods: Mapping[str, Any] | None = None,
     generate_etrecord: bool = False,
     refusals: Refusals | None = None,
+    prepared: EdgePrograms | None = None,
 ) -> tuple[EdgeProgramManager, dict[str, P]]:
     """Bring programs to the edge dialect, run the partitioners' passes, partition and lower them.
 
@@ -46,6 +48,8 @@ def to_edge_with(
             shown.
         constant_methods, generate_etrecord: as for `to_edge_transform_and_lower`.
         refusals: what backends do not get, which the partitioners go by; added to.
+        prepared: where to look for programs in the edge dialect, and to keep them for the next
+            plans; not used where an ETRecord is generated, which has to see them made.
 
     Returns:
         The edge programs, and the partitioners of the last round by method name.
@@ -61,6 +65,9 @@ def to_edge_with(
             for each in partitioners.values():
                 each.leave_dim_orders()
         try:
+            if prepared is not None and not generate_etrecord:
+                edge = prepared.manager(programs, partitioners, constant_methods)
+                return edge.to_backend(dict(partitioners)), partitioners
             edge = to_edge_transform_and_lower(
                 dict(programs),
                 transform_passes={name: each.edge_passes() for name, each in partitioners.items()},

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 
 from orchestrator.backends import Backend, load_options, resolve_backends
 from orchestrator.dim_orders.contiguous_kernels import make_kernels_contiguous
+from orchestrator.edge_programs import EdgePrograms
 from orchestrator.failures import Refusals, lowering_error
 from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.frontend.dynamic_sizes import sizes_without_bound
@@ -134,6 +135,7 @@ def lower(
             backend_config,
             etrecord is not None,
             shared,
+            prepared=EdgePrograms() if tune == "measure" else None,
         )
         made = make_tuned(programs, resolved, options, lowering)
         if etrecord is not None:
@@ -155,6 +157,7 @@ class _Lowering:
     generate_etrecord: bool
     shared: SharedPrograms
     refusals: Refusals = field(default_factory=Refusals)
+    prepared: EdgePrograms | None = None
 
     def make(
         self,
@@ -224,6 +227,7 @@ class _Lowering:
             constant_methods=self.constant_methods,
             generate_etrecord=self.generate_etrecord and not dry_run,
             refusals=self.refusals,
+            prepared=self.prepared,
         )
 
 

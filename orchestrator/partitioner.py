@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
@@ -110,6 +111,34 @@ def _corrected(planned: Planned, factors: ProgramFactors | None) -> tuple[CostGr
     return graph, price_plan(graph, planned.plan.segments, solver=planned.plan.solver)
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """All that decides how a partitioner has a program written before it partitions it."""
+
+    backends: tuple[Backend, ...]
+    decompose: frozenset[torch._ops.OpOverload]
+    rewriting: Rewriting
+    only: tuple[str, ...] | None
+    decomposed: frozenset[str]
+    pins: Mapping[str, str]
+    exclude: Any
+    leaves_dim_orders: bool
+
+
+@dataclass
+class Seen:
+    """What a partitioner learns of a program before it partitions it.
+
+    zeros: by target, which constants hold zeros only. growth: of stored bytes. kept: by name, ops
+    that some backend wanted whole. composites: by `composite_key`, the backends that did.
+    """
+
+    zeros: dict[str, bool] = field(default_factory=dict)
+    growth: int = 0
+    kept: dict[str, torch._ops.OpOverload] = field(default_factory=dict)
+    composites: dict[str, frozenset[str]] = field(default_factory=dict)
+
+
 class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch is untyped
     """Splits a program among several backends.
 
@@ -126,6 +155,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
 
     Attributes:
         results: one entry per partitioned program, in the order of the calls.
+        seen: what it noted of a program before it partitioned it.
 
     Raises:
         BackendError: an unknown backend, or one that cannot be used here.
@@ -155,10 +185,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         self._dry_run = dry_run
         self._refused = refused or {}
         self._leaves_dim_orders = False
-        self._zeros: dict[str, bool] = {}
-        self._growth = 0
-        self._kept: dict[str, torch._ops.OpOverload] = {}
-        self._composites: dict[str, frozenset[str]] = {}
+        self.seen = Seen()
 
     def transform_for_pre_decomposition(self, exported_program: ExportedProgram) -> ExportedProgram:
         """Apply the rewrites that help every backend, such as folding batch norms.
@@ -175,11 +202,11 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             ),
             expand=self._rewriting.weights,
         )
-        self._zeros = zero_constants(program)
-        self._growth = stored_bytes(program) - stored_bytes(exported_program)
+        self.seen.zeros = zero_constants(program)
+        self.seen.growth = stored_bytes(program) - stored_bytes(exported_program)
         chosen = self._wanted_whole(program, self._choice.only)
         everybody = self._wanted_whole(program, None)
-        self._kept |= {str(op): op for op in chosen.keys() & WHOLE.keys()}
+        self.seen.kept |= {str(op): op for op in chosen.keys() & WHOLE.keys()}
         return with_recurrent_layers(
             program,
             lambda node: bool(self._wanting(node, recurrent_op(node), chosen)),
@@ -200,6 +227,24 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         return [QuantizedOrderPass(), ChannelsLastPass(left, self._options)]
 
     @property
+    def preparation(self) -> Preparation:
+        """What decides how programs are written when they get here; alike ones may be shared."""
+        return Preparation(
+            self.backends,
+            self._decompose,
+            self._rewriting,
+            self._choice.only,
+            self._choice.decomposed,
+            self._options.pins,
+            self._options.exclude,
+            self._leaves_dim_orders,
+        )
+
+    def saw(self, seen: Seen) -> None:
+        """Go by what another partitioner noted, which had the program written alike."""
+        self.seen = Seen(dict(seen.zeros), seen.growth, dict(seen.kept), dict(seen.composites))
+
+    @property
     def limits_partitions(self) -> bool:
         """Whether nodes may have to go to kernels to keep a limit."""
         return self._options.max_partitions is not None
@@ -216,7 +261,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             return [], None
         wanted = self._wanted_whole(ep, self._choice.only)
         filters = {op: asked for op, asked in wanted.items() if op not in WHOLE}
-        self._kept |= {str(op): op for op in filters}
+        self.seen.kept |= {str(op): op for op in filters}
 
         def keep(node: Node) -> bool:
             # ExecuTorch asks a second time, after lowering, which ops should have gone to a
@@ -230,7 +275,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             if not wanting:
                 return False
             key = composite_key(node)
-            self._composites[key] = self._composites.get(key, frozenset()) | wanting
+            self.seen.composites[key] = self.seen.composites.get(key, frozenset()) | wanting
             return key not in self._choice.decomposed
 
         return list(filters), keep
@@ -298,7 +343,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             self._solve,
             prices,
         )
-        planned = replace(planned, composites=dict(self._composites))
+        planned = replace(planned, composites=dict(self.seen.composites))
         plan = planned.plan.noting(*notes, *self._notes_on_weights())
         check_segments(planned.graph, plan.segments)
         tags |= self._tag(exported_program, candidates, plan.partitions)
@@ -319,15 +364,15 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             some = ", ".join(names[:3]) + (", and others" if len(names) > 3 else "")
             yield (
                 f"{len(names)} quantized weights are stored as floats ({some}), as no delegate "
-                f"takes them as they are with their layers: {self._growth / 1e6:.2f} MB more."
+                f"takes them as they are with their layers: {self.seen.growth / 1e6:.2f} MB more."
             )
 
     def _note_zeros(self, ep: ExportedProgram) -> None:
         """Tell backends of constants, which have no data here, what was seen of them before."""
         targets = {spec.arg.name: spec.target for spec in ep.graph_signature.input_specs}
         for node in ep.graph.nodes:
-            if node.op == "placeholder" and targets.get(node.name) in self._zeros:
-                node.meta[ALL_ZERO] = self._zeros[targets[node.name]]
+            if node.op == "placeholder" and targets.get(node.name) in self.seen.zeros:
+                node.meta[ALL_ZERO] = self.seen.zeros[targets[node.name]]
 
     def _plan_branch(
         self,
@@ -395,7 +440,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             node
             for node in compute_nodes(ep)
             if "delegation_tag" not in node.meta
-            and (op_name(node) in self._kept or is_custom_composite(node))
+            and (op_name(node) in self.seen.kept or is_custom_composite(node))
             and missing_kernel(node)
         ]
         if self._restarts:

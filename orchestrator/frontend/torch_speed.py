@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import itertools
 import weakref
 from abc import ABCMeta
 from collections.abc import Callable, Iterator, Mapping
@@ -30,9 +31,12 @@ from unittest import mock
 
 import torch
 import torch.fx.traceback
+from executorch.exir.backend.utils import is_same_node
 from torch._C import DispatchKey
 from torch._decomp.decompositions_for_rng import PhiloxState
+from torch._higher_order_ops.executorch_call_delegate import executorch_call_delegate
 from torch._subclasses.fake_impls import op_implementations_dict
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 
 from orchestrator.frontend.shared_patches import SharedPatches
@@ -168,6 +172,25 @@ class _HandlersMadeOnce:
 _override_once = functools.cache(_HandlersMadeOnce)
 
 
+@contextlib.contextmanager
+def _programs_let_go() -> Iterator[None]:
+    """Has two caches, which never forget, forget the programs that were lowered inside.
+
+    One is keyed by nodes, whose graphs hold all; the other by delegates, which hold their weights.
+    FX changes `torch.nn.Module` several times a trace, and Python then looks through all classes
+    derived from it, of which every graph module that is alive has one.
+    """
+    cache = FakeTensorMode.cache
+    before = len(cache)
+    try:
+        yield
+    finally:
+        is_same_node.cache_clear()
+        for key in list(itertools.islice(reversed(cache), max(0, len(cache) - before))):
+            if key.key[0] is executorch_call_delegate:
+                del cache[key]
+
+
 _NO_STATE = torch.empty(0)
 
 
@@ -176,7 +199,8 @@ def _reset_without_tensors(state: PhiloxState) -> None:
 
     A trace resets six of these states. Inside, it takes fake tensors half a millisecond each.
     """
-    state.set_state(_NO_STATE, _NO_STATE)
+    state.seed = state.base_offset = _NO_STATE
+    state.relative_offset = 0
     state.offset_advanced_at_least_once = False
 
 
@@ -215,6 +239,7 @@ def _patches() -> Iterator[AbstractContextManager[Any]]:
     if torch.__version__.partition("+")[0] != _KNOWN_TORCH:
         return
 
+    yield _programs_let_go()
     materialize = getattr(utils, "_materialize_cpp_cia_ops", None)
     if materialize is not None:
         materialize()

@@ -20,6 +20,7 @@ from orchestrator.backends import resolve_backends
 from orchestrator.dim_orders.channels_last import ChannelsLastPass
 from orchestrator.dim_orders.contiguous_kernels import make_kernels_contiguous
 from orchestrator.edge import edge_compile_config
+from orchestrator.edge_programs import EdgePrograms
 from orchestrator.flow import to_edge_with
 from orchestrator.frontend.dynamic_sizes import dynamic_sizes_kept
 from orchestrator.graph.queries import mutated_buffers
@@ -31,7 +32,7 @@ from orchestrator.planning.make_plan import Solver
 from tests.differential.graphs import Graph
 from tests.differential.subjects import METHOD, Subject
 
-BACKENDS = ("ggml", "xnnpack")
+BACKENDS = resolve_backends(("ggml", "xnnpack"))
 _OPTIONS = PlanOptions(tune="off")  # the plans must not depend on what this machine has measured
 # The plans under which images stay in channels-last between delegates, as `lower` has it.
 _CHANNELS_LAST_PLANS = {"both", "random_1"}
@@ -133,7 +134,7 @@ def lower_plans(program: ExportedProgram, solvers: Mapping[str, Solver]) -> byte
         }
         programs = {name: copy.deepcopy(edge) for name in solvers}
         for name in _CHANNELS_LAST_PLANS & programs.keys():
-            ChannelsLastPass(resolve_backends(BACKENDS)).call(programs[name])
+            ChannelsLastPass(BACKENDS).call(programs[name])
         manager = EdgeProgramManager(programs, compile_config=edge_compile_config())
         lowered = manager.to_backend(dict(partitioners))
         for name in solvers:
@@ -159,6 +160,7 @@ def lower_as_lower_does(
             lambda name, rewriting: OrchestratorPartitioner(
                 BACKENDS, _OPTIONS, solver=solvers[name], rewriting=rewriting
             ),
+            prepared=EdgePrograms(),
         )
         for name in programs:
             _keep_initial_states(edge.exported_program(name))

@@ -17,6 +17,7 @@ from orchestrator import OrchestratorPartitioner, lower
 from orchestrator.backends import resolve_backends
 from orchestrator.dim_orders.channels_last import ChannelsLastPass
 from orchestrator.edge import edge_compile_config
+from orchestrator.frontend.torch_speed import repeated_work_spared
 from orchestrator.native import NativeProgram
 from orchestrator.planner import CostGraph, Plan, price_plan, split_into_segments
 from orchestrator.verify import verify
@@ -51,7 +52,7 @@ def _assert_equal(actual: list[Tensor], expected: list[Tensor]) -> None:
 
 class _Lowered:
     def __init__(self, model: nn.Module, inputs: Any, seed: int = 0, dynamic: Any = None) -> None:
-        with torch.no_grad():
+        with torch.no_grad(), repeated_work_spared():
             self.edge = to_edge_transform_and_lower(
                 export(model.eval(), inputs, dynamic_shapes=dynamic),
                 transform_passes=[ChannelsLastPass(resolve_backends(BACKENDS))],

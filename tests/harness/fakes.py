@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.backends import Backend, Candidate, Rejection, Support
+from orchestrator.frontend.torch_speed import repeated_work_spared
 from orchestrator.graph.queries import compute_nodes, constant_nodes, op_name
 
 
@@ -80,7 +81,7 @@ def short_name(node: Node) -> str:
 def edge_program(module: nn.Module, *inputs: torch.Tensor) -> ExportedProgram:
     """A module in the edge dialect, everything decomposed."""
     config = EdgeCompileConfig(_check_ir_validity=False)
-    with torch.no_grad():
+    with torch.no_grad(), repeated_work_spared():
         exported = torch.export.export(module.eval(), inputs)
         return to_edge(exported, compile_config=config).exported_program()
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, export
 
 from ggml_delegate.partitioner import GgmlPartitioner
+from orchestrator.frontend.torch_speed import repeated_work_spared
 
 
 class Function(nn.Module):
@@ -67,14 +68,15 @@ def make_methods_pte(
     ggml: bool = False,
 ) -> bytes:
     """A program with several methods; see make_pte()."""
-    exported = {}
-    for name, (model, inputs) in methods.items():
-        module = model if isinstance(model, nn.Module) else Function(model)
-        exported[name] = export(module.eval(), tuple(inputs), dynamic_shapes=dynamic_shapes)
     partitioners: list[Partitioner] = [GgmlPartitioner()] if ggml else []
     if xnnpack:
         partitioners.append(XnnpackPartitioner())
-    lowered = to_edge_transform_and_lower(exported, partitioner=partitioners)
+    with repeated_work_spared():
+        exported = {}
+        for name, (model, inputs) in methods.items():
+            module = model if isinstance(model, nn.Module) else Function(model)
+            exported[name] = export(module.eval(), tuple(inputs), dynamic_shapes=dynamic_shapes)
+        lowered = to_edge_transform_and_lower(exported, partitioner=partitioners)
     planning = MemoryPlanningPass(alloc_graph_input=planned, alloc_graph_output=planned)
     config = ExecutorchBackendConfig(memory_planning_pass=planning)
     return bytes(lowered.to_executorch(config).buffer)

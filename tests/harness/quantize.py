@@ -9,6 +9,8 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 from executorch.exir import to_edge_transform_and_lower
 from torch import nn
 
+from orchestrator.frontend.torch_speed import repeated_work_spared
+
 
 def torchao_quantized(net: nn.Module, config: Any) -> nn.Module:
     """Quantize the weights of a model in place, in eval mode, and return it."""
@@ -20,6 +22,7 @@ def torchao_quantized(net: nn.Module, config: Any) -> nn.Module:
 
 def bytes_of_executorch(model: nn.Module, inputs: tuple[Any, ...]) -> int:
     """Return the size of the file that ExecuTorch's own flow makes with XNNPACK."""
-    exported = torch.export.export(model, inputs)
-    edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
+    with repeated_work_spared():
+        exported = torch.export.export(model, inputs)
+        edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()])
     return len(edge.to_executorch().buffer)

@@ -42,19 +42,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _faster_export() -> Iterator[None]:
-    """Lowering is most of the suite's time, and half of it is looking for garbage."""
-    gc.freeze()  # what is imported stays
-    with repeated_work_spared(), exported_once():
+def _patterns_exported_once() -> Iterator[None]:
+    gc.freeze()
+    with exported_once():
         yield
 
 
 @pytest.fixture(autouse=True)
-def _garbage_collected_afterwards() -> Iterator[None]:
+def _faster_export() -> Iterator[None]:
+    """Lowering is most of the suite's time, and half of it is looking for garbage."""
     gc.disable()
-    yield
+    with repeated_work_spared():
+        yield
     gc.enable()
     gc.collect()
+    gc.freeze()  # what is left stays: torch's quantizer and Dynamo forget no program
 
 
 @pytest.hookimpl(hookwrapper=True)

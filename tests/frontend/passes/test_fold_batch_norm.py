@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from orchestrator.frontend.passes import FoldResult, fold_batch_norm, fold_batch_norm_with_notes
+from orchestrator.frontend.torch_speed import repeated_work_spared
 from tests.frontend.passes.batch_norm_cases import (
     FOLDABLE,
     NOT_FOLDABLE,
@@ -25,8 +26,9 @@ aten = torch.ops.aten
 
 
 def export(model: nn.Module, inputs: tuple[Tensor, ...], decomposed: bool) -> ExportedProgram:
-    program = torch.export.export(model, inputs)
-    return program.run_decompositions() if decomposed else program
+    with repeated_work_spared():
+        program = torch.export.export(model, inputs)
+        return program.run_decompositions() if decomposed else program
 
 
 def operators(program: ExportedProgram) -> list[str]:
@@ -65,7 +67,8 @@ def fold_and_check(
         result.program.module(), model, inputs, other_inputs=other, tolerance=tolerance
     )
     if not decomposed:
-        again = result.program.run_decompositions().module()
+        with repeated_work_spared():
+            again = result.program.run_decompositions().module()
         assert_close_to_eager(again, model, inputs, other_inputs=other, tolerance=tolerance)
     return result
 
