@@ -48,7 +48,16 @@ pybind11_add_module(_runtime MODULE NO_EXTRAS ${module_sources})
 target_link_libraries(_runtime PRIVATE orchestrator_options program_with_backends)
 set_target_properties(_runtime PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/../executorch/lib")
 
+# The runner's options and JSON.
+find_path(CLI11_INCLUDE_DIR CLI/CLI.hpp)
+find_path(NLOHMANN_JSON_INCLUDE_DIR nlohmann/json.hpp)
+if(NOT CLI11_INCLUDE_DIR OR NOT NLOHMANN_JSON_INCLUDE_DIR)
+  message(FATAL_ERROR "The headers of CLI11 or nlohmann-json are missing: install the packages "
+                      "libcli11-dev and nlohmann-json3-dev (apt-get install ...).")
+endif()
 add_executable(orchestrator-run ${runner_sources})
+target_include_directories(orchestrator-run SYSTEM PRIVATE "${CLI11_INCLUDE_DIR}"
+                                                           "${NLOHMANN_JSON_INCLUDE_DIR}")
 target_link_libraries(orchestrator-run PRIVATE orchestrator_options program_with_backends)
 set_target_properties(orchestrator-run PROPERTIES INSTALL_RPATH
                                                   "$ORIGIN/..;$ORIGIN/../../executorch/lib")

@@ -37,6 +37,8 @@ fi
 need g++ command -v g++
 need flatbuffers-compiler test -x "$(PATH=/usr/bin:/usr/local/bin command -v flatc || true)"
 need libflatbuffers-dev bash -c 'echo "#include <flatbuffers/flatbuffers.h>" | g++ -E -x c++ -'
+need libcli11-dev bash -c 'echo "#include <CLI/CLI.hpp>" | g++ -E -x c++ -'
+need nlohmann-json3-dev bash -c 'echo "#include <nlohmann/json.hpp>" | g++ -E -x c++ -'
 package=$(basename "$python") # Debian names its packages like its interpreters
 need "$package" command -v "$python"
 need "$package-venv" "$python" -c 'import ensurepip, venv'

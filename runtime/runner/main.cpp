@@ -1,8 +1,9 @@
-// orchestrator-run: runs ExecuTorch programs natively. See kHelp in options.cpp.
+// orchestrator-run: runs ExecuTorch programs natively. Its options are in options.cpp.
 #include <chrono>
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "runtime/program/errors.h"
@@ -129,10 +130,10 @@ void run(const Options& options) {
   }
 }
 
-void execute(const std::vector<std::string>& arguments) {
-  const Options options = parse_options(arguments);
-  if (options.help) {
-    write_text("-", kHelp);
+void execute(std::vector<std::string> arguments) {
+  const Options options = parse_options(std::move(arguments));
+  if (!options.help.empty()) {
+    write_text("-", options.help);
   } else if (!options.calibrate.empty()) {
     calibrate(options);
   } else if (options.list) {

@@ -1,163 +1,146 @@
 #include "runtime/runner/options.h"
 
-#include <charconv>
-#include <functional>
+#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <limits>
-#include <string_view>
+#include <utility>
 
 #include "runtime/runner/exit_codes.h"
 
 namespace orchestrator {
+namespace {
 
-const char kHelp[] =
-    R"(Usage: orchestrator-run MODEL.pte [options]
-       orchestrator-run --calibrate DIR [--threads N] [--results FILE]
+constexpr char kAbout[] =
+    "Runs a method of an ExecuTorch program natively, writes its outputs, prints latencies.";
 
-Runs a method of an ExecuTorch program natively, writes its outputs, prints latencies.
-
-  --list               describe the program's methods instead of running one
-  --method NAME        the method to run (default: forward)
-
-Inputs, for the method's tensors in order; scalars need none, a program fixes their values:
-  --input FILE.npy     numpy file, C order, little-endian; repeat for each tensor
-  --input-raw FILE     elements in C order without a header, of the method's dtype
-  --shape I:AxBxC      sizes of input I, for raw and made-up tensors of dynamic shape
-                       (default: the upper bounds)
-  --seed N             makes up the tensors that have no file: floats in [-1, 1), integers and
-                       bools 0 or 1 (default: 0, when there are no files at all)
-
-Outputs, of the last run:
-  --output FILE.npy    numpy file; repeat for each output
-  --output-dir DIR     writes all of them, as DIR/output_0.npy and so on
-  --json FILE          writes what was run and its latencies as JSON; - is standard output
-  --etdump FILE        writes a profile for ExecuTorch's Inspector; makes the runs slower
-
-Runs:
-  --threads N          threads to compute with (default: 0, one for each processor)
-  --warmup N           runs before the timed ones (default: 0)
-  --runs N             timed runs (default: 1)
-
-Calibration, instead of running one program:
-  --calibrate DIR      times every method of every program in DIR, as `orchestrator calibrate
-                       export` wrote them
-  --results FILE       where to write the times, for `orchestrator calibrate import`
-                       (default: standard output)
-
-bfloat16, which numpy lacks, is read and written as two opaque bytes ('|V2').
+constexpr char kNotes[] =
+    R"(bfloat16, which numpy lacks, is read and written as two opaque bytes ('|V2').
 Set ORCHESTRATOR_LOG=1 to see ExecuTorch's informational log.
 
 Exit status: 0 success, 1 the method failed, 2 wrong usage, 3 the program or method cannot be
 loaded, 4 an input is missing, malformed or does not fit, 5 a result cannot be written.
 )";
 
-namespace {
-
-[[noreturn]] void refuse(const std::string& message) {
-  throw ExitError(ExitCode::kBadUsage, message + " (see --help)");
-}
-
-template <typename T>
-T parse_number(const std::string& name, std::string_view text, T min) {
-  T value{};
-  const char* end = text.data() + text.size();
-  const auto [stopped, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc() || stopped != end || value < min) {
-    refuse(name + ": expected an integer of at least " + std::to_string(min) + ", found '" +
-           std::string(text) + "'");
-  }
-  return value;
-}
-
-void parse_shape(const std::string& text, Options& options) {
+void take_shape(const std::string& text, Options& options) {
   const size_t colon = text.find(':');
-  if (colon == std::string::npos) {
-    refuse("--shape: expected I:AxBxC, found '" + text + "'");
+  size_t index = 0;
+  std::vector<int64_t> sizes;
+  bool right =
+      colon != std::string::npos && CLI::detail::lexical_cast(text.substr(0, colon), index);
+  if (right && colon + 1 < text.size()) {
+    for (const std::string& part : CLI::detail::split(text.substr(colon + 1), 'x')) {
+      right = right && CLI::detail::lexical_cast(part, sizes.emplace_back()) && sizes.back() >= 0;
+    }
   }
-  const auto index = parse_number<size_t>("--shape", text.substr(0, colon), 0);
-  std::vector<int64_t>& sizes = options.shapes[index];
-  sizes.clear();
-  size_t start = colon + 1;
-  while (start < text.size()) {
-    const size_t end = std::min(text.find('x', start), text.size());
-    sizes.push_back(parse_number<int64_t>("--shape", text.substr(start, end - start), 0));
-    start = end + 1;
+  if (!right) {
+    throw CLI::ValidationError("--shape", "expected I:AxBxC, found '" + text + "'");
   }
+  options.shapes[index] = std::move(sizes);
 }
 
-using Handler = std::function<void(Options&, const std::string&)>;
-
-const std::map<std::string, Handler>& valued_options() {
-  static const std::map<std::string, Handler> handlers = {
-      {"--method", [](Options& o, const std::string& v) { o.method = v; }},
-      {"--input", [](Options& o, const std::string& v) { o.inputs.push_back({v, false}); }},
-      {"--input-raw", [](Options& o, const std::string& v) { o.inputs.push_back({v, true}); }},
-      {"--shape", [](Options& o, const std::string& v) { parse_shape(v, o); }},
-      {"--seed",
-       [](Options& o, const std::string& v) { o.seed = parse_number<uint64_t>("--seed", v, 0); }},
-      {"--output", [](Options& o, const std::string& v) { o.outputs.push_back(v); }},
-      {"--output-dir", [](Options& o, const std::string& v) { o.output_dir = v; }},
-      {"--json", [](Options& o, const std::string& v) { o.json = v; }},
-      {"--calibrate", [](Options& o, const std::string& v) { o.calibrate = v; }},
-      {"--results", [](Options& o, const std::string& v) { o.results = v; }},
-      {"--etdump", [](Options& o, const std::string& v) { o.etdump = v; }},
-      {"--threads",
-       [](Options& o, const std::string& v) { o.threads = parse_number("--threads", v, 0); }},
-      {"--warmup",
-       [](Options& o, const std::string& v) { o.warmup = parse_number("--warmup", v, 0); }},
-      {"--runs", [](Options& o, const std::string& v) { o.runs = parse_number("--runs", v, 1); }},
+void add_input_options(CLI::App& app, Options& options) {
+  const auto input = [&](const char* name, bool is_raw, const char* what) {
+    // At once, since the order of all inputs counts.
+    app.add_option_function<std::string>(
+           name,
+           [&options, is_raw](const std::string& path) {
+             options.inputs.push_back({path, is_raw});
+           },
+           what)
+        ->type_name("FILE")
+        ->trigger_on_parse();
   };
-  return handlers;
+  input("--input", false, "numpy file, C order, little-endian; repeat for each tensor");
+  input("--input-raw", true, "elements in C order without a header, of the method's dtype");
+  app.add_option_function<std::string>(
+         "--shape", [&options](const std::string& text) { take_shape(text, options); },
+         "sizes of input I, for raw and made-up tensors of dynamic shape (default: the upper "
+         "bounds)")
+      ->type_name("I:AxBxC")
+      ->trigger_on_parse();
+  // CLI11 takes -1 for an unsigned number.
+  app.add_option_function<int64_t>(
+         "--seed", [&options](int64_t seed) { options.seed = static_cast<uint64_t>(seed); },
+         "makes up the tensors that have no file: floats in [-1, 1), integers and bools 0 or 1 "
+         "(default: 0, when there are no files at all)")
+      ->type_name("N")
+      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()));
 }
 
-void take_model(Options& options, const std::string& argument) {
-  if (!options.model.empty()) {
-    refuse("expected one program, found '" + options.model + "' and '" + argument + "'");
-  }
-  options.model = argument;
+void add_output_options(CLI::App& app, Options& options) {
+  CLI::Option* folder = app.add_option("--output-dir", options.output_dir,
+                                       "writes all of them, as DIR/output_0.npy and so on")
+                            ->type_name("DIR");
+  app.add_option("--output", options.outputs, "numpy file; repeat for each output")
+      ->type_name("FILE")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->excludes(folder);
+  app.add_option("--json", options.json,
+                 "writes what was run and its latencies as JSON; - is standard output")
+      ->type_name("FILE");
+  app.add_option("--etdump", options.etdump,
+                 "writes a profile for ExecuTorch's Inspector; makes the runs slower")
+      ->type_name("FILE");
+}
+
+void add_run_options(CLI::App& app, Options& options) {
+  const auto number = [&](const char* name, int& value, int least, const char* what) {
+    app.add_option(name, value, what)
+        ->type_name("N")
+        ->check(CLI::Range(least, std::numeric_limits<int>::max()));
+  };
+  number("--threads", options.threads, 0,
+         "threads to compute with (default: 0, one for each processor)");
+  number("--warmup", options.warmup, 0, "runs before the timed ones (default: 0)");
+  number("--runs", options.runs, 1, "timed runs (default: 1)");
+}
+
+void add_calibration(CLI::App& app, Options& options, CLI::Option* model) {
+  CLI::Option* folder =
+      app.add_option(
+             "--calibrate", options.calibrate,
+             "times every method of every program in DIR, as `orchestrator calibrate export` "
+             "wrote them")
+          ->type_name("DIR")
+          ->excludes(model);
+  app.add_option("--results", options.results,
+                 "where to write these times, for `orchestrator calibrate import` (default: "
+                 "standard output)")
+      ->type_name("FILE")
+      ->needs(folder);
 }
 
 }  // namespace
 
-Options parse_options(const std::vector<std::string>& arguments) {
+Options parse_options(std::vector<std::string> arguments) {
   Options options;
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    const std::string& argument = arguments[i];
-    if (argument == "--help" || argument == "-h") {
-      options.help = true;
-      return options;
+  CLI::App app(kAbout, "orchestrator-run");
+  app.footer(kNotes);
+  app.get_formatter()->column_width(24);
+  CLI::Option* model =
+      app.add_option("model", options.model, "the program")->type_name("MODEL.pte");
+  app.add_flag("--list", options.list, "describe the program's methods instead of running one");
+  app.add_option("--method", options.method, "the method to run (default: forward)")
+      ->type_name("NAME");
+  app.option_defaults()->group("Inputs, for the method's tensors in order; scalars need none");
+  add_input_options(app, options);
+  app.option_defaults()->group("Outputs, of the last run");
+  add_output_options(app, options);
+  app.option_defaults()->group("Runs");
+  add_run_options(app, options);
+  app.option_defaults()->group("Calibration, instead of running one program");
+  add_calibration(app, options, model);
+  try {
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
+    app.parse(std::move(arguments));
+    if (options.model.empty() && options.calibrate.empty()) {
+      throw CLI::RequiredError("a program file (.pte)");
     }
-    if (argument == "--list") {
-      options.list = true;
-    } else if (argument.size() > 1 && argument[0] == '-') {
-      const size_t equals = argument.find('=');
-      const std::string name = argument.substr(0, equals);
-      const auto found = valued_options().find(name);
-      if (found == valued_options().end()) {
-        refuse("unknown option '" + name + "'");
-      }
-      if (equals == std::string::npos && i + 1 == arguments.size()) {
-        refuse(name + " needs a value");
-      }
-      found->second(options,
-                    equals == std::string::npos ? arguments[++i] : argument.substr(equals + 1));
-    } else {
-      take_model(options, argument);
-    }
-  }
-  if (!options.calibrate.empty()) {
-    if (!options.model.empty()) {
-      refuse("--calibrate takes no program, found '" + options.model + "'");
-    }
-    return options;
-  }
-  if (!options.results.empty()) {
-    refuse("--results goes with --calibrate");
-  }
-  if (options.model.empty()) {
-    refuse("expected a program file (.pte)");
-  }
-  if (!options.outputs.empty() && !options.output_dir.empty()) {
-    refuse("--output and --output-dir exclude each other");
+  } catch (const CLI::CallForHelp&) {
+    options.help = app.help();
+  } catch (const CLI::ParseError& error) {
+    throw ExitError(ExitCode::kBadUsage, std::string(error.what()) + " (see --help)");
   }
   return options;
 }

@@ -30,12 +30,10 @@ struct Options {
   std::string calibrate;  // a folder to time all programs of
   std::string results;    // of that, a file
   bool list = false;
-  bool help = false;
+  std::string help;  // what to print instead of running anything
 };
 
 // Parses the arguments after the program's name. Throws ExitError(kBadUsage).
-Options parse_options(const std::vector<std::string>& arguments);
-
-extern const char kHelp[];
+Options parse_options(std::vector<std::string> arguments);
 
 }  // namespace orchestrator

@@ -3,12 +3,15 @@
 #include <array>
 #include <cinttypes>
 #include <cstdio>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "runtime/program/errors.h"
 
 namespace orchestrator {
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 template <typename... Arguments>
 std::string format(const char* pattern, Arguments... arguments) {
@@ -33,36 +36,10 @@ std::string latency_text(const Latency& latency) {
   return text;
 }
 
-std::string quote(const std::string& text) {
-  std::string quoted = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      quoted += '\\';
-    }
-    if (static_cast<unsigned char>(c) < 0x20) {
-      quoted += format("\\u%04x", c);
-    } else {
-      quoted += c;
-    }
-  }
-  return quoted + '"';
-}
-
-template <typename Items, typename Render>
-std::string json_list(const Items& items, Render render) {
-  std::vector<std::string> parts;
-  for (size_t i = 0; i < items.size(); ++i) {
-    parts.push_back(render(i));
-  }
-  return "[" + join(parts, ", ") + "]";
-}
-
-std::string json_latency(const Latency& latency) {
-  return format(
-      "{\"min\": %.3f, \"p50\": %.3f, \"p90\": %.3f, \"p99\": %.3f, \"max\": %.3f, "
-      "\"mean\": %.3f}",
-      latency.min_ns / 1e3, latency.p50_ns / 1e3, latency.p90_ns / 1e3, latency.p99_ns / 1e3,
-      latency.max_ns / 1e3, latency.mean_ns / 1e3);
+Json json_latency(const Latency& latency) {
+  return {{"min", latency.min_ns / 1e3}, {"p50", latency.p50_ns / 1e3},
+          {"p90", latency.p90_ns / 1e3}, {"p99", latency.p99_ns / 1e3},
+          {"max", latency.max_ns / 1e3}, {"mean", latency.mean_ns / 1e3}};
 }
 
 std::string values_text(const char* name, const std::vector<ValueInfo>& values) {
@@ -107,28 +84,30 @@ std::string to_text(const RunReport& report) {
 }
 
 std::string to_json(const RunReport& report) {
-  const MethodInfo& method = report.method;
-  const auto input = [&](size_t i) {
-    return "{\"expected\": " + quote(describe(method.inputs[i])) +
-           ", \"source\": " + quote(report.input_sources[i]) + "}";
+  Json inputs = Json::array();
+  for (size_t i = 0; i < report.input_sources.size(); ++i) {
+    inputs.push_back(
+        {{"expected", describe(report.method.inputs[i])}, {"source", report.input_sources[i]}});
+  }
+  Json outputs = Json::array();
+  for (size_t i = 0; i < report.output_values.size(); ++i) {
+    outputs.push_back({{"value", report.output_values[i]}, {"file", report.output_files[i]}});
+  }
+  const Json json = {
+      {"model", report.model},
+      {"method", report.method.name},
+      {"backends", report.method.backends},
+      {"threads", report.threads},
+      {"warmup", report.warmup},
+      {"runs", report.runs},
+      {"load_us", static_cast<double>(report.load_ns) / 1e3},
+      {"call_us", json_latency(report.call)},
+      {"execute_us", json_latency(report.execute)},
+      {"inputs", inputs},
+      {"outputs", outputs},
   };
-  const auto output = [&](size_t i) {
-    return "{\"value\": " + quote(report.output_values[i]) +
-           ", \"file\": " + quote(report.output_files[i]) + "}";
-  };
-  const auto backend = [&](size_t i) { return quote(method.backends[i]); };
-  std::string json = "{\n";
-  json += "  \"model\": " + quote(report.model) + ",\n";
-  json += "  \"method\": " + quote(method.name) + ",\n";
-  json += "  \"backends\": " + json_list(method.backends, backend) + ",\n";
-  json += format("  \"threads\": %d,\n  \"warmup\": %d,\n  \"runs\": %d,\n", report.threads,
-                 report.warmup, report.runs);
-  json += format("  \"load_us\": %.3f,\n", static_cast<double>(report.load_ns) / 1e3);
-  json += "  \"call_us\": " + json_latency(report.call) + ",\n";
-  json += "  \"execute_us\": " + json_latency(report.execute) + ",\n";
-  json += "  \"inputs\": " + json_list(report.input_sources, input) + ",\n";
-  json += "  \"outputs\": " + json_list(report.output_values, output) + "\n";
-  return json + "}\n";
+  // File names need not be UTF-8.
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 std::string list_methods(Program& program) {

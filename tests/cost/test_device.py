@@ -148,8 +148,8 @@ def test_export_refuses_a_folder_with_something_in_it(
     [
         (["--calibrate", "/nowhere/at/all"], 3, "cannot read the folder"),
         (["--calibrate", "{empty}"], 3, "holds no program"),
-        (["--calibrate", "{empty}", "model.pte"], 2, "--calibrate takes no program"),
-        (["--results", "x", "model.pte"], 2, "--results goes with --calibrate"),
+        (["--calibrate", "{empty}", "model.pte"], 2, "model excludes --calibrate"),
+        (["--results", "x", "model.pte"], 2, "--results requires --calibrate"),
     ],
 )
 def test_the_runner_refuses_what_it_cannot_calibrate(
