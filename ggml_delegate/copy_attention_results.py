@@ -1,7 +1,7 @@
 """Keeps reshapes of attention's results valid however attention is carried out.
 
 torch's kernel gives scaled_dot_product_attention a result whose heads lie side by side, so that
-merging them is a view. Kept whole through ExecuTorch's decompositions, the op promises nothing of
+merging them is a view. Preserved through ExecuTorch's decompositions, the op promises nothing of
 the kind, and the view becomes an error. A copy in between holds either way.
 """
 

@@ -11,8 +11,8 @@ from torch.export.graph_signature import InputKind
 
 Size = int | torch.SymInt
 
-# Of the ops that stand for aten's where these must stay whole; see recurrent_ops.py.
-WHOLE_NAMESPACE = "ggml_delegate"
+# Of the ops that stand for aten's where these must not be decomposed; see recurrent_ops.py.
+PRESERVED_NAMESPACE = "ggml_delegate"
 
 # The kinds of placeholder whose tensors are fixed at lowering time.
 _CONSTANT_KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
@@ -63,7 +63,7 @@ def op_name(node: torch.fx.Node) -> str:
     if not isinstance(overload, torch._ops.OpOverload):
         overload = getattr(overload, "_op", None)  # an edge overload wraps ATen's
     if isinstance(overload, torch._ops.OpOverload):
-        namespace = overload.namespace.replace(WHOLE_NAMESPACE, "aten")
+        namespace = overload.namespace.replace(PRESERVED_NAMESPACE, "aten")
         return f"{namespace}.{overload._opname}.{overload._overloadname}"
     return str(getattr(node.target, "__name__", ""))
 

@@ -71,7 +71,7 @@ class GgmlPartitioner(Partitioner):  # type: ignore[misc]
     def ops_to_not_decompose(
         self, ep: ExportedProgram
     ) -> tuple[list[torch._ops.OpOverload], Callable[[torch.fx.Node], bool] | None]:
-        """The composite ops that rules take whole, and a filter for the nodes they accept."""
+        """The composite ops that rules take, and a filter for the nodes they accept."""
         constants = Constants(ep)
 
         def accepts(node: torch.fx.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Recurrent layers as ops that stay whole: `ggml_delegate::lstm` for `aten::lstm`, and so on.
+"""Recurrent layers as ops that are preserved: `ggml_delegate::lstm` for `aten::lstm`, and so on.
 
 torch and ExecuTorch know aten's only as loops, which they trace step by step: exporting takes
 longer with every step, fixes their number, and leaves thousands of nodes to lower. ExecuTorch keeps
@@ -17,11 +17,11 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.overrides import TorchFunctionMode
 
-from ggml_delegate.node_view import WHOLE_NAMESPACE
+from ggml_delegate.node_view import PRESERVED_NAMESPACE
 from ggml_delegate.program_editor import ProgramEditor, named_arguments
 
 _NAMES = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-_library: Any = torch.library.Library(WHOLE_NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
+_library: Any = torch.library.Library(PRESERVED_NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
 
 
 def _computed_by(op: torch._ops.OpOverload) -> Callable[..., tuple[Tensor, ...]]:
@@ -53,26 +53,28 @@ def _define(name: str) -> torch._ops.OpOverload:
     op = getattr(torch.ops.aten, name).input
     _library.define(str(op._schema).removeprefix("aten::"))
     _library.impl(f"{name}.input", _computed_by(op), "CompositeExplicitAutograd")
-    torch.library.register_fake(f"{WHOLE_NAMESPACE}::{name}.input", _sizes_of_results, lib=_library)
-    whole: torch._ops.OpOverload = getattr(getattr(torch.ops, WHOLE_NAMESPACE), name).input
-    return whole
+    torch.library.register_fake(
+        f"{PRESERVED_NAMESPACE}::{name}.input", _sizes_of_results, lib=_library
+    )
+    preserved: torch._ops.OpOverload = getattr(getattr(torch.ops, PRESERVED_NAMESPACE), name).input
+    return preserved
 
 
 _Ops = dict[torch._ops.OpOverload, torch._ops.OpOverload]
-WHOLE: _Ops = {getattr(torch.ops.aten, name).input: _define(name) for name in _NAMES}
-"""By aten's op, the one that stays whole."""
-STANDS_FOR: _Ops = {whole: op for op, whole in WHOLE.items()}
+PRESERVED: _Ops = {getattr(torch.ops.aten, name).input: _define(name) for name in _NAMES}
+"""By aten's op, the one that is exported in its place, and not decomposed."""
+STANDS_FOR: _Ops = {preserved: op for op, preserved in PRESERVED.items()}
 """The reverse."""
 _FUNCTIONS = {getattr(torch, name): getattr(torch.ops.aten, name).input for name in _NAMES}
-_FUNCTIONS |= {op: op for op in WHOLE}
+_FUNCTIONS |= {op: op for op in PRESERVED}
 
 
 class DynamicStepsError(ValueError):
-    """A recurrent layer over a number of steps that may change, which nothing takes whole."""
+    """A recurrent layer over a number of steps that may change, which nothing takes."""
 
 
-class RecurrentLayersWhole(TorchFunctionMode):
-    """While this is entered, in this thread, recurrent layers are exported as ops that stay whole.
+class RecurrentLayersPreserved(TorchFunctionMode):
+    """While this is entered, in this thread, recurrent layers are exported as ops that stay.
 
     Those over packed sequences are exported as ever.
     """
@@ -84,10 +86,10 @@ class RecurrentLayersWhole(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Call the op that stays whole in place of torch.lstm and its like."""
+        """Call the op that is preserved in place of torch.lstm and its like."""
         op = _FUNCTIONS.get(func)
         if op is not None and _is_padded(op, args):
-            func = WHOLE[op]
+            func = PRESERVED[op]
         return func(*args, **(kwargs or {}))
 
 
@@ -103,7 +105,7 @@ def _is_padded(op: torch._ops.OpOverload, args: Sequence[Any]) -> bool:
 
 def recurrent_op(node: Node) -> torch._ops.OpOverload | None:
     """aten's op of a recurrent layer, whichever op the node calls, else None."""
-    if node.target in WHOLE:
+    if node.target in PRESERVED:
         return node.target
     return STANDS_FOR.get(node.target)  # type: ignore[call-overload, no-any-return]
 
@@ -111,11 +113,11 @@ def recurrent_op(node: Node) -> torch._ops.OpOverload | None:
 def keep_recurrent_layers(
     program: ExportedProgram, wanted: Callable[[Node], bool]
 ) -> ExportedProgram:
-    """Returns a program whose recurrent layers stay whole where wanted, and nowhere else.
+    """Returns a program whose recurrent layers are preserved where wanted, and nowhere else.
 
     Args:
         program: ATen-dialect program; it is left as it was.
-        wanted: Whether to keep a node of its graph whole. Bodies of control flow are decomposed.
+        wanted: whether to preserve a node of its graph. Bodies of control flow are decomposed.
 
     Raises:
         DynamicStepsError: a layer that is to be decomposed has a dynamic number of steps.
@@ -130,8 +132,8 @@ def keep_recurrent_layers(
     for module in owner.modules():
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             if (op := recurrent_op(node)) is not None:
-                whole = module is owner and node.name in kept
-                node.target = WHOLE[op] if whole else _decomposable(node, op)
+                preserve = module is owner and node.name in kept
+                node.target = PRESERVED[op] if preserve else _decomposable(node, op)
         if isinstance(module, GraphModule) and module is not owner:
             module.recompile()
     return editor.finish()

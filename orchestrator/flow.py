@@ -37,7 +37,7 @@ def to_edge_with(
 
     Whatever plans, compares or measures goes this way too, and so sees the nodes that get lowered.
 
-    Ops that were kept whole, and that nothing takes after all, are decomposed in another round, and
+    Ops that were preserved, and that nothing takes after all, are decomposed in another round, and
     quantized weights that no delegate takes are expanded to floats.
     Where images in channels-last leave no plan within a limit on partitions, they stay contiguous.
     What a backend fails to compile goes elsewhere in another round, if refusals are kept.

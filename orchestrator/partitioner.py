@@ -18,7 +18,7 @@ from executorch.exir.pass_base import ExportedProgramPassBase
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from ggml_delegate.recurrent_ops import WHOLE, recurrent_op
+from ggml_delegate.recurrent_ops import PRESERVED, recurrent_op
 from orchestrator.advice.questions import questions
 from orchestrator.advice.what_if import Questions, advise
 from orchestrator.backends import Backend, resolve_backends
@@ -53,7 +53,7 @@ _Filters = dict[torch._ops.OpOverload, list[tuple[str, Callable[[Node], bool]]]]
 
 
 class UndecomposedOpError(RuntimeError):
-    """Ops that were kept whole for a backend, which then did not take them.
+    """Ops that were preserved for a backend, which then did not take them.
 
     ops: the ATen ops to decompose after all.
     """
@@ -130,7 +130,7 @@ class Seen:
     """What a partitioner learns of a program before it partitions it.
 
     zeros: by target, which constants hold zeros only. growth: of stored bytes. kept: by name, ops
-    that some backend wanted whole. composites: by `composite_key`, the backends that did.
+    that some backend wanted preserved. composites: by `composite_key`, the backends that did.
     """
 
     zeros: dict[str, bool] = field(default_factory=dict)
@@ -145,7 +145,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
     backends: names or backend objects, the preferred one first; empty for ExecuTorch's kernels
         alone.
     options: how to plan; see `PlanOptions`.
-    decompose: ATen ops never to keep whole, whatever a backend would like.
+    decompose: ATen ops never to preserve, whatever a backend would like.
     choice: a plan, or part of one, that was decided beforehand.
     solver: makes the plan from the priced graph instead.
     dry_run: plan and report, but delegate nothing.
@@ -190,7 +190,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
     def transform_for_pre_decomposition(self, exported_program: ExportedProgram) -> ExportedProgram:
         """Apply the rewrites that help every backend, such as folding batch norms.
 
-        Recurrent layers that a backend wants whole become ops that ExecuTorch leaves alone.
+        Recurrent layers that a backend wants preserved become ops that ExecuTorch leaves alone.
 
         Raises:
             ModelError, PlannerError: as `with_recurrent_layers`.
@@ -204,9 +204,9 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         )
         self.seen.zeros = zero_constants(program)
         self.seen.growth = stored_bytes(program) - stored_bytes(exported_program)
-        chosen = self._wanted_whole(program, self._choice.only)
-        everybody = self._wanted_whole(program, None)
-        self.seen.kept |= {str(op): op for op in chosen.keys() & WHOLE.keys()}
+        chosen = self._wanted_preserved(program, self._choice.only)
+        everybody = self._wanted_preserved(program, None)
+        self.seen.kept |= {str(op): op for op in chosen.keys() & PRESERVED.keys()}
         return with_recurrent_layers(
             program,
             lambda node: bool(self._wanting(node, recurrent_op(node), chosen)),
@@ -256,11 +256,11 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
     def ops_to_not_decompose(
         self, ep: ExportedProgram
     ) -> tuple[list[torch._ops.OpOverload], Callable[[Node], bool] | None]:
-        """Return the ops that some backend wants whole; the filter asks it node by node."""
+        """Return the ops that some backend wants preserved; the filter asks it node by node."""
         if not self.backends:
             return [], None
-        wanted = self._wanted_whole(ep, self._choice.only)
-        filters = {op: asked for op, asked in wanted.items() if op not in WHOLE}
+        wanted = self._wanted_preserved(ep, self._choice.only)
+        filters = {op: asked for op, asked in wanted.items() if op not in PRESERVED}
         self.seen.kept |= {str(op): op for op in filters}
 
         def keep(node: Node) -> bool:
@@ -280,8 +280,8 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
 
         return list(filters), keep
 
-    def _wanted_whole(self, ep: ExportedProgram, only: Container[str] | None) -> _Filters:
-        """Return, by op, the backends that want it whole, each with its filter of nodes.
+    def _wanted_preserved(self, ep: ExportedProgram, only: Container[str] | None) -> _Filters:
+        """Return, by op, the backends that want it preserved, each with its filter of nodes.
 
         only: names of the backends to ask; None for all.
         """
@@ -297,7 +297,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         return filters
 
     def _wanting(self, node: Node, op: torch._ops.OpOverload | None, filters: _Filters) -> set[str]:
-        """Return the backends that want a node, which calls `op`, whole."""
+        """Return the backends that want a node, which calls `op`, preserved."""
         if op is None or origin(node) in self._rewriting.origins:
             return set()
         return {name for name, wanted in filters.get(op, ()) if wanted(node)}
@@ -315,7 +315,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         """Tag the nodes of an edge-dialect program with the delegates they go to.
 
         Raises:
-            UndecomposedOpError: a backend did not take a node that was kept whole for it.
+            UndecomposedOpError: a backend did not take a node that was preserved for it.
             StartOver: the same, or no delegate takes weights as they are, and the flow can be run
                 once more.
         PlannerError, OptionError: constraints that cannot be met.

@@ -37,7 +37,7 @@ def _scale(node: NodeView) -> Any:
 
 @register
 class AttentionRule(OpRule):
-    """scaled_dot_product_attention, taken whole."""
+    """scaled_dot_product_attention."""
 
     targets = ("aten.scaled_dot_product_attention.default",)
     preserve = ("aten.scaled_dot_product_attention.default",)

@@ -82,7 +82,7 @@ def _with_fixed_part(bias: Tensor, inner: Tensor, gates: int) -> Tensor:
 
 @register
 class RecurrentRule(OpRule):
-    """aten.lstm, gru, rnn_tanh and rnn_relu of padded sequences, kept whole by recurrent_ops.py."""
+    """aten.lstm, gru, rnn_tanh and rnn_relu of padded sequences, preserved by recurrent_ops.py."""
 
     targets = tuple(f"aten.{name}.input" for name in _CELLS)
     outputs_via_getitem = True

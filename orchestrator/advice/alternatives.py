@@ -1,6 +1,6 @@
 """Prices of alternatives that the chosen plan's own graph cannot give.
 
-Where a composite op (attention, say) is kept whole because one backend takes it so, the others have
+Where a composite op (attention, say) is preserved because one backend takes it so, the others have
 no way to run that graph. Alone they would get the op decomposed, so that graph is priced.
 """
 

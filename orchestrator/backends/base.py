@@ -155,7 +155,7 @@ class Backend(ABC):
     def preserved_ops(
         self, ep: ExportedProgram
     ) -> tuple[Sequence[torch._ops.OpOverload], NodeFilter]:
-        """Name the ATen ops to keep whole, and a filter over the nodes of `ep` that have one.
+        """Name the ATen ops to preserve, and a filter over the nodes of `ep` that have one.
 
         The filter is called on ATen-dialect nodes and must promise that `propose` takes the
         node once it is in the edge dialect.

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 
 from ggml_delegate.node_view import Constants
 from ggml_delegate.preprocess import GgmlBackend
-from ggml_delegate.recurrent_ops import WHOLE
+from ggml_delegate.recurrent_ops import PRESERVED
 from ggml_delegate.registry import MAX_RANK, check_node, preserved_ops
 from orchestrator.backends.base import (
     Backend,
@@ -87,7 +87,7 @@ class GgmlDelegate(Backend):
     ) -> tuple[Sequence[torch._ops.OpOverload], NodeFilter]:
         """Return the ops that have a rule of their own, filtered by that rule."""
         known = Constants(ep)
-        return [*preserved_ops(), *WHOLE], lambda node: check_node(node, ep, known) is None
+        return [*preserved_ops(), *PRESERVED], lambda node: check_node(node, ep, known) is None
 
     def boundary_layouts(self, rank: int) -> tuple[Layout, ...]:
         """Return both layouts for images."""

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, TensorArgument
 
 from ggml_delegate.program_editor import is_written
-from ggml_delegate.recurrent_ops import RecurrentLayersWhole
+from ggml_delegate.recurrent_ops import RecurrentLayersPreserved
 from orchestrator.frontend.export_guards import is_violation, unmet_condition
 from orchestrator.frontend.passes.plain_results import plain_spec
 from orchestrator.frontend.torch_state import ONE_AT_A_TIME
@@ -93,7 +93,7 @@ def _export(
     args = (example_inputs,) if lone else tuple(example_inputs or ())
     args, kwargs = _distinct((args, dict(example_kwargs or {})))
     try:
-        with RecurrentLayersWhole():
+        with RecurrentLayersPreserved():
             return _exported(module, args, kwargs, dynamic_shapes)
     except Exception as error:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Which recurrent layers of a program stay whole, and which are unrolled."""
+"""Which recurrent layers of a program are preserved, and which are unrolled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def with_recurrent_layers(
     wanted_by_any: Callable[[Node], bool],
     backends: Sequence[str],
 ) -> ExportedProgram:
-    """Return an ATen-dialect program whose recurrent layers are whole where a backend wants them.
+    """Return an ATen-dialect program whose recurrent layers are preserved where backends want it.
 
     A loop is not unrolled only to see what a plan without the backend that wants it would cost:
     every step is some 30 nodes per layer and direction, and lowering would take minutes.
@@ -38,13 +38,13 @@ def with_recurrent_layers(
         if recurrent_op(node) is not None and wanted_by_any(node) and not wanted(node):
             raise PlannerError(
                 f"{node.name} ({recurrent_op(node)}) would be unrolled step by step; plans for a "
-                "part of the backends leave it whole"
+                "part of the backends preserve it"
             )
     try:
         return keep_recurrent_layers(program, wanted)
     except DynamicStepsError as error:
         raise ModelError(
-            f"{error}: of the backends here ({', '.join(backends)}) none takes this layer whole. "
+            f"{error}: of the backends here ({', '.join(backends)}) none takes this layer. "
             "Let ggml have it (float32, in eval mode, with weights that are parameters), or export "
             "it with a fixed number of steps"
         ) from error

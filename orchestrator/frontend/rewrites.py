@@ -23,7 +23,7 @@ from orchestrator.graph.queries import aten_op, is_custom_composite, origin
 class Rewriting:
     """What earlier plans have shown that has to be written in another way before the next.
 
-    ops: ops never to keep whole. origins: nodes not to keep whole (see `graph.queries.origin`).
+    ops: ops never to preserve. origins: nodes not to preserve (see `graph.queries.origin`).
     weights: names of quantized weights to expand to floats.
     """
 

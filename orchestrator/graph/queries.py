@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ggml_delegate.aten_ops import Trait, traits
-from ggml_delegate.node_view import WHOLE_NAMESPACE
+from ggml_delegate.node_view import PRESERVED_NAMESPACE
 from ggml_delegate.recurrent_ops import STANDS_FOR
 
 
@@ -53,7 +53,7 @@ def op_name(node: Node) -> str:
     target = node.target
     if isinstance(target, EdgeOpOverload | torch._ops.OpOverload):
         name = str(target.__name__ if isinstance(target, EdgeOpOverload) else target)
-        return name.replace(f"{WHOLE_NAMESPACE}.", "aten.")
+        return name.replace(f"{PRESERVED_NAMESPACE}.", "aten.")
     return getattr(target, "__name__", str(target))
 
 

@@ -21,7 +21,7 @@ class Choice:
 
     name: for people. only: names of the delegates to use; None for all. order: of the backends,
         for a greedy plan. assignment: backends by atom id, for all atoms. decomposed: composite
-        ops (see `composite_key`) not to keep whole, whatever a backend would like.
+        ops (see `composite_key`) not to preserve, whatever a backend would like.
     """
 
     name: str = "cheapest"
@@ -46,7 +46,7 @@ class Choice:
 
 
 def composite_key(node: Node) -> str:
-    """Name an op with the sizes it works on; nodes of one name are kept whole, or not, together."""
+    """Name an op with the sizes it works on; nodes of one name are preserved, or not, together."""
     sizes = [
         f"{str(value.dtype).removeprefix('torch.')}[{','.join(map(str, value.shape))}]"
         for value in (source.meta.get("val") for source in node.all_input_nodes)

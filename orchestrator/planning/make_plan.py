@@ -38,7 +38,7 @@ class Planned:
     """A plan with the priced graph that it solves, and the user's constraints on it.
 
     interrupted: the user stopped the measuring that was to come before it. composites: the ops
-        that were kept whole, or would have been, each with the delegates that want it so.
+        that were preserved, or would have been, each with the delegates that want it so.
     """
 
     plan: Plan

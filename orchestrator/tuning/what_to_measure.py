@@ -22,7 +22,7 @@ def collect_tasks(
     """Return every atom of some methods on every backend that may win it, once.
 
     Both the programs for all backends together and those for each alone are looked at: what one
-    backend wants whole is decomposed for another, loops apart.
+    backend wants preserved is decomposed for another, loops apart.
     """
     sets: list[Sequence[Backend]] = [backends]
     if len(backends) > 1:

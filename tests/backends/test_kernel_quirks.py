@@ -40,7 +40,7 @@ class _Function(nn.Module):
 def _runs_right(function: Callable[..., Any], x: torch.Tensor, kept: list[Any]) -> bool:
     """Whether kernels alone compute what eager PyTorch does.
 
-    kept: ops that are not to be decomposed, as where a backend wanted them whole.
+    kept: ops that are not to be decomposed, as where a backend wanted them preserved.
     """
     exported = torch.export.export(_Function(function), (x,))
     try:

@@ -156,7 +156,7 @@ class TestPlan:
 
 
 class TestAlternatives:
-    """Attention is kept whole for ggml, XNNPACK and the kernels need it decomposed."""
+    """Attention is preserved for ggml, XNNPACK and the kernels need it decomposed."""
 
     @pytest.fixture(scope="class")
     def found(self) -> dict[str, AlternativeReport]:

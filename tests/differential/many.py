@@ -83,7 +83,7 @@ def _check(graphs: Sequence[Graph], kind: Kind, seed: int) -> Tally:
 
 
 def _runs_over_open_steps(graph: Graph) -> bool:
-    """Whether a graph may need ggml, which alone takes recurrent layers whole."""
+    """Whether a graph may need ggml, which alone takes recurrent layers."""
     return graph.dynamic and any(step.op in RECURRENT for step in graph.steps)
 
 

@@ -111,7 +111,7 @@ def plans_for(graphs: Sequence[Graph], seed: int) -> dict[str, Solver]:
 
 
 class _KeepsOps(OrchestratorPartitioner):
-    """Keeps the ops that backends want whole; partitions nothing, but checks that it could."""
+    """Keeps the ops that backends want preserved; partitions nothing, but checks that it could."""
 
     def partition(self, exported_program: ExportedProgram) -> PartitionResult:
         super().partition(exported_program)

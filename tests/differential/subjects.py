@@ -13,7 +13,7 @@ from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram, export
 from torch.utils import _pytree as pytree
 
-from ggml_delegate.recurrent_ops import RecurrentLayersWhole
+from ggml_delegate.recurrent_ops import RecurrentLayersPreserved
 from tests.differential.graphs import Graph, Symbol, UnionModule, resolve
 from tests.differential.quantizing import CALIBRATION_RUNS, PT2E, quantized_by_pt2e
 from tests.differential.tolerance import allowed_between, allowed_outputs, run_eagerly
@@ -75,7 +75,7 @@ class Subject:
         if self._quantized in PT2E:
             shapes = None if shapes is None else shapes[0]
         inputs = tuple(self._arguments(0, 0))
-        with RecurrentLayersWhole():
+        with RecurrentLayersPreserved():
             return {METHOD: export(self.model, inputs, dynamic_shapes=shapes)}
 
     @cached_property

@@ -20,7 +20,7 @@ class OpsBackend(Backend):
     """Takes the nodes whose op is listed ("add" means aten.add.Tensor and the like).
 
     groups: sets of op names; neighbouring nodes whose ops are in one set form one candidate.
-    preserved: ATen ops to keep whole.
+    preserved: ATen ops to preserve.
     keeps: the filter for those.
     """
 

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram, export
 
 from ggml_delegate.node_view import Constants, node_value
 from ggml_delegate.partitioner import GgmlPartitioner
-from ggml_delegate.recurrent_ops import RecurrentLayersWhole
+from ggml_delegate.recurrent_ops import RecurrentLayersPreserved
 from ggml_delegate.registry import check_node
 from orchestrator.frontend.torch_speed import repeated_work_spared
 from orchestrator.native import NativeProgram
@@ -79,7 +79,7 @@ def lower_ggml(
 ) -> tuple[Any, _Recorder, Any]:
     """(executorch program, what was rejected, edge program) of a model lowered for ggml alone."""
     with repeated_work_spared():
-        with RecurrentLayersWhole():
+        with RecurrentLayersPreserved():
             exported = export(model, tuple(inputs), dynamic_shapes=dynamic_shapes, strict=False)
         recorder = _Recorder()
         edge = to_edge_transform_and_lower(

@@ -105,7 +105,7 @@ class XnnpackDelegate(Backend):
     def preserved_ops(
         self, ep: ExportedProgram
     ) -> tuple[Sequence[torch._ops.OpOverload], NodeFilter]:
-        """Return the ops that XNNPACK's configs keep whole, filtered by their constraints."""
+        """Return the ops that XNNPACK's configs preserve, filtered by their constraints."""
         ops, node_filter = self._partitioner.ops_to_not_decompose(ep)
         return ops, node_filter
 

@@ -1,4 +1,4 @@
-"""Writes ops of libraries with the ops that they are made of, where no backend takes them whole.
+"""Writes ops of libraries with the ops that they are made of, where no backend takes them.
 
 torch.export and ExecuTorch decompose composite ops of ATen; those that a library defines (torchao's
 `choose_qparams_affine`, say) stay, and have no kernel.

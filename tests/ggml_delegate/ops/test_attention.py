@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, taken whole, against eager."""
+"""Scaled dot-product attention, not decomposed, against eager."""
 
 from __future__ import annotations
 

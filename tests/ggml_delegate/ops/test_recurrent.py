@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
 from ggml_delegate.node_view import Constants
-from ggml_delegate.recurrent_ops import RecurrentLayersWhole
+from ggml_delegate.recurrent_ops import RecurrentLayersPreserved
 from ggml_delegate.registry import check_node
 from orchestrator import ModelError, lower
 from orchestrator.native import NativeProgram
@@ -300,7 +300,7 @@ class Raw(nn.Module):
 def test_dropout_between_layers_is_refused_only_while_training() -> None:
     inputs = (torch.randn(3, 2, 4), torch.randn(2, 2, 4))
     for dropout, train in ((0.5, True), (0.5, False), (0.0, True)):
-        with RecurrentLayersWhole():
+        with RecurrentLayersPreserved():
             found = reason(export(Raw(dropout, train), inputs))
         refused = dropout > 0 and train
         assert (found is not None) == refused
@@ -316,7 +316,7 @@ def test_ops_that_stay_whole_agree_with_atens() -> None:
             given = inputs_for(kind, form, 0)
             with torch.no_grad():
                 expected = outputs_of(stack(*given))
-                with RecurrentLayersWhole():
+                with RecurrentLayersPreserved():
                     actual = outputs_of(stack(*given))
                     fake = outputs_of(nn.Module.to(stack, "meta")(*(x.to("meta") for x in given)))
             for a, b, c in zip(actual, expected, fake, strict=True):
