@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from orchestrator.frontend.shared_patches import SharedPatches
+from orchestrator.frontend.torch_speed import forget_delegates
 
 
 @contextlib.contextmanager
@@ -32,6 +33,8 @@ def dynamic_sizes_kept(programs: Iterable[ExportedProgram]) -> Iterator[None]:
     Sizes that depend on data are made anew by every pass, and what the program asserts of them
     (torch._check) is noted of the new ones. Some passes make more than end up in a graph; torch
     waits for these for ever, and refuses the next program with the same sizes: they are forgotten.
+    So are the delegates, whose results torch remembers with these sizes: a circle through its C++
+    side, which Python cannot see, so that their weights would stay for good.
     """
     values = [node.meta.get("val") for each in programs for node in each.graph.nodes]
     modes = [getattr(value, "fake_mode", None) for value in values]
@@ -40,6 +43,7 @@ def dynamic_sizes_kept(programs: Iterable[ExportedProgram]) -> Iterator[None]:
         for env in envs.values():
             env.pending_fresh_unbacked_symbols.clear()
             stack.callback(env.pending_fresh_unbacked_symbols.clear)
+            stack.callback(forget_delegates, env.fake_tensor_cache)
             stack.enter_context(env.suppress_guards())
             stack.enter_context(_assertions_noted(env))
         yield

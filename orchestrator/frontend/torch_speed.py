@@ -38,6 +38,7 @@ from torch._higher_order_ops.executorch_call_delegate import executorch_call_del
 from torch._subclasses.fake_impls import op_implementations_dict
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from orchestrator.frontend.shared_patches import SharedPatches
 
@@ -174,21 +175,33 @@ _override_once = functools.cache(_HandlersMadeOnce)
 
 @contextlib.contextmanager
 def _programs_let_go() -> Iterator[None]:
-    """Has two caches, which never forget, forget the programs that were lowered inside.
+    """Has caches that never forget, or seldom, forget the programs that were lowered inside.
 
-    One is keyed by nodes, whose graphs hold all; the other by delegates, which hold their weights.
+    One is keyed by nodes, whose graphs hold all; another by delegates, which hold their weights;
+    some by what knows of dynamic sizes, which has such a cache of its own (`dynamic_sizes_kept`).
     FX changes `torch.nn.Module` several times a trace, and Python then looks through all classes
     derived from it, of which every graph module that is alive has one.
     """
-    cache = FakeTensorMode.cache
-    before = len(cache)
+    before = len(FakeTensorMode.cache)
     try:
         yield
     finally:
         is_same_node.cache_clear()
-        for key in list(itertools.islice(reversed(cache), max(0, len(cache) - before))):
-            if key.key[0] is executorch_call_delegate:
-                del cache[key]
+        forget_delegates(FakeTensorMode.cache, before)
+        for method in vars(ShapeEnv).values():
+            while method is not None:
+                getattr(method, "cache_clear", lambda: None)()
+                method = getattr(method, "__wrapped__", None)
+
+
+def forget_delegates(cache: dict[Any, Any], kept: int = 0) -> None:
+    """Take out of a cache of fake tensors what delegates return; they hold their weights.
+
+    kept: how many of the first entries to leave as they are.
+    """
+    for key in list(itertools.islice(reversed(cache), max(0, len(cache) - kept))):
+        if key.key[0] is executorch_call_delegate:
+            del cache[key]
 
 
 _NO_STATE = torch.empty(0)

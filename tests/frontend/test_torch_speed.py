@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import fx
 
+from orchestrator import lower
 from orchestrator.frontend.torch_speed import repeated_work_spared
 
 
@@ -196,3 +197,21 @@ def test_composite_ops_are_left_as_they_were() -> None:
             raise RuntimeError("stop")
         _decomposed(())
     assert ({op: dict(op.py_kernels) for op in ops}, set(op_implementations_dict)) == before
+
+
+def _graph_modules() -> int:
+    gc.collect()
+    return sum(isinstance(each, fx.GraphModule) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize(
+    "x", [torch.ones(1, 3), torch.ones(1, 4)[:, :3]], ids=["contiguous", "symbolic strides"]
+)
+def test_lowered_programs_are_let_go(x: torch.Tensor) -> None:
+    """ExecuTorch and torch have caches that would hold five graph modules of each."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Tanh()).eval()
+    alive = []
+    for _ in range(6):
+        lower(model, (x,), strategy="greedy")
+        alive.append(_graph_modules())
+    assert alive[5] - alive[1] < 4, alive  # the last one may be held here and there
