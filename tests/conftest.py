@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.harness import accuracy
 from tests.harness.patterns import exported_once
@@ -22,9 +23,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before Hypothesis reads its option
 def pytest_configure(config: pytest.Config) -> None:
-    """Property tests draw by the same seed, unless they were given one or CI=1 fixes them."""
+    """Property tests draw by the same seed, unless they were given one or CI=1 fixes them.
+
+    Eager PyTorch computes with one thread where pytest-xdist runs one worker per core.
+    """
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = str(config.getoption("--seed"))
+    if hasattr(config, "workerinput"):  # the other cores are other workers'
+        torch.set_num_threads(1)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
