@@ -29,6 +29,7 @@ _DTYPES = {
     torch.int32: ir.DType.Int32,
     torch.int64: ir.DType.Int64,
     torch.bool: ir.DType.Bool,
+    torch.int8: ir.DType.Int8,
 }
 
 

@@ -89,6 +89,14 @@ class NodeView:
             value = self.fx.kwargs[name]
         return _resolve(value)
 
+    def arguments(self) -> dict[str, Any]:
+        """All arguments by their names in the op's schema, defaults included; nodes stay nodes."""
+        target: Any = self.fx.target
+        schema = target._schema.arguments
+        given = {argument.name: argument.default_value for argument in schema}
+        given |= dict(zip(given, self.fx.args, strict=False))
+        return given | dict(self.fx.kwargs)
+
     def node(self, index: int, name: str = "") -> torch.fx.Node | None:
         """The node given as argument number `index`, or None."""
         value: Any = None

@@ -38,6 +38,8 @@ class OpRule(ABC):
     preserve: ClassVar[tuple[str, ...]] = ()
     # Whether int32, int64 and bool tensors may come in and go out.
     integer_inputs: ClassVar[bool] = False
+    # That constants may have beside those of floats.
+    constant_dtypes: ClassVar[tuple[torch.dtype, ...]] = ()
     # Whether results are read through getitem nodes.
     outputs_via_getitem: ClassVar[bool] = False
 
@@ -113,11 +115,15 @@ def check_node(
         return Reason("unsupported", f"{node.op} nodes are not computed")
     if node.target is operator.getitem:
         return _check_getitem(node, program, constants)
-    rule = find_rule(node)
+    return check_view(NodeView(node, constants))
+
+
+def check_view(view: NodeView) -> Reason | None:
+    """As `check_node`, of a call that is no getitem."""
+    rule = find_rule(view.fx)
     if rule is None:
-        return Reason("op", f"ggml has no rule for {op_name(node) or node.target}")
-    view = NodeView(node, constants)
-    return _check_tensors(view, rule, constants) or rule.check(view) or _check_sizes(view)
+        return Reason("op", f"ggml has no rule for {op_name(view.fx) or view.fx.target}")
+    return _check_tensors(view, rule, view.constants) or rule.check(view) or _check_sizes(view)
 
 
 def _check_sizes(view: NodeView) -> Reason | None:
@@ -168,6 +174,8 @@ def _check_tensors(view: NodeView, rule: OpRule, constants: Constants) -> Reason
     for what, value, constant in named:
         if not isinstance(value, torch.Tensor):
             return Reason("unsupported", f"{what} is no tensor")
+        if constant and value.dtype in rule.constant_dtypes:
+            continue
         reason = _check_tensor(value, constant, rule.integer_inputs)
         if reason is not None:
             return Reason(reason.code, f"{what} {reason}")

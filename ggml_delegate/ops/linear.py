@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from ggml_delegate import ir
-from ggml_delegate.builder import Builder
+from ggml_delegate.builder import Builder, LoweringError
 from ggml_delegate.node_view import NodeView, op_name
 from ggml_delegate.ops.panels import to_panels
+from ggml_delegate.ops.quantized_weight import QuantizedWeight, packed, quantized_weight
 from ggml_delegate.reasons import Reason, unfit_dtype
 from ggml_delegate.registry import OpRule, register
 
@@ -39,7 +40,7 @@ class LinearRule(OpRule):
                 "rank", f"linear of rank {node.rank(0)} with a weight of rank {node.rank(1)}"
             )
         has_bias = node.node(2, "bias") is not None
-        if node.is_constant(1):
+        if node.is_constant(1) or quantized_weight(node.node(1), node.constants) is not None:
             if has_bias and self._bias(node) is None:
                 return Reason(
                     "computed",
@@ -53,11 +54,14 @@ class LinearRule(OpRule):
     def lower(self, node: NodeView, builder: Builder) -> None:
         x = builder.value(node.node(0))
         weight = node.constant(1)
-        if weight is not None:
+        quantized = quantized_weight(node.node(1), node.constants)
+        if weight is not None or quantized is not None:
             bias = self._bias(node)
-            packed = builder.constant(to_panels(weight))
             row = None if bias is None else builder.constant(bias.to(torch.float32))
-            builder.emit(ir.Linear(), [x, packed, row], node.fx)
+            if quantized is not None:
+                self._lower_quantized(node, quantized, x, row, builder)
+            elif weight is not None:
+                builder.emit(ir.Linear(), [x, builder.constant(to_panels(weight)), row], node.fx)
             return
         n, k = node.sizes(1)
         # Permuting is free: the product reads either layout.
@@ -67,6 +71,17 @@ class LinearRule(OpRule):
         bias_node = node.node(2, "bias")
         addend = None if bias_node is None else builder.value(bias_node)
         builder.emit(ir.MatMul(), [x, columns, addend], node.fx)
+
+    def _lower_quantized(
+        self, node: NodeView, weight: QuantizedWeight, x: int, row: int | None, builder: Builder
+    ) -> None:
+        parts = packed(weight, node.constants)
+        if parts is None:
+            raise LoweringError(f"the weight of {node.fx.name} has zero points beyond int8")
+        zeros = None if parts.zero_points is None else builder.constant(parts.zero_points)
+        inputs = [x, builder.constant(parts.integers), row, builder.constant(parts.scales), zeros]
+        op = ir.Linear(integers=ir.Integers(bits=weight.bits, group=weight.group))
+        builder.emit(op, inputs, node.fx)
 
     def _bias(self, node: NodeView) -> torch.Tensor | None:
         index = 2 if len(node.fx.args) > 2 else None

@@ -23,6 +23,8 @@ ScalarType scalar_type(ir::DType dtype) {
       return ScalarType::Long;
     case ir::DType_Bool:
       return ScalarType::Bool;
+    case ir::DType_Int8:
+      return ScalarType::Char;
   }
   return ScalarType::Undefined;
 }
@@ -60,6 +62,8 @@ Error convert_input(const void* data, ir::DType dtype, std::vector<float>& stagi
       for (size_t i = 0; i < count; ++i) integers[i] = source[i] != 0 ? 1 : 0;
       return Error::Ok;
     }
+    case ir::DType_Int8:
+      break;
   }
   return Error::InvalidProgram;
 }
@@ -87,6 +91,8 @@ void convert_output(const void* data, ir::DType dtype, size_t count, void* desti
       for (size_t i = 0; i < count; ++i) {
         static_cast<uint8_t*>(destination)[i] = integers[i] != 0 ? 1 : 0;
       }
+      return;
+    case ir::DType_Int8:
       return;
   }
 }

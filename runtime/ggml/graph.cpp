@@ -39,6 +39,8 @@ ggml_type activation_type(ir::DType dtype) {
     case ir::DType_Int64:
     case ir::DType_Bool:
       return GGML_TYPE_I32;
+    case ir::DType_Int8:
+      return GGML_TYPE_I8;
   }
   return GGML_TYPE_F32;
 }

@@ -72,6 +72,7 @@ size_t element_size(ir::DType dtype) {
     case ir::DType_Int64:
       return 8;
     case ir::DType_Bool:
+    case ir::DType_Int8:
       return 1;
   }
   return 0;

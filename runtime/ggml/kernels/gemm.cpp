@@ -6,6 +6,7 @@
 #include <array>
 #include <memory>
 
+#include "integers.h"
 #include "simd.h"
 #include "work.h"
 
@@ -224,7 +225,9 @@ Panels prepare_right(const Gemm& op, int64_t first, int64_t count, int64_t k0, i
     float* panel = space + i * depth * kPanelWidth;
     const int64_t column = (first + i) * kPanelWidth;
     const int64_t columns = std::min(op.n - column, kPanelWidth);
-    if (right.columns == Columns::Packed) {
+    if (right.integers.bits != 0) {
+      expand_integers(right, op.k, first + i, k0, depth, panel);
+    } else if (right.columns == Columns::Packed) {
       widen_panel(right, ((first + i) * op.k + k0) * kPanelWidth, depth * kPanelWidth, panel);
     } else if (right.columns == Columns::RowMajor) {
       copy_panel(data + k0 * right.stride + column, right.stride, columns, depth, panel);
@@ -304,6 +307,7 @@ Range block_at(Range range, int64_t i, int64_t blocks) {
 }  // namespace
 
 void gemm(const Gemm& op, int ith, int nth) {
+  if (op.right.integers.bits != 0 && op.m <= kFewRows) return few_rows_times_integers(op, ith, nth);
   const int64_t panel_count = (op.n + kPanelWidth - 1) / kPanelWidth;
   Range rows{0, op.m};
   Range panels{0, panel_count};

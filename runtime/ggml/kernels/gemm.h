@@ -20,11 +20,20 @@ enum class Columns {
   Transposed  // [n, k], rows `stride` apart
 };
 
+// Integers of a packed factor as floats: (q - zero) * scale; see the schema.
+struct IntegersParams {
+  int bits = 0;  // 8 or 4; 0: the factor is of floats
+  int64_t group = 0;
+  const float* scales = nullptr;
+  const int8_t* zeros = nullptr;  // or null: 0
+};
+
 struct RightFactor {
   Columns columns = Columns::Packed;
-  ggml_type type = GGML_TYPE_F32;  // F16 and BF16 only when packed
+  ggml_type type = GGML_TYPE_F32;  // F16, BF16 and I8 only when packed
   const void* data = nullptr;
   int64_t stride = 0;  // in elements; unused when packed
+  IntegersParams integers;
 };
 
 // Rows of the left factor [m, k].

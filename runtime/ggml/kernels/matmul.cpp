@@ -16,7 +16,15 @@ void linear_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   op.right.data = result->src[1]->data;
   op.result = static_cast<float*>(result->data);
   op.result_stride = params.n;
-  op.bias = params.has_bias ? static_cast<const float*>(result->src[2]->data) : nullptr;
+  int next = 2;
+  if (params.has_bias) op.bias = static_cast<const float*>(result->src[next++]->data);
+  if (params.bits != 0) {
+    IntegersParams& integers = op.right.integers;
+    integers.bits = params.bits;
+    integers.group = params.group;
+    integers.scales = static_cast<const float*>(result->src[next++]->data);
+    if (params.has_zeros) integers.zeros = static_cast<const int8_t*>(result->src[next]->data);
+  }
   op.clamp = params.clamp;
   gemm(op, ith, nth);
 }

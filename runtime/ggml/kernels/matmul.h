@@ -14,11 +14,14 @@ struct LinearParams {
   int64_t offset = 0;  // of the first row in src[0], in elements
   int64_t stride = 0;  // between rows
   bool has_bias = false;
+  int bits = 0;  // of a weight of integers, else 0
+  int64_t group = 0;
+  bool has_zeros = false;
   ClampParams clamp;
 };
 
-// src[0] holds m rows of k float32, src[1] the weight in panels, src[2] the bias [n] when there is
-// one; the result is [m, n]. `userdata` is a LinearParams.
+// src[0] holds m rows of k float32, src[1] the weight in panels, then come the bias [n], scales and
+// zero points of integers, where there are any; the result is [m, n]. `userdata` is a LinearParams.
 void linear_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
 
 struct MatMulParams {

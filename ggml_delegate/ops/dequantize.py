@@ -1,0 +1,44 @@
+"""Weights of integers, expanded for the products that read them: these take the integers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from ggml_delegate.builder import Builder
+from ggml_delegate.node_view import NodeView, op_name
+from ggml_delegate.ops.linear import LinearRule
+from ggml_delegate.ops.quantized_weight import DEQUANTIZES, quantized_weight
+from ggml_delegate.reasons import Reason
+from ggml_delegate.registry import OpRule, check_view, register
+
+
+@register
+class DequantizeRule(OpRule):
+    """The dequantize of a constant weight that one linear layer reads."""
+
+    targets = DEQUANTIZES
+    constant_dtypes: ClassVar[tuple[torch.dtype, ...]] = (
+        torch.int8,
+        torch.int32,
+        torch.int64,
+        torch.float64,
+    )
+
+    def check(self, node: NodeView) -> Reason | None:
+        if quantized_weight(node.fx, node.constants) is None:
+            return Reason(
+                "quantization",
+                "of what is dequantized, ggml takes weights of int8 or int4 with scales by row or "
+                "group",
+            )
+        users = list(node.fx.users)
+        if len(users) != 1 or op_name(users[0]) not in LinearRule.targets:
+            return Reason("quantization", "the dequantized weight is not one linear layer's alone")
+        if users[0].args[1] is not node.fx:
+            return Reason("quantization", "a dequantized constant that is no weight")
+        return check_view(NodeView(users[0], node.constants))
+
+    def lower(self, node: NodeView, builder: Builder) -> None:
+        """The layer reads the integers."""

@@ -1,0 +1,325 @@
+"""Linear layers with weights of integers: x @ the weight as eager PyTorch expands it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+import torchao  # noqa: F401  (torchao's ops)
+from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+from torch import Tensor, nn
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  (quantized_decomposed's ops)
+from torch.export import Dim
+
+from ggml_delegate import ir
+from ggml_delegate.partitioner import GgmlPartitioner
+from orchestrator.native import NativeProgram
+from tests.harness.ops import check_op, lower_ggml
+
+_QD = torch.ops.quantized_decomposed
+Zeros = str  # "none", "zero" or "some"
+
+
+class Layer(nn.Module):
+    """A linear layer of one scheme; integers of all values that its bits have.
+
+    group: elements that share a scale, or 0 for a row. zeros: whether there are zero points, and
+    others than 0.
+    """
+
+    def __init__(
+        self,
+        scheme: str,
+        n: int,
+        k: int,
+        *,
+        bits: int = 8,
+        group: int = 0,
+        zeros: Zeros = "none",
+        bias: bool = False,
+        relu: bool = False,
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(n * 1000 + k)
+        self.scheme, self.n, self.k, self.relu = scheme, n, k, relu
+        self.group = group or k
+        self.low, self.high = -(1 << bits - 1), (1 << bits - 1) - 1
+        groups = -(-k // self.group)
+        draw = functools.partial(torch.randint, self.low, self.high + 1, generator=generator)
+        self.register_buffer("q", draw((n, k)).to(torch.int8))
+        self.register_buffer("scale", torch.rand(n, groups, generator=generator) / 100 + 1e-3)
+        zero = draw((n, groups)) if zeros == "some" else torch.zeros(n, groups, dtype=torch.int64)
+        self.register_buffer("zero", None if zeros == "none" else zero)
+        if scheme == "channel":
+            self.scale, self.zero = self.scale[:, 0], zero[:, 0]
+        self.bias = nn.Parameter(torch.randn(n, generator=generator)) if bias else None
+
+    def weight(self) -> Tensor:
+        """The weight as the graph expands it."""
+        low, high, int8 = self.low, self.high, torch.int8
+        if self.scheme == "tensor":
+            return _QD.dequantize_per_tensor(self.q, 0.01, 3, low, high, int8)
+        if self.scheme == "channel":
+            return _QD.dequantize_per_channel(self.q, self.scale, self.zero, 0, low, high, int8)
+        if self.scheme == "group":
+            return _QD.dequantize_per_channel_group(
+                self.q, self.scale, self.zero, low, high, int8, self.group, torch.float32
+            )
+        return torch.ops.torchao.dequantize_affine(
+            self.q, [1, self.group], self.scale, self.zero, int8, low, high
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.linear(x, self.weight(), self.bias)
+        return y.relu() if self.relu else y
+
+
+def tensor(*sizes: int, seed: int = 5) -> Tensor:
+    return torch.randn(*sizes, generator=torch.Generator().manual_seed(seed))
+
+
+SCHEMES: dict[str, Callable[..., Layer]] = {
+    "per tensor": functools.partial(Layer, "tensor"),
+    "per channel": functools.partial(Layer, "channel", zeros="zero", bias=True),
+    "per channel, zero points": functools.partial(Layer, "channel", zeros="some"),
+    "groups of 32": functools.partial(Layer, "group", group=32, zeros="zero", relu=True),
+    "groups of 32, zero points": functools.partial(Layer, "group", group=32, zeros="some"),
+    "torchao, rows": functools.partial(Layer, "affine", bias=True),
+    "torchao, groups of 16": functools.partial(Layer, "affine", group=16, zeros="some", relu=True),
+}
+
+
+class Several(nn.Module):
+    """A layer for each input."""
+
+    def __init__(self, layers: list[Layer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, *xs: Tensor) -> list[Tensor]:
+        return [layer(x) for layer, x in zip(self.layers, xs, strict=True)]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_linear_equals_eager(scheme: str, bits: int) -> None:
+    """One row of one result, several, and more than fit into one block along either side."""
+    sizes = [((1,), 1, 32), ((3, 5), 50, 96), ((200,), 17, 1600)]
+    layers = [SCHEMES[scheme](n, k, bits=bits) for _, n, k in sizes]
+    check_op(Several(layers), [tensor(*rows, k) for rows, _, k in sizes])
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_odd_rows(bits: int) -> None:
+    """Two elements of 4 bits share a byte; the last row's last half is nothing."""
+    check_op(Layer("channel", 9, 33, bits=bits, zeros="some"), [tensor(4, 33)])
+    check_op(Layer("channel", 5, 1, bits=bits, zeros="some"), [tensor(4, 1)])
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_any_number_of_rows(bits: int) -> None:
+    model = Layer("affine", 40, 64, bits=bits, group=32)
+    check_op(
+        model,
+        [tensor(7, 64)],
+        dynamic_shapes=({0: Dim("n", min=1, max=300)},),
+        more_inputs=[[tensor(size, 64, seed=size)] for size in (1, 2, 13, 300)],
+    )
+
+
+def test_every_integer_is_itself() -> None:
+    """An identity as input reads the weight out, exactly."""
+    for bits in (8, 4):
+        model = Layer("affine", 32, 64, bits=bits, group=32, zeros="some")
+        program, _, _ = lower_ggml(model, [torch.eye(64)])
+        (result,) = NativeProgram(program.buffer).run("forward", [torch.eye(64)])
+        assert torch.equal(result, model.weight().t())
+
+
+@pytest.mark.parametrize(("bits", "per_element"), [(8, 1.0), (4, 0.5)])
+def test_the_file_holds_the_integers(bits: int, per_element: float) -> None:
+    """And a float for each of 64 rows and 8 groups; equal weights once."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = Layer("affine", 64, 1024, bits=bits, group=128)
+            self.other = Layer("affine", 64, 1024, bits=bits, group=128)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.one(x) + self.other(2 * x)
+
+    program, _, _ = lower_ggml(Twice().eval(), [tensor(2, 1024)])
+    packed = 64 * 1024 * per_element + 64 * 8 * 4
+    assert packed < len(program.buffer) < packed + 6_000
+
+
+class Shared(nn.Module):
+    """A weight that two layers read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Layer("channel", 8, 8, zeros="zero")
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.layer.weight()
+        return nn.functional.linear(nn.functional.linear(x, weight), weight)
+
+
+class Returned(nn.Module):
+    """A weight that is a result as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Layer("channel", 8, 8, zeros="zero")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        weight = self.layer.weight()
+        return nn.functional.linear(x, weight), weight
+
+
+class Columns(nn.Module):
+    """Scales by column."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = Layer("channel", 8, 8, zeros="zero")
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        weight = _QD.dequantize_per_channel(
+            layer.q, layer.scale, layer.zero, 1, -128, 127, torch.int8
+        )
+        return nn.functional.linear(x, weight)
+
+
+class Activation(nn.Module):
+    """Integers that are no constant."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = _QD.quantize_per_tensor(x, 0.05, 3, -128, 127, torch.int8)
+        return _QD.dequantize_per_tensor(q, 0.05, 3, -128, 127, torch.int8) + 1
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (Shared(), "is not one linear layer's alone"),
+        (Returned(), "is not one linear layer's alone"),
+        (Columns(), "takes weights of int8 or int4 with scales by row or group"),
+        (Activation(), "has dtype int8, ggml takes float32"),
+    ],
+    ids=["shared", "returned", "by column", "activation"],
+)
+def test_others_are_left(model: nn.Module, reason: str) -> None:
+    exported = torch.export.export(model, (tensor(8, 8),))
+    reasons = []
+
+    class Partitioner(GgmlPartitioner):
+        def partition(self, exported_program: torch.export.ExportedProgram) -> Any:
+            from ggml_delegate.registry import check_node
+
+            for node in exported_program.graph.nodes:
+                if node.op == "call_function":
+                    reasons.append(str(check_node(node, exported_program)))
+            return super().partition(exported_program)
+
+    config = EdgeCompileConfig(_check_ir_validity=False)
+    to_edge_transform_and_lower(exported, partitioner=[Partitioner()], compile_config=config)
+    assert any(reason in each for each in reasons), reasons
+
+
+# ---- files that say something else ---------------------------------------------------------
+
+
+@functools.cache
+def _lowered(bits: int) -> tuple[bytes, bytes]:
+    """A file with one delegate, and the IR in it with room for a longer one."""
+    made: list[bytes] = []
+    serialize = ir.serialize
+
+    def with_room(program: Any) -> bytes:
+        data = serialize(program)
+        made.append(data + bytes(len(data)))
+        return made[-1]
+
+    model = Layer("affine", 20, 64, bits=bits, group=32, zeros="some", bias=True)
+    with mock.patch("ggml_delegate.preprocess.ir.serialize", with_room):
+        manager, _, _ = lower_ggml(model, [tensor(3, 64)])
+    return bytes(manager.buffer), made[-1]
+
+
+def _run(bits: int, mutate: Callable[[Any, Any], object]) -> None:
+    file, old = _lowered(bits)
+    program = ir.deserialize(old)
+    (node,) = program.nodes
+    node.inputs = [int(number) for number in node.inputs]
+    mutate(program, node)
+    new = ir.serialize(program)
+    assert len(new) <= len(old)
+    changed = file.replace(old, new + bytes(len(old) - len(new)))
+    NativeProgram(changed).run("forward", [tensor(3, 64)])
+
+
+_X, _WEIGHT, _BIAS, _SCALES, _ZEROS = range(5)
+
+
+def _set_input(to: int, source: int | None) -> Callable[[Any, Any], None]:
+    """Input `to` becomes the tensor that is input `source`, or none."""
+
+    def mutate(program: Any, node: Any) -> None:
+        node.inputs[to] = -1 if source is None else node.inputs[source]
+
+    return mutate
+
+
+def _resize(number: int, *dims: int) -> Callable[[Any, Any], None]:
+    def mutate(program: Any, node: Any) -> None:
+        sizes = [ir.Dim(value=size, expr=-1) for size in dims]
+        program.tensors[node.inputs[number]].dims = sizes
+
+    return mutate
+
+
+MUTATIONS: dict[str, Callable[[Any, Any], object]] = {
+    "other bits": lambda p, n: setattr(n.op.integers, "bits", 5),
+    "no bits": lambda p, n: setattr(n.op.integers, "bits", 0),
+    "groups of none": lambda p, n: setattr(n.op.integers, "group", 0),
+    "groups of another size": lambda p, n: setattr(n.op.integers, "group", 16),
+    "one group": lambda p, n: setattr(n.op.integers, "group", 1 << 31),
+    "no integers": lambda p, n: setattr(n.op, "integers", None),
+    "scales absent": _set_input(_SCALES, None),
+    "scales of integers": _set_input(_SCALES, _ZEROS),
+    "zero points of floats": _set_input(_ZEROS, _SCALES),
+    "the weight is the scales": _set_input(_WEIGHT, _SCALES),
+    "the weight is absent": _set_input(_WEIGHT, None),
+    "x is the weight": _set_input(_X, _WEIGHT),
+    "the bias is the zero points": _set_input(_BIAS, _ZEROS),
+    "fewer scales": _resize(_SCALES, 2, 1, 16),
+    "fewer zero points": _resize(_ZEROS, 1, 2, 16),
+    "a larger weight": _resize(_WEIGHT, 2, 65, 16),
+    "inputs missing": lambda p, n: setattr(n, "inputs", n.inputs[:3]),
+    "more inputs": lambda p, n: setattr(n, "inputs", [*n.inputs, n.inputs[_X]]),
+    "x in int8": lambda p, n: setattr(p.tensors[p.inputs[0]], "dtype", ir.DType.Int8),
+    "the result in int8": lambda p, n: setattr(p.tensors[p.outputs[0]], "dtype", ir.DType.Int8),
+}
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_wrong_file_is_an_error(name: str, bits: int) -> None:
+    with pytest.raises(RuntimeError):
+        _run(bits, MUTATIONS[name])
+
+
+def test_the_unchanged_file_runs() -> None:
+    for bits in (8, 4):
+        _run(bits, lambda program, node: None)
+
+
+def test_zero_points_may_be_left_out() -> None:
+    _run(4, _set_input(_ZEROS, None))
