@@ -24,6 +24,7 @@ from orchestrator.planner import CostGraph, Plan, Segment, price_plan, split_int
 from tests.differential.generate import random_graph, targets
 from tests.differential.graphs import Graph
 from tests.differential.plans import export_graphs, lower_plans, only
+from tests.harness.integer_weights import SCHEMES, Several
 
 DYNAMIC = 12
 WHOLE_FILES = 12
@@ -54,6 +55,12 @@ class MadeFromNothing(nn.Module):
 def made_from_nothing() -> ExportedProgram:
     """The model above with a dynamic batch size."""
     return export(MadeFromNothing(), (torch.randn(4, 5),), dynamic_shapes=({0: Dim("n", max=9)},))
+
+
+def integer_weights() -> ExportedProgram:
+    """A linear layer for each way to expand a weight of 8 or 4 bits."""
+    layers = [make(20, 64, bits=bits) for make in SCHEMES.values() for bits in (8, 4)]
+    return export(Several(layers), tuple(torch.randn(3, 64) for _ in layers))
 
 
 def one_call_each(graph: CostGraph) -> Plan:
@@ -129,6 +136,7 @@ def main() -> None:
         (folder / kind).mkdir(parents=True, exist_ok=True)
     with repeated_work_spared():
         count = write_program(folder / "ir", made_from_nothing(), "nothing")
+        count += write_program(folder / "ir", integer_weights(), "integers")
         names = ops_with_random_graphs()
         for start in range(0, len(names), 32):
             chosen = [random_graph(rng, target=name) for name in names[start : start + 32]]

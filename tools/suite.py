@@ -69,7 +69,14 @@ def run_flow(flow: str, jobs: int, seed: int, expression: str | None) -> None:
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-p", "tests.suite.plugin", "-c", "/dev/null"),
         *("-p", "no:cacheprovider", "-W", "ignore", "--import-mode=prepend"),
-        *(f"--rootdir={suite}", "-n", str(jobs), "--max-worker-restart=1000", "--tb=short"),
+        *(
+            f"--rootdir={suite}",
+            "-n",
+            str(jobs),
+            "--dist=worksteal",
+            "--max-worker-restart=1000",
+            "--tb=short",
+        ),
         *("--suite-results", str(path), "--suite-seed", str(seed)),
         *("-k", f"{chosen} and ({expression})" if expression else chosen),
         str(suite / "operators"),

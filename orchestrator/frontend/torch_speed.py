@@ -10,7 +10,8 @@ before. Under a profiler that is a sixth of the time of some dozens of passes; n
 these notes.
 
 Each pass also has the Python code of its result generated and compiled, which is another sixth,
-while most results are only interpreted, or read by the next pass.
+while most results are only interpreted, or read by the next pass. For each part that goes to a
+delegate, ExecuTorch has the code of the whole graph generated for a line of its debugging log.
 
 Passes make objects by the million, and each time that many are new, Python looks through all others
 for garbage: torch and what it imports are most of them, and a third of the time.
@@ -22,6 +23,7 @@ import contextlib
 import functools
 import gc
 import itertools
+import logging
 import weakref
 from abc import ABCMeta
 from collections.abc import Callable, Iterator, Mapping
@@ -121,6 +123,16 @@ def _recompile_when_asked(module: GraphModule) -> Any:
         setattr(cls, name, _WhenAsked(module, name))
     module._recompile_submodules()
     return _Code(module)
+
+
+_str = GraphModule.__str__
+
+
+def _str_without_code(module: GraphModule) -> str:
+    """Does what `GraphModule.__str__` does, but for the code unless somebody looks for details."""
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        return _str(module)
+    return torch.nn.Module.__str__(module)
 
 
 _Overriding = Callable[[Mapping[Any, Any]], AbstractContextManager[None]]
@@ -274,6 +286,7 @@ def _patches() -> Iterator[AbstractContextManager[Any]]:
         yield mock.patch.object(source, "__deepcopy__", _itself, create=True)
     if hasattr(GraphModule, "_recompile_submodules"):
         yield mock.patch.object(GraphModule, "recompile", _recompile_when_asked)
+        yield mock.patch.object(GraphModule, "__str__", _str_without_code)
 
 
 _SHARED = SharedPatches(_patches)
@@ -286,6 +299,7 @@ def repeated_work_spared() -> AbstractContextManager[None]:
 
     Where a node comes from is told by one object, however often the node is copied. Graph modules
     get the code of `forward` when it is called or looked at; it is that of the graph at this time.
+    Their `str` has none.
     Garbage is looked for among new objects only.
 
     Custom ops that are registered inside with a composite implementation may be missed; ones

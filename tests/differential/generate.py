@@ -7,6 +7,7 @@ import random
 
 import torch
 
+from ggml_delegate.ops.quantized_weight import DEQUANTIZES
 from ggml_delegate.registry import rules
 from tests.differential.graphs import Graph
 from tests.differential.grow import MAX_STEPS, TRIES, finish
@@ -44,7 +45,7 @@ def targets() -> tuple[str, ...]:
     """The rules' targets to draw from, one of those that mean the same; the heavy ones repeated."""
     seen: dict[object, str] = {}
     for target in rules():
-        if target in _INTERNAL:
+        if target in _INTERNAL or target in DEQUANTIZES:  # quantized_graphs has these
             continue
         key: object = PROPOSALS.get(target) or natural_name(target) or target
         seen.setdefault(key, target)

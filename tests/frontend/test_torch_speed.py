@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import logging
 import pickle
 import subprocess
 import sys
@@ -98,6 +99,17 @@ def test_code_and_signature_are_the_graphs(called_before: bool) -> None:
         assert module.code == wanted.code
         assert inspect.signature(module.forward) == inspect.signature(wanted.forward)
         assert module.recompile().src == wanted.code
+
+
+def test_the_code_is_in_no_text_but_that_of_who_debugs(caplog: pytest.LogCaptureFixture) -> None:
+    module = fx.symbolic_trace(_Inner())
+    wanted = str(module)
+    assert "torch.sin" in wanted
+    with repeated_work_spared():
+        assert "torch.sin" not in str(module)
+        with caplog.at_level(logging.DEBUG):
+            assert str(module) == wanted
+    assert str(module) == wanted
 
 
 def test_copies_run() -> None:

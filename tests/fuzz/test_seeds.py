@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.seeds import MadeFromNothing, made_from_nothing, ops_with_random_graphs, write_program
+from fuzz.seeds import (
+    MadeFromNothing,
+    integer_weights,
+    made_from_nothing,
+    ops_with_random_graphs,
+    write_program,
+)
 from tests.differential.generate import random_graph
+from tests.harness.integer_weights import SCHEMES
 
 
 @pytest.mark.parametrize("name", ops_with_random_graphs())
@@ -19,3 +26,8 @@ def test_an_op_that_reads_tensors_has_a_random_graph(name: str) -> None:
 def test_ops_that_read_no_tensor_are_delegated(tmp_path: Path) -> None:
     calls = write_program(tmp_path, made_from_nothing(), "nothing")
     assert calls == len(list(tmp_path.iterdir())) >= len(MadeFromNothing.targets)
+
+
+def test_weights_of_integers_are_delegated(tmp_path: Path) -> None:
+    calls = write_program(tmp_path, integer_weights(), "integers")
+    assert calls == 2 * len(SCHEMES)
