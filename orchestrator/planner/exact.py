@@ -206,6 +206,7 @@ def _as_segments(
     flows: dict[str, Flow] = {}
     groups: list[tuple[int, list[int]]] = []
     after: list[tuple[int, list[int]]] = []  # aside, to come once the open segment closes
+    opened = False
     for atom, way, how in steps:
         option = problem.options[atom][way]
         flows[graph.atoms[problem.atoms[atom]].id] = option.flow
@@ -214,11 +215,11 @@ def _as_segments(
             groups[-1][1].append(atom)
         elif how == OPENED:
             groups += [*after, group]
-            after = []
+            after, opened = [], True
         elif problem.floating[atom] == "late":
             after.append(group)
-        else:
-            groups.insert(max(0, len(groups) - 1), group)
+        else:  # before the open segment, if there is one yet
+            groups.insert(len(groups) - 1 if opened else len(groups), group)
     segments = []
     for number, atoms in groups + after:
         backend = graph.backends[number]

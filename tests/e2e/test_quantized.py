@@ -248,6 +248,30 @@ class TestDynamic:
         program = lower(model, (x,), backends=backends)
         assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
 
+    def test_layers_that_share_a_weight_on_kernels_alone(self) -> None:
+        """So many small atoms that the planner runs some of them aside, in their order."""
+
+        class Shared(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.one, self.other = nn.Linear(32, 32, bias=False), nn.Linear(32, 32)
+                self.again = nn.Linear(32, 32)
+                self.again.weight = self.other.weight
+
+            def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+                y = self.other(x)
+                return self.one(x), self.again(y), y.relu(), y.relu(), y.relu(), y
+
+        x = torch.randn(1, 1, 32)
+        config = Int8DynamicActivationIntxWeightConfig(**WEIGHTS["8 bits in groups"])
+        model = torchao_quantized(Shared(), config)
+        program = lower(model, (x,), backends=[])
+        with torch.no_grad():
+            expected = model(x)
+        for got, want in zip(program(x), expected, strict=True):
+            assert relative_error(got, want) <= STEPS
+            assert want.std() > 5 * STEPS * want.abs().max()
+
     @backends
     def test_convolutions_after_others(self, backends: list[str]) -> None:
         x = torch.randn(1, 3, 12, 10)
