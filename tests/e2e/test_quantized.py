@@ -259,8 +259,8 @@ class TestDynamic:
                 self.again.weight = self.other.weight
 
             def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-                y = self.other(x)
-                return self.one(x), self.again(y), y.relu(), y.relu(), y.relu(), y
+                first, y = self.one(x), self.other(x)
+                return first, self.again(y), y.relu(), y.relu(), y.relu(), y
 
         x = torch.randn(1, 1, 32)
         config = Int8DynamicActivationIntxWeightConfig(**WEIGHTS["8 bits in groups"])
