@@ -80,7 +80,7 @@ class LinearRule(OpRule):
             raise LoweringError(f"the weight of {node.fx.name} has zero points beyond int8")
         zeros = None if parts.zero_points is None else builder.constant(parts.zero_points)
         inputs = [x, builder.constant(parts.integers), row, builder.constant(parts.scales), zeros]
-        op = ir.Linear(integers=ir.Integers(bits=weight.bits, group=weight.group))
+        op = ir.Linear(integers=ir.Integers(bits=parts.bits, group=weight.group))
         builder.emit(op, inputs, node.fx)
 
     def _bias(self, node: NodeView) -> torch.Tensor | None:

@@ -28,7 +28,8 @@ class QuantizedWeight:
     """A constant of int8 [n, k], and how it is expanded: (integer - zero point) * scale.
 
     scale, zero_point: a constant with an element per row and group, or a number for all; no zero
-    point is 0. group: elements of a row that share them. bits: that the integers have, 8 or 4.
+    point is 0. group: elements of a row that share them. bits: that the integers are said to have,
+    8 or 4.
     """
 
     integers: Node
@@ -42,9 +43,10 @@ class QuantizedWeight:
 class PackedWeight:
     """What the IR has of a quantized weight, in panels; see the schema.
 
-    zero_points: None where they are all 0.
+    zero_points: None where they are all 0. bits: that the integers have.
     """
 
+    bits: int
     integers: torch.Tensor
     scales: torch.Tensor
     zero_points: torch.Tensor | None
@@ -105,8 +107,12 @@ def packed(weight: QuantizedWeight, constants: Constants) -> PackedWeight | None
     zeros = _filled(weight.zero_point or 0, sizes, torch.int64, constants)
     if zeros.min() < _INT8.min or zeros.max() > _INT8.max:
         return None
+    # Eager PyTorch expands integers beyond their limits as they are.
+    fits = integers.min() >= _INT4[0] and integers.max() <= _INT4[1]
+    bits = 4 if weight.bits == 4 and fits else 8
     return PackedWeight(
-        to_panels(_two_to_a_byte(integers) if weight.bits == 4 else integers),
+        bits,
+        to_panels(_two_to_a_byte(integers) if bits == 4 else integers),
         to_panels(scales),
         to_panels(zeros.to(torch.int8)) if zeros.any() else None,
     )

@@ -60,6 +60,13 @@ def test_every_integer_is_itself() -> None:
         assert torch.equal(result, model.weight().t())
 
 
+def test_integers_beyond_their_limits() -> None:
+    """Eager PyTorch expands them as they are."""
+    model = Layer("affine", 9, 64, bits=4, group=32)
+    model.q[3, 5], model.q[0, 0] = 100, -9
+    check_op(model, [tensor(3, 64)])
+
+
 @pytest.mark.parametrize(("bits", "per_element"), [(8, 1.0), (4, 0.5)])
 def test_the_file_holds_the_integers(bits: int, per_element: float) -> None:
     """And a float for each of 64 rows and 8 groups; equal weights once."""
