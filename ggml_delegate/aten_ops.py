@@ -17,6 +17,10 @@ class Trait(enum.Flag):
     VIEW = enum.auto()
     # Moves elements, and computes nothing.
     MOVES = enum.auto()
+    # Each element of its result is one that it reads.
+    PICKS = enum.auto()
+    # Of tensors of a half type, takes numbers rounded to that type; others take them as they are.
+    ROUNDS_NUMBERS = enum.auto()
     # Delegates compute it in channels-last, on tensors of rank 4.
     IMAGE = enum.auto()
     # Inside a delegate, its result has the layout of what it reads, at no cost.
@@ -46,8 +50,28 @@ _TABLE: dict[str, Trait] = {
     "permute": Trait.MOVES,
     "t": Trait.MOVES,
     "transpose": Trait.MOVES,
-    "slice": Trait.TRANSPARENT,
-    "split_with_sizes": Trait.TRANSPARENT,
+    "slice": Trait.TRANSPARENT | Trait.PICKS,
+    "split_with_sizes": Trait.TRANSPARENT | Trait.PICKS,
+    "_to_copy": Trait.PICKS,
+    "_to_dim_order": Trait.PICKS,
+    "as_strided": Trait.PICKS,
+    "copy": Trait.PICKS,
+    "flip": Trait.PICKS,
+    "gather": Trait.PICKS,
+    "index": Trait.PICKS,
+    "index_put": Trait.PICKS,
+    "index_select": Trait.PICKS,
+    "lift_fresh": Trait.PICKS,
+    "masked_fill": Trait.PICKS,
+    "repeat": Trait.PICKS,
+    "scatter": Trait.PICKS,
+    "select": Trait.PICKS,
+    "select_scatter": Trait.PICKS,
+    "slice_scatter": Trait.PICKS,
+    "split": Trait.PICKS,
+    "stack": Trait.PICKS,
+    "unbind": Trait.PICKS,
+    "where": Trait.PICKS,
     # Images.
     "convolution": Trait.IMAGE | Trait.PRODUCT,
     "avg_pool2d": Trait.IMAGE | Trait.ORDER_FREE,
@@ -60,7 +84,7 @@ _TABLE: dict[str, Trait] = {
     "upsample_nearest2d.vec": Trait.IMAGE | Trait.ORDER_FREE,
     "pixel_shuffle": Trait.IMAGE,
     "constant_pad_nd": _ELEMENTWISE,
-    "cat": _ELEMENTWISE,
+    "cat": _ELEMENTWISE | Trait.PICKS,
     "mean": Trait.TRANSPARENT,
     "mean.dim": _ELEMENTWISE,
     # Products.
@@ -73,7 +97,7 @@ _TABLE: dict[str, Trait] = {
     "gru": Trait.RECURRENT,
     "rnn_tanh": Trait.RECURRENT,
     "rnn_relu": Trait.RECURRENT,
-    "embedding": Trait.LOOKUP,
+    "embedding": Trait.LOOKUP | Trait.PICKS,
     "embedding_byte": Trait.LOOKUP,
     "embedding_4bit": Trait.LOOKUP,
     "embedding_2bit": Trait.LOOKUP,
@@ -88,8 +112,15 @@ _TABLE: dict[str, Trait] = {
     "_softmax": Trait.TRANSCENDENTAL,
     "_log_softmax": Trait.TRANSCENDENTAL,
     # Element by element.
-    "add": _ELEMENTWISE,
-    "sub": _ELEMENTWISE,
+    "add": _ELEMENTWISE | Trait.ROUNDS_NUMBERS,
+    "sub": _ELEMENTWISE | Trait.ROUNDS_NUMBERS,
+    "rsub": Trait.ROUNDS_NUMBERS,
+    "eq": Trait.ROUNDS_NUMBERS,
+    "ne": Trait.ROUNDS_NUMBERS,
+    "lt": Trait.ROUNDS_NUMBERS,
+    "le": Trait.ROUNDS_NUMBERS,
+    "gt": Trait.ROUNDS_NUMBERS,
+    "ge": Trait.ROUNDS_NUMBERS,
     "mul": _ELEMENTWISE,
     "div": _ELEMENTWISE,
     "neg": _ELEMENTWISE,
@@ -108,8 +139,8 @@ _TABLE: dict[str, Trait] = {
     "mish": Trait.ORDER_FREE,
     "exp": _FUNCTION,
     "log": Trait.TRANSCENDENTAL,
-    "pow": Trait.TRANSPARENT | Trait.TRANSCENDENTAL,
-    "pow.Tensor_Scalar": _FUNCTION,
+    "pow": Trait.TRANSPARENT | Trait.TRANSCENDENTAL | Trait.ROUNDS_NUMBERS,
+    "pow.Tensor_Scalar": _FUNCTION | Trait.ROUNDS_NUMBERS,
     "sigmoid": _FUNCTION,
     "tanh": _FUNCTION,
     "silu": _FUNCTION,

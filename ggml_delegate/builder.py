@@ -16,7 +16,7 @@ from ggml_delegate import ir
 from ggml_delegate.fusion import fuse_activations
 from ggml_delegate.node_view import Constants, NodeView, Size, node_value, op_name
 from ggml_delegate.own_sizes import own_sizes
-from ggml_delegate.registry import find_rule
+from ggml_delegate.registry import HALF_DTYPES, find_rule
 from ggml_delegate.symbols import SymbolTable
 
 # Alignment of weights in the .pte, bytes: a cache line.
@@ -65,9 +65,16 @@ class Builder:
         return self._values[node]
 
     def constant(self, tensor: torch.Tensor) -> int:
-        """Adds a weight with these sizes and dtype; equal bytes are stored once.
+        """Adds a constant with these sizes, in the dtype that ops read.
 
-        int64 and bool become int32, float64 becomes float32.
+        int64 and bool become int32, other floats float32.
+        """
+        return self.weight(tensor.to(torch.float32) if tensor.dtype in HALF_DTYPES else tensor)
+
+    def weight(self, tensor: torch.Tensor) -> int:
+        """As `constant`, for tables and the weights of products: half types stay as they are.
+
+        Equal bytes are stored once.
         """
         if tensor.dtype in (torch.int64, torch.bool):
             narrow = tensor.to(torch.int32)
@@ -198,7 +205,11 @@ class Builder:
         self._current = node
         number = self.value(node)
         value = node_value(node)
-        fresh = number not in taken and not self._is_leaf(number)
+        fresh = (
+            number not in taken
+            and not self._is_leaf(number)
+            and self._tensors[number].dtype == _DTYPES[value.dtype]
+        )
         if not fresh:
             number = self.temp(ir.Copy(), [number], list(value.shape), value.dtype)
             self._nodes[-1].name = f"{node.name}:copy"  # its name is taken in profiles
@@ -227,6 +238,23 @@ class Builder:
                 return  # size arithmetic: sizes are evaluated by the runtime
             raise self._error(f"there is no rule for {op_name(node) or node.target}")
         rule.lower(NodeView(node, self._constants), self)
+        self._round(node)
+
+    def _round(self, node: torch.fx.Node) -> None:
+        """Rounds results that are declared in a half type and were computed in float32."""
+        values = node_value(node)
+        if node in self._values:
+            self._values[node] = self._rounded(self._values[node], values)
+        for index, number in self._results.get(node, {}).items():
+            self._results[node][index] = self._rounded(number, values[index])
+
+    def _rounded(self, number: int, value: torch.Tensor) -> int:
+        tensor = self._tensors[number]
+        if value.dtype not in HALF_DTYPES or tensor.dtype == _DTYPES[value.dtype]:
+            return number
+        if tensor.dataKey is not None and tensor.dtype == ir.DType.Float32:
+            return number  # of a half type before `constant` made it float32
+        return self.temp(ir.Copy(), [number], list(value.shape), value.dtype)
 
     def _add_tensor(
         self,

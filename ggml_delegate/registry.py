@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from ggml_delegate.builder import Builder
 
 MAX_RANK = int(ir.Limit.Rank)
-FLOAT_DTYPES = (torch.float32,)
-WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# Arithmetic is float32; results of these types are rounded to them.
+HALF_DTYPES = (torch.float16, torch.bfloat16)
+FLOAT_DTYPES = (torch.float32, *HALF_DTYPES)
 INTEGER_DTYPES = (torch.int32, torch.int64, torch.bool)
 
 
@@ -176,16 +177,15 @@ def _check_tensors(view: NodeView, rule: OpRule, constants: Constants) -> Reason
             return Reason("unsupported", f"{what} is no tensor")
         if constant and value.dtype in rule.constant_dtypes:
             continue
-        reason = _check_tensor(value, constant, rule.integer_inputs)
+        reason = _check_tensor(value, rule.integer_inputs)
         if reason is not None:
             return Reason(reason.code, f"{what} {reason}")
     return None
 
 
-def _check_tensor(value: torch.Tensor, constant: bool, integers: bool) -> Reason | None:
-    allowed = WEIGHT_DTYPES if constant else FLOAT_DTYPES
-    if value.dtype not in allowed and not (integers and value.dtype in INTEGER_DTYPES):
-        return unfit_dtype(value.dtype, f"has dtype {value.dtype}, ggml takes float32")
+def _check_tensor(value: torch.Tensor, integers: bool) -> Reason | None:
+    if value.dtype not in FLOAT_DTYPES and not (integers and value.dtype in INTEGER_DTYPES):
+        return unfit_dtype(value.dtype, f"has dtype {value.dtype}, ggml takes float32 and half")
     if value.device.type not in ("cpu", "meta"):
         return Reason("device", f"is on {value.device.type}")
     if value.layout != torch.strided:

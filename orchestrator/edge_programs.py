@@ -18,7 +18,8 @@ from executorch.exir.backend.partitioner import Partitioner, PartitionResult
 from torch.export import ExportedProgram
 
 from orchestrator.edge import edge_compile_config
-from orchestrator.partitioner import OrchestratorPartitioner, Preparation, Seen
+from orchestrator.partitioner import OrchestratorPartitioner
+from orchestrator.preparation import Preparation, Seen
 
 
 @dataclass(frozen=True)

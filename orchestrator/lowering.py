@@ -13,7 +13,6 @@ from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig
 from torch.export import ExportedProgram
 
 from orchestrator.backends import Backend, load_options, resolve_backends
-from orchestrator.dim_orders.contiguous_kernels import make_kernels_contiguous
 from orchestrator.edge_programs import EdgePrograms
 from orchestrator.failures import Refusals, lowering_error
 from orchestrator.flow import plan_only, to_edge_with
@@ -22,6 +21,7 @@ from orchestrator.frontend.export import Model, as_programs
 from orchestrator.frontend.shared_state import SharedPrograms, share_state, shared_config
 from orchestrator.frontend.torch_state import as_in_lowering
 from orchestrator.graph.queries import mutated_buffers
+from orchestrator.kernels import fit_kernels
 from orchestrator.options import DEFAULT_BACKENDS, HOST, PlanOptions, Strategy, Tune, TuneEvent
 from orchestrator.partitioner import OrchestratorPartitioner
 from orchestrator.planning.choice import Choice
@@ -189,7 +189,7 @@ class _Lowering:
         )
         for name in self.programs:
             _keep_initial_state(edge.exported_program(name))
-            make_kernels_contiguous(edge.exported_program(name))
+            fit_kernels(edge.exported_program(name))
         embed_report(edge, report)
         config = shared_config(self.backend_config, self.shared.methods)
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
@@ -44,6 +43,7 @@ from orchestrator.options import DEFAULT_BACKENDS, PlanOptions
 from orchestrator.planner import CostGraph, Plan, Segment, check_segments, price_plan
 from orchestrator.planning.choice import Choice, composite_key
 from orchestrator.planning.make_plan import Planned, Solver, make_plan
+from orchestrator.preparation import Preparation, Seen
 from orchestrator.report.build import describe_method
 from orchestrator.report.data import MethodReport
 from orchestrator.tuning.other_costs import corrected_graph
@@ -109,34 +109,6 @@ def _corrected(planned: Planned, factors: ProgramFactors | None) -> tuple[CostGr
         return planned.graph, planned.plan
     graph = corrected_graph(planned.graph, factors)
     return graph, price_plan(graph, planned.plan.segments, solver=planned.plan.solver)
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """All that decides how a partitioner has a program written before it partitions it."""
-
-    backends: tuple[Backend, ...]
-    decompose: frozenset[torch._ops.OpOverload]
-    rewriting: Rewriting
-    only: tuple[str, ...] | None
-    decomposed: frozenset[str]
-    pins: Mapping[str, str]
-    exclude: Any
-    leaves_dim_orders: bool
-
-
-@dataclass
-class Seen:
-    """What a partitioner learns of a program before it partitions it.
-
-    zeros: by target, which constants hold zeros only. growth: of stored bytes. kept: by name, ops
-    that some backend wanted preserved. composites: by `composite_key`, the backends that did.
-    """
-
-    zeros: dict[str, bool] = field(default_factory=dict)
-    growth: int = 0
-    kept: dict[str, torch._ops.OpOverload] = field(default_factory=dict)
-    composites: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
 class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch is untyped
@@ -242,7 +214,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
 
     def saw(self, seen: Seen) -> None:
         """Go by what another partitioner noted, which had the program written alike."""
-        self.seen = Seen(dict(seen.zeros), seen.growth, dict(seen.kept), dict(seen.composites))
+        self.seen = seen.copy()
 
     @property
     def limits_partitions(self) -> bool:

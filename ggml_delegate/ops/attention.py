@@ -12,7 +12,7 @@ from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, Size, node_value
 from ggml_delegate.ops.shape import inexpressible
 from ggml_delegate.reasons import Reason, unfit_dtype
-from ggml_delegate.registry import OpRule, register
+from ggml_delegate.registry import FLOAT_DTYPES, OpRule, register
 from ggml_delegate.scalars import float32
 
 MAX_RANK = 4
@@ -45,8 +45,8 @@ class AttentionRule(OpRule):
 
     def check(self, node: NodeView) -> Reason | None:
         """Refuses dropout, ranks above 4 and batch sizes that torch would broadcast."""
-        if any(node.dtype(i) != torch.float32 for i in range(3)):
-            return Reason("dtype", "queries, keys or values are not float32")
+        if len({node.dtype(i) for i in range(3)}) > 1:
+            return Reason("dtype", "queries, keys and values differ in their dtypes")
         rank = node.rank(0)
         if not 2 <= rank <= MAX_RANK or node.rank(1) != rank or node.rank(2) != rank:
             return Reason("rank", f"attention over rank {rank}, {node.rank(1)} and {node.rank(2)}")
@@ -84,7 +84,7 @@ class AttentionRule(OpRule):
         mask = node_value(node.node(3, "attn_mask"))
         if mask is None:
             return None
-        if mask.dtype not in (torch.float32, torch.bool):
+        if mask.dtype not in (*FLOAT_DTYPES, torch.bool):
             return unfit_dtype(mask.dtype, f"the mask has dtype {mask.dtype}")
         scores = [*node.sizes(0)[:-1], node.sizes(1)[-2]]
         sizes = list(mask.shape)

@@ -113,9 +113,9 @@ class ConvolutionRule(OpRule):
         assert weight is not None
         bias = node.constant(2)
         inputs = [builder.value(node.node(0))]
-        inputs.append(builder.constant(self._lay_out(conv, _tap_weights(weight))))
+        inputs.append(builder.weight(self._lay_out(conv, _tap_weights(weight))))
         operands: list[int | None] = [*inputs]
-        operands.append(None if bias is None else builder.constant(bias.to(torch.float32)))
+        operands.append(None if bias is None else builder.constant(bias))
         builder.emit(self._op(conv), operands, node.fx)
 
     def _lay_out(self, conv: _Convolution, weight: torch.Tensor) -> torch.Tensor:

@@ -13,11 +13,11 @@ from ggml_delegate.node_view import NodeView, op_name
 from ggml_delegate.ops.shape import inexpressible
 from ggml_delegate.ranges import INT32
 from ggml_delegate.reasons import Reason, unfit_dtype
-from ggml_delegate.registry import OpRule, register
+from ggml_delegate.registry import FLOAT_DTYPES, INTEGER_DTYPES, OpRule, register
 from ggml_delegate.scalars import float32, is_number
 from ggml_delegate.symbols import is_expressible, lower_bound, upper_bound
 
-_DTYPES = (torch.float32, torch.int32, torch.int64, torch.bool)
+_DTYPES = (*FLOAT_DTYPES, *INTEGER_DTYPES)
 # A dynamic arange is a part of a constant one of at most this length.
 MAX_ARANGE = 1 << 16
 

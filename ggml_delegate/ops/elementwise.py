@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from ggml_delegate import ir
+from ggml_delegate.aten_ops import Trait, traits
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
 from ggml_delegate.ops.operand import check_operands, operand
 from ggml_delegate.ranges import argument_range, combine, is_int32
 from ggml_delegate.reasons import Reason
-from ggml_delegate.registry import OpRule, register
+from ggml_delegate.registry import HALF_DTYPES, OpRule, register
 from ggml_delegate.scalars import float32, is_normal, is_number, scalar_argument
 
 _UNARY = {
@@ -107,7 +108,7 @@ class BinaryRule(OpRule):
             inputs = [operand(node, builder, index, dtype) for index in (first, second)]
             builder.emit(ir.Integer(kind=_INTEGER[kind]), inputs, node.fx)
             return
-        alpha = float(_alpha(node))
+        alpha = _number(node, _alpha(node))
         op, tensor = None, first
         if (scalar := _foldable(node, second, first)) is not None:
             op = _with_right_scalar(kind, scalar, alpha)
@@ -116,7 +117,10 @@ class BinaryRule(OpRule):
         if op is not None:
             builder.emit(op, [operand(node, builder, tensor, torch.float32)], node.fx)
             return
-        operands = [operand(node, builder, index, torch.float32) for index in (first, second)]
+        dtype, rounded = node.out_dtype(), _rounds_numbers(node)
+        operands = [
+            operand(node, builder, index, dtype, rounded=rounded) for index in (first, second)
+        ]
         builder.emit(ir.Binary(kind=kind, alpha=float32(alpha)), operands, node.fx)
 
 
@@ -134,7 +138,7 @@ class PowRule(OpRule):
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One Pow op."""
-        exponent = float32(node.arg(1, "exponent"))
+        exponent = _number(node, node.arg(1, "exponent"))
         builder.emit(ir.Pow(exponent=exponent), [builder.value(node.node(0))], node.fx)
 
 
@@ -170,7 +174,18 @@ def _foldable(node: NodeView, scalar: int, tensor: int) -> float | None:
     if node.value(tensor) is None or node.rank(scalar) > node.rank(tensor):
         return None
     value = scalar_argument(node, scalar)
-    return None if value is None or math.isnan(value) else float32(value)
+    return None if value is None or math.isnan(value) else _number(node, value)
+
+
+def _rounds_numbers(node: NodeView) -> bool:
+    return bool(traits(op_name(node.fx)) & Trait.ROUNDS_NUMBERS)
+
+
+def _number(node: NodeView, value: float) -> float:
+    """A number as the op takes it."""
+    dtype = node.out_dtype()
+    rounds = dtype in HALF_DTYPES and _rounds_numbers(node)
+    return float(torch.tensor(float(value), dtype=dtype).item()) if rounds else float32(value)
 
 
 def _with_right_scalar(kind: int, scalar: float, alpha: float) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView
@@ -34,11 +32,13 @@ class EmbeddingRule(OpRule):
         table, weight, indices = node.node(0), node.constant(0), builder.value(node.node(1))
         assert table is not None
         shared = any(is_weight_of(table, user) for user in table.users)
-        if weight is not None and weight.dtype == torch.float32 and shared:
-            op = ir.Embedding(dim=0, panelRows=weight.shape[0])
-            builder.emit(op, [builder.constant(to_panels(weight)), indices], node.fx)
-        else:
+        if weight is None:
             builder.emit(ir.Embedding(dim=0), [builder.value(table), indices], node.fx)
+        elif shared:
+            op = ir.Embedding(dim=0, panelRows=weight.shape[0])
+            builder.emit(op, [builder.weight(to_panels(weight)), indices], node.fx)
+        else:
+            builder.emit(ir.Embedding(dim=0), [builder.weight(weight), indices], node.fx)
 
 
 @register
@@ -56,6 +56,8 @@ class IndexSelectRule(OpRule):
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One Embedding op."""
-        inputs = [builder.value(node.node(0)), builder.value(node.node(2))]
+        table = node.constant(0)
+        source = builder.value(node.node(0)) if table is None else builder.weight(table)
+        inputs = [source, builder.value(node.node(2))]
         dim = in_range(node.arg(1, "dim"), node.rank(0))
         builder.emit(ir.Embedding(dim=dim), inputs, node.fx)

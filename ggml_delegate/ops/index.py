@@ -119,11 +119,9 @@ class GatherRule(OpRule):
     integer_inputs = True
 
     def check(self, node: NodeView) -> Reason | None:
-        """Refuses numbers in place of tensors, and half-precision constants."""
+        """Refuses numbers in place of tensors."""
         if node.rank(0) == 0 or node.rank(2) != node.rank(0):
             return Reason("unsupported", "gathers from or by a number")
-        if node.dtype(0) in (torch.float16, torch.bfloat16):
-            return Reason("half", "gathers from half-precision numbers")
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:

@@ -9,7 +9,7 @@ from ggml_delegate.builder import Builder, LoweringError
 from ggml_delegate.node_view import NodeView, op_name
 from ggml_delegate.ops.panels import to_panels
 from ggml_delegate.ops.quantized_weight import QuantizedWeight, packed, quantized_weight
-from ggml_delegate.reasons import Reason, unfit_dtype
+from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 
 
@@ -57,11 +57,11 @@ class LinearRule(OpRule):
         quantized = quantized_weight(node.node(1), node.constants)
         if weight is not None or quantized is not None:
             bias = self._bias(node)
-            row = None if bias is None else builder.constant(bias.to(torch.float32))
+            row = None if bias is None else builder.constant(bias)
             if quantized is not None:
                 self._lower_quantized(node, quantized, x, row, builder)
             elif weight is not None:
-                builder.emit(ir.Linear(), [x, builder.constant(to_panels(weight)), row], node.fx)
+                builder.emit(ir.Linear(), [x, builder.weight(to_panels(weight)), row], node.fx)
             return
         n, k = node.sizes(1)
         # Permuting is free: the product reads either layout.
@@ -100,17 +100,13 @@ class MatMulRule(OpRule):
         for index in (0, 1):
             if node.rank(index) < 2:
                 return Reason("rank", f"a product with a tensor of rank {node.rank(index)}")
-            if node.dtype(index) != torch.float32:
-                return unfit_dtype(
-                    node.dtype(index), f"a product with a tensor of {node.dtype(index)}"
-                )
         return None
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         x = builder.value(node.node(0))
         right = node.constant(1)
         if right is not None and right.dim() == 2:
-            builder.emit(ir.Linear(), [x, builder.constant(to_panels(right.t()))], node.fx)
+            builder.emit(ir.Linear(), [x, builder.weight(to_panels(right.t()))], node.fx)
             return
         builder.emit(ir.MatMul(), [x, builder.value(node.node(1))], node.fx)
 
@@ -122,11 +118,6 @@ class AddmmRule(OpRule):
     targets = ("aten.addmm.default",)
 
     def check(self, node: NodeView) -> Reason | None:
-        for index in (0, 1, 2):
-            if node.dtype(index) != torch.float32:
-                return unfit_dtype(
-                    node.dtype(index), f"a product with a tensor of {node.dtype(index)}"
-                )
         for name in ("alpha", "beta"):
             if not isinstance(self._factor(node, name), (int, float)):
                 return Reason("dynamic", f"{name} is dynamic")
@@ -144,8 +135,9 @@ class AddmmRule(OpRule):
         row = None if addend is None or right is None else _bias_row(addend, n)
         if right is not None and (row is not None or beta == 0):
             # torch ignores the addend, NaN and all, where beta is 0.
-            bias = None if beta == 0 or row is None else builder.constant(beta * row)
-            weight = builder.constant(to_panels(alpha * right.t()))
+            bias = None if beta == 0 or row is None else builder.constant(beta * row.float())
+            scaled = right if alpha == 1 else alpha * right.float()
+            weight = builder.weight(to_panels(scaled.t()))
             builder.emit(ir.Linear(), [a, weight, bias], node.fx)
             return
         b = builder.value(node.node(2))

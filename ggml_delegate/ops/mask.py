@@ -7,10 +7,10 @@ import torch
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
-from ggml_delegate.ops.operand import INTEGERS, check_operands, common_dtype, operand
+from ggml_delegate.ops.operand import check_operands, common_dtype, operand
 from ggml_delegate.ops.shape import inexpressible
 from ggml_delegate.reasons import Reason, unfit_dtype
-from ggml_delegate.registry import OpRule, register
+from ggml_delegate.registry import FLOAT_DTYPES, INTEGER_DTYPES, OpRule, register
 
 _COMPARISONS = {
     f"aten.{name}.{overload}": kind
@@ -51,7 +51,7 @@ class CompareRule(OpRule):
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One Compare op."""
         dtype = common_dtype(node, (0, 1))
-        operands = [operand(node, builder, index, dtype) for index in (0, 1)]
+        operands = [operand(node, builder, index, dtype, rounded=True) for index in (0, 1)]
         builder.emit(ir.Compare(kind=_COMPARISONS[op_name(node.fx)]), operands, node.fx)
 
 
@@ -82,7 +82,7 @@ class NotRule(OpRule):
     integer_inputs = True
 
     def check(self, node: NodeView) -> Reason | None:
-        """Every tensor that the registry admits, but half-precision constants."""
+        """Every tensor that the registry admits."""
         return check_operands(node, (0, 0))
 
     def lower(self, node: NodeView, builder: Builder) -> None:
@@ -90,7 +90,7 @@ class NotRule(OpRule):
         dtype = common_dtype(node, (0, 0))
         x = operand(node, builder, 0, dtype)
         if "logical" in op_name(node.fx) or dtype == torch.bool:
-            zero = torch.zeros((), dtype=torch.float32 if dtype == torch.float32 else torch.int32)
+            zero = torch.zeros((), dtype=torch.float32 if dtype.is_floating_point else torch.int32)
             op, other = ir.Compare(kind=ir.CompareKind.Eq), zero
         else:
             op, other = ir.Integer(kind=ir.IntegerKind.Xor), torch.tensor(-1, dtype=torch.int32)
@@ -105,10 +105,8 @@ class IsNanRule(OpRule):
     integer_inputs = True  # the result is a mask
 
     def check(self, node: NodeView) -> Reason | None:
-        """Refuses half-precision constants."""
-        if node.dtype(0) == torch.float32:
-            return None
-        return Reason("half", "isnan of half-precision numbers")
+        """Every tensor of floats."""
+        return None if node.dtype(0) in FLOAT_DTYPES else Reason("integers", "isnan of integers")
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One Compare op."""
@@ -131,7 +129,7 @@ class WhereRule(OpRule):
                 node.dtype(condition), f"a condition of dtype {node.dtype(condition)}"
             )
         dtype = node.out_dtype()
-        if dtype not in (torch.float32, *INTEGERS):
+        if dtype not in (*FLOAT_DTYPES, *INTEGER_DTYPES):
             return unfit_dtype(dtype, f"a result of dtype {dtype}")
         return check_operands(node, (a, b)) or inexpressible(node.out_sizes())
 

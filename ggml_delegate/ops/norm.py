@@ -13,13 +13,9 @@ from ggml_delegate.scalars import float32
 
 
 def _parameter(node: NodeView, builder: Builder, index: int, name: str) -> int | None:
-    """The tensor number of an optional weight or bias, as float32."""
-    if node.node(index, name) is None:
-        return None
-    constant = node.constant(index)
-    if constant is not None and constant.dtype != torch.float32:
-        return builder.constant(constant.to(torch.float32))
-    return builder.value(node.node(index, name))
+    """The tensor number of an optional weight or bias."""
+    parameter = node.node(index, name)
+    return None if parameter is None else builder.value(parameter)
 
 
 @register
@@ -56,7 +52,8 @@ class NativeLayerNormRule(OpRule):
         op = ir.LayerNorm(
             rank=len(node.arg(1, "normalized_shape")), eps=float32(node.arg(4, "eps"))
         )
-        result = builder.temp(op, _row_norm_inputs(node, builder), node.out_sizes())
+        inputs = _row_norm_inputs(node, builder)
+        result = builder.temp(op, inputs, node.out_sizes(), node.out_dtype())
         builder.define(node.fx, {0: result})
 
 
@@ -121,7 +118,7 @@ class NativeGroupNormRule(OpRule):
             _parameter(node, builder, 2, "bias"),
         ]
         op = ir.GroupNorm(groups=node.arg(6, "group"), eps=float32(node.arg(7, "eps")))
-        builder.define(node.fx, {0: builder.temp(op, inputs, node.out_sizes())})
+        builder.define(node.fx, {0: builder.temp(op, inputs, node.out_sizes(), node.out_dtype())})
 
 
 @register
@@ -179,7 +176,7 @@ class BatchNormRule(OpRule):
             builder.constant(scale.float()),
             builder.constant(shift.float()),
         ]
-        result = builder.temp(ir.ChannelAffine(), inputs, node.out_sizes())
+        result = builder.temp(ir.ChannelAffine(), inputs, node.out_sizes(), node.out_dtype())
         builder.define(node.fx, {0: result})
 
 

@@ -11,10 +11,10 @@ from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView
 from ggml_delegate.ranges import argument_range, is_int32
 from ggml_delegate.reasons import Reason, unfit_dtype
+from ggml_delegate.registry import FLOAT_DTYPES, HALF_DTYPES, INTEGER_DTYPES
 from ggml_delegate.scalars import float32, is_number
 
-INTEGERS = (torch.int32, torch.int64, torch.bool)
-_KNOWN = (torch.float32, *INTEGERS)
+_KNOWN = (*FLOAT_DTYPES, *INTEGER_DTYPES)
 
 
 def common_dtype(node: NodeView, indices: tuple[int, ...]) -> torch.dtype:
@@ -41,8 +41,7 @@ def check_operands(node: NodeView, indices: tuple[int, ...]) -> Reason | None:
         value, argument = node.value(index), node.arg(index, "")
         if value is None and not is_number(argument):
             return Reason("run-time", "a scalar operand is only known at run time")
-        known = (*_KNOWN, torch.float16, torch.bfloat16) if node.is_constant(index) else _KNOWN
-        if value is not None and value.dtype not in known:
+        if value is not None and value.dtype not in _KNOWN:
             return unfit_dtype(value.dtype, f"an operand has dtype {value.dtype}")
         values = argument_range(node.fx.args[index], node.constants)
         fixed = value is None or node.is_constant(index)
@@ -52,9 +51,14 @@ def check_operands(node: NodeView, indices: tuple[int, ...]) -> Reason | None:
     return None if dtype in _KNOWN else unfit_dtype(dtype, f"operands are promoted to {dtype}")
 
 
-def operand(node: NodeView, builder: Builder, index: int, dtype: torch.dtype) -> int:
-    """The tensor number of an argument as float32, or as integers if `dtype` is one."""
-    target = torch.float32 if dtype.is_floating_point else dtype
+def operand(
+    node: NodeView, builder: Builder, index: int, dtype: torch.dtype, *, rounded: bool = False
+) -> int:
+    """The tensor number of an argument as floats, or as integers if `dtype` is one.
+
+    rounded: to `dtype`, where that is a half type; arithmetic takes numbers as they are.
+    """
+    target = torch.float32 if dtype.is_floating_point and not rounded else dtype
     constant = node.constant(index)
     if constant is not None:
         return builder.constant(constant.to(target))
@@ -62,6 +66,8 @@ def operand(node: NodeView, builder: Builder, index: int, dtype: torch.dtype) ->
     if value is None:
         return builder.constant(_number(node.arg(index, ""), target))
     number = builder.value(node.node(index))
+    if rounded and target in HALF_DTYPES and value.dtype != target:
+        return builder.temp(ir.Copy(), [number], list(value.shape), target)
     if value.dtype.is_floating_point == target.is_floating_point and target != torch.bool:
         return number
     if value.dtype == target:
@@ -70,6 +76,6 @@ def operand(node: NodeView, builder: Builder, index: int, dtype: torch.dtype) ->
 
 
 def _number(value: Any, dtype: torch.dtype) -> torch.Tensor:
-    if dtype == torch.float32:
-        return torch.tensor(float32(value), dtype=torch.float32)
+    if dtype.is_floating_point:
+        return torch.tensor(float32(value), dtype=torch.float32).to(dtype)
     return torch.tensor(value).to(dtype)

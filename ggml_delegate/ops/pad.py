@@ -33,7 +33,8 @@ class PadRule(OpRule):
         value = self._value(node)
         if not isinstance(value, (bool, int, float)):
             return Reason("run-time", "the padding value is only known at run time")
-        if node.out_dtype() != torch.float32 and (value != int(value) or abs(value) > MAX_EXACT):
+        integers = not node.out_dtype().is_floating_point
+        if integers and (value != int(value) or abs(value) > MAX_EXACT):
             return Reason("unsupported", f"pads integers with {value}")
         return inexpressible(node.out_sizes())
 

@@ -95,7 +95,8 @@ class _ValuesRule(OpRule):
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         inputs = [builder.value(node.node(0))]
-        builder.define(node.fx, {0: builder.temp(self.op(node), inputs, node.out_sizes(0))})
+        result = builder.temp(self.op(node), inputs, node.out_sizes(0), node.out_dtype(0))
+        builder.define(node.fx, {0: result})
 
 
 @register

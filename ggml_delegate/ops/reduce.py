@@ -9,11 +9,11 @@ import torch
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, Size, op_name
-from ggml_delegate.ops.operand import INTEGERS, operand
+from ggml_delegate.ops.operand import operand
 from ggml_delegate.ops.shape import inexpressible
 from ggml_delegate.ranges import is_int32, node_range
 from ggml_delegate.reasons import Reason, unfit_dtype
-from ggml_delegate.registry import OpRule, register
+from ggml_delegate.registry import FLOAT_DTYPES, HALF_DTYPES, INTEGER_DTYPES, OpRule, register
 from ggml_delegate.symbols import lower_bound, upper_bound
 
 _KINDS = {
@@ -29,7 +29,7 @@ _KINDS = {
     "argmax": ir.ReduceKind.ArgMax,
     "argmin": ir.ReduceKind.ArgMin,
 }
-_DTYPES = (torch.float32, *INTEGERS)
+_DTYPES = (*FLOAT_DTYPES, *INTEGER_DTYPES)
 
 
 def _name(node: NodeView) -> str:
@@ -105,7 +105,12 @@ class _Reduction(OpRule):
             unfit = result if source in _DTYPES else source
             return unfit_dtype(unfit, f"{name} from {source} to {result}")
         masks_or_places = name in ("any", "all", "argmax", "argmin")
-        if source.is_floating_point and not result.is_floating_point and not masks_or_places:
+        narrower = source != result and result in HALF_DTYPES
+        if (
+            source.is_floating_point
+            and not masks_or_places
+            and (narrower or not result.is_floating_point)
+        ):
             return Reason("converts", f"{name} that converts its input")
         return None
 
@@ -113,7 +118,7 @@ class _Reduction(OpRule):
     def _check_integers(node: NodeView) -> Reason | None:
         name, source = _name(node), node.fx.args[0]
         if node.out_dtype().is_floating_point:
-            if node.dtype(0) != torch.float32:
+            if node.dtype(0) not in FLOAT_DTYPES:
                 return Reason("integers", f"{name} of integers as floats")
             return None
         if name == "prod":
@@ -170,7 +175,8 @@ class ReduceRule(_Reduction):
             op = ir.Reduce(kind=_KINDS[name], dim=dims[0], keepdim=keepdim)
             builder.emit(op, [source], node.fx)
             return
-        result, _ = _reduce(builder, _KINDS[name], source, node.sizes(0), dims, dtype)
+        exact = torch.float32 if dtype.is_floating_point else dtype
+        result, _ = _reduce(builder, _KINDS[name], source, node.sizes(0), dims, exact)
         builder.emit(ir.Reshape(), [result], node.fx)
 
 

@@ -60,8 +60,6 @@ class PixelShuffleRule(OpRule):
         """Refuses ranks whose parts the runtime has no room for."""
         if not 3 <= node.rank(0) <= 6:
             return Reason("rank", f"pixel_shuffle of rank {node.rank(0)}")
-        if node.dtype(0) != torch.float32:
-            return Reason("half", "pixel_shuffle of half-precision numbers")
         return inexpressible(node.out_sizes())
 
     def lower(self, node: NodeView, builder: Builder) -> None:

@@ -8,7 +8,14 @@ from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, Size, op_name
 from ggml_delegate.reasons import Reason, unfit_dtype
-from ggml_delegate.registry import MAX_RANK, OpRule, register
+from ggml_delegate.registry import (
+    FLOAT_DTYPES,
+    HALF_DTYPES,
+    INTEGER_DTYPES,
+    MAX_RANK,
+    OpRule,
+    register,
+)
 from ggml_delegate.symbols import is_expressible
 
 
@@ -136,11 +143,11 @@ def _is_not_one(size: Size) -> bool:
     return not isinstance(size, int) or size != 1
 
 
+# What each dtype is converted to; floats may exceed the runtime's integers.
+_FROM_FLOATS = (*FLOAT_DTYPES, torch.int32, torch.bool)
 _CONVERSIONS = {
-    torch.float32: (torch.float32, torch.int32, torch.bool),
-    torch.int32: (torch.float32, torch.int32, torch.int64, torch.bool),
-    torch.int64: (torch.float32, torch.int32, torch.int64, torch.bool),
-    torch.bool: (torch.float32, torch.int32, torch.int64, torch.bool),
+    **dict.fromkeys(FLOAT_DTYPES, _FROM_FLOATS),
+    **dict.fromkeys(INTEGER_DTYPES, (*FLOAT_DTYPES, *INTEGER_DTYPES)),
 }
 
 
@@ -162,7 +169,7 @@ class CopyRule(OpRule):
     integer_inputs = True
 
     def check(self, node: NodeView) -> Reason | None:
-        """Refuses float32 to int64, whose values may not fit the runtime's 32 bits."""
+        """Refuses floats to int64, whose values may not fit the runtime's 32 bits."""
         if node.is_constant(0):
             return None
         source, target = node.dtype(0), node.out_dtype()
@@ -175,10 +182,16 @@ class CopyRule(OpRule):
         data = node.constant(0)
         if data is not None:
             builder.alias(node.fx, builder.constant(data.to(node.out_dtype())))
-        elif node.dtype(0) == node.out_dtype():
+        elif self._keeps_values(node):
             builder.alias(node.fx, builder.value(node.node(0)))
         else:
             builder.emit(ir.Copy(), [builder.value(node.node(0))], node.fx)
+
+    @staticmethod
+    def _keeps_values(node: NodeView) -> bool:
+        """Whether it is the same numbers; those of half types are held in float32."""
+        widens = node.dtype(0) in HALF_DTYPES and node.out_dtype() == torch.float32
+        return widens or node.dtype(0) == node.out_dtype()
 
 
 @register

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 
+#include "kernels/map.h"
 #include "kernels/transpose.h"
 #include "ops/lower.h"
 #include "threads.h"
@@ -15,6 +16,8 @@ constexpr size_t kTensorsPerNode = 48;
 // Below this, handing work to another thread costs more than doing it.
 constexpr int64_t kMinElementsPerKernel = 1 << 14;
 constexpr size_t kMaxTensorsPerGraph = size_t{1} << 23;
+
+bool is_half(ir::DType dtype) { return dtype == ir::DType_Float16 || dtype == ir::DType_BFloat16; }
 
 void physical_ne(const Sizes& sizes, const Order& order, int64_t (&ne)[4]) {
   std::fill(std::begin(ne), std::end(ne), int64_t{1});
@@ -166,8 +169,47 @@ Error GraphBuilder::set_output(const Value& value, size_t index) {
   const uint32_t out = node_->outputs()->Get(static_cast<uint32_t>(index));
   GGD_ASSIGN(const Sizes declared, program_->sizes(out, symbols_));
   GGD_CHECK(value.sizes == declared, "node %s computes other sizes than the file declares", name());
-  values_[out] = value;
+  const ir::DType dtype = program_->tensor(out).dtype();
+  values_[out] = !is_half(dtype) || only_moves(dtype) ? value : rounded(value, dtype);
   return Error::Ok;
+}
+
+bool GraphBuilder::only_moves(ir::DType dtype) const {
+  switch (node_->op_type()) {
+    case ir::Op_Copy:
+    case ir::Op_Reshape:
+    case ir::Op_Permute:
+    case ir::Op_Slice:
+    case ir::Op_Concat:
+    case ir::Op_Expand:
+    case ir::Op_Repeat:
+    case ir::Op_Embedding:
+    case ir::Op_Index:
+    case ir::Op_IndexPut:
+    case ir::Op_Gather:
+    case ir::Op_Where:
+      break;
+    default:
+      return false;
+  }
+  for (size_t i = 0; i < input_count(); ++i) {
+    if (!has_input(i)) continue;
+    const auto number = static_cast<size_t>(node_->inputs()->Get(static_cast<uint32_t>(i)));
+    const ir::DType given = program_->tensor(number).dtype();
+    const bool chooses = activation_type(given) == GGML_TYPE_I32 && node_->op_type() != ir::Op_Copy;
+    if (given != dtype && !chooses) return false;
+  }
+  return true;
+}
+
+Value GraphBuilder::rounded(const Value& value, ir::DType dtype) {
+  // Kernels take whole rows, which may lie apart.
+  const Value x = value.tensor->nb[0] == sizeof(float) ? value : dense(value);
+  const ggml_custom_op_t kernel =
+      dtype == ir::DType_Float16 ? round_to_float16_kernel : round_to_bfloat16_kernel;
+  ggml_tensor* result = custom(kernel, x.tensor->ne, {x.tensor}, MapParams{});
+  allow_in_place(result);
+  return make(result, x.sizes, x.order);
 }
 
 KernelCall* GraphBuilder::attach(ggml_custom_op_t kernel, std::shared_ptr<void> params) {

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 
 from tests.differential.check import Tally
-from tests.differential.kinds import KINDS, LEFT_OUT, ORDER, kinds_of
+from tests.differential.kinds import KINDS, ORDER, kinds_of
 from tests.differential.many import check_task, set_up_worker
 from tests.differential.traits import TRAITS, traits_of
 
@@ -58,7 +58,6 @@ def _table(total: Tally) -> str:
     wrong = Counter(trait for failure in total.failures for trait in traits_of(failure.graph))
     lines = [f"{'trait':50s} {'graphs':>7s} {'mismatches':>10s}"]
     lines += [f"{trait:50s} {total.traits[trait]:7,} {wrong[trait]:10,}" for trait in TRAITS]
-    lines += [f"not drawn unless asked for: {kind} ({why})" for kind, why in LEFT_OUT.items()]
     return "\n".join(lines)
 
 

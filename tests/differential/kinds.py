@@ -84,23 +84,14 @@ _ALL = (
 )
 KINDS = {kind.name: kind for kind in _ALL}
 
-_ROUNDED = (
-    "ExecuTorch's kernels round to half precision within an op, where PyTorch does not, and are "
-    "off by up to a tenth"
-)
-LEFT_OUT = {
-    "bfloat16": _ROUNDED,
-    "float16": _ROUNDED,
-}
-"""The kinds that are drawn only when asked for, and why."""
 
-_TURN = (
+ORDER = (
     *("plain", "dynamic-batch", "static-int8-per-channel", "dynamic-sizes"),
     *("plain", "channels-last", "states", "dynamic-int8-per-channel"),
     *("plain", "plain", "channels-last-weights", "static-int8-per-tensor"),
-    *("plain", "plain", "torchao", "two-methods"),
+    *("plain", "bfloat16", "torchao", "two-methods"),
+    *("plain", "float16"),
 )
-ORDER = tuple(name for name in _TURN if name not in LEFT_OUT)
 """The kinds of the programs by their number, again and again; seeds count the programs."""
 
 

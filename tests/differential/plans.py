@@ -18,12 +18,12 @@ from torch.export import ExportedProgram
 
 from orchestrator.backends import resolve_backends
 from orchestrator.dim_orders.channels_last import ChannelsLastPass
-from orchestrator.dim_orders.contiguous_kernels import make_kernels_contiguous
 from orchestrator.edge import edge_compile_config
 from orchestrator.edge_programs import EdgePrograms
 from orchestrator.flow import to_edge_with
 from orchestrator.frontend.dynamic_sizes import dynamic_sizes_kept
 from orchestrator.graph.queries import mutated_buffers
+from orchestrator.kernels import fit_kernels
 from orchestrator.options import PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner, UndecomposedOpError
 from orchestrator.planner import CostGraph, Plan, price_plan, split_into_segments
@@ -139,7 +139,7 @@ def lower_plans(program: ExportedProgram, solvers: Mapping[str, Solver]) -> byte
         lowered = manager.to_backend(dict(partitioners))
         for name in solvers:
             _keep_initial_states(lowered.exported_program(name))
-            make_kernels_contiguous(lowered.exported_program(name))
+            fit_kernels(lowered.exported_program(name))
         buffer = lowered.to_executorch().buffer
     return bytes(buffer)
 
@@ -164,7 +164,7 @@ def lower_as_lower_does(
         )
         for name in programs:
             _keep_initial_states(edge.exported_program(name))
-            make_kernels_contiguous(edge.exported_program(name))
+            fit_kernels(edge.exported_program(name))
         config = ExecutorchBackendConfig(
             memory_planning_pass=MemoryPlanningPass(share_mutable_buffers=shares_state)
         )

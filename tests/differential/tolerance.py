@@ -38,8 +38,8 @@ CANCELLED = 0.01
 """How large a result counts at least, next to its step's arguments."""
 ROUNDING: Mapping[torch.dtype, Rounding] = {
     torch.float32: Rounding(BASE_TOLERANCE, NOISE, NOISE_FACTOR, MAX_TOLERANCE),
-    torch.bfloat16: Rounding(2.0**-8, 2.0**-9, 2.0, 0.1),
-    torch.float16: Rounding(2.0**-11, 2.0**-12, 2.0, 0.02),
+    torch.bfloat16: Rounding(2.0**-7, 2.0**-9, 2.0, 0.1),
+    torch.float16: Rounding(2.0**-10, 2.0**-12, 2.0, 0.02),
 }
 
 

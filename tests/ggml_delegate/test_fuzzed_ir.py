@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import functools
 import random
-from typing import Any
-from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ggml_delegate import ir
 from orchestrator.native import NativeProgram
+from tests.harness.changeable import ChangeableFile, changeable_file
 from tests.harness.ir_mutations import mutated
-from tests.harness.ops import lower_ggml
 
 PROGRAMS_PER_TEST = 300
 
@@ -78,24 +75,11 @@ _MODELS: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
 
 
 @functools.cache
-def _lowered(name: str, dynamic: bool) -> tuple[bytes, int, int]:
-    """A file with one delegate; where its IR starts, and how much room there is for it."""
-    made: list[bytes] = []
-    serialize = ir.serialize
-
-    def with_room(program: Any) -> bytes:
-        data = serialize(program)
-        made.append(data + bytes(2 * len(data)))
-        return made[-1]
-
+def _file(name: str, dynamic: bool) -> ChangeableFile:
     torch.manual_seed(0)
     model, sizes = _MODELS[name]
     shapes = ({0: torch.export.Dim("n", min=1, max=4)},) if dynamic else None
-    with mock.patch("ggml_delegate.preprocess.ir.serialize", with_room):
-        manager, _, _ = lower_ggml(model().eval(), (torch.randn(sizes),), shapes)
-    file = bytes(manager.buffer)
-    largest = max(made, key=len)
-    return file, file.index(largest), len(largest)
+    return changeable_file(model(), (torch.randn(sizes),), shapes)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -104,16 +88,16 @@ def _lowered(name: str, dynamic: bool) -> tuple[bytes, int, int]:
     [("images", False), ("images", True), ("rows", False), ("steps", False), ("steps", True)],
 )
 def test_changed_programs_never_crash(name: str, dynamic: bool, seed: int) -> None:
-    file, start, room = _lowered(name, dynamic)
-    program = ir.deserialize(file[start : start + room])
+    file = _file(name, dynamic)
+    program = file.program()
     rng = random.Random(seed)
     x = torch.randn(_MODELS[name][1])
     ended = {"error": 0, "result": 0}
     while sum(ended.values()) < PROGRAMS_PER_TEST:
         data = mutated(program, rng)
-        if data is None or len(data) > room:
+        changed = None if data is None else file.with_ir(data)
+        if changed is None:
             continue
-        changed = file[:start] + data + bytes(room - len(data)) + file[start + room :]
         try:
             NativeProgram(changed).run("forward", [x])
         except RuntimeError as error:

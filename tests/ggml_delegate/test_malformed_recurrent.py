@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from ggml_delegate import ir
 from orchestrator.native import NativeProgram
-from tests.harness.ops import lower_ggml
+from tests.harness.changeable import ChangeableFile, changeable_file
 
 
 class _Model(nn.Module):
@@ -33,32 +32,14 @@ def _inputs() -> list[Tensor]:
 
 
 @functools.cache
-def _lowered() -> tuple[bytes, bytes]:
-    """A file with one delegate, and the IR in it with room for a longer one."""
-    made: list[bytes] = []
-    serialize = ir.serialize
-
-    def with_room(program: Any) -> bytes:
-        data = serialize(program)
-        made.append(data + bytes(len(data)))
-        return made[-1]
-
-    with mock.patch("ggml_delegate.preprocess.ir.serialize", with_room):
-        manager, recorder, _ = lower_ggml(_Model().eval(), _inputs())
-    assert not recorder.reasons
-    return bytes(manager.buffer), made[-1]
+def _file() -> ChangeableFile:
+    return changeable_file(_Model(), _inputs())
 
 
 def _run(mutate: Callable[[Any], object]) -> list[Any]:
-    file, old = _lowered()
-    program = ir.deserialize(old)
-    for node in program.nodes:  # numpy arrays have no append
-        node.inputs, node.outputs = [int(n) for n in node.inputs], [int(n) for n in node.outputs]
+    program = _file().program()
     mutate(program)
-    new = ir.serialize(program)
-    assert len(new) <= len(old)
-    changed = file.replace(old, new + bytes(len(old) - len(new)))
-    return NativeProgram(changed).run("forward", _inputs())
+    return NativeProgram(_file().with_program(program)).run("forward", _inputs())
 
 
 def _node(program: Any, kind: int) -> Any:

@@ -15,13 +15,13 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from orchestrator.backends import resolve_backends
-from orchestrator.dim_orders.contiguous_kernels import make_kernels_contiguous
 from orchestrator.edge import edge_compile_config
 from orchestrator.edge_programs import EdgePrograms
 from orchestrator.flow import to_edge_with
 from orchestrator.frontend.dynamic_sizes import dynamic_sizes_kept
 from orchestrator.frontend.passes import apply_passes
 from orchestrator.frontend.rewrites import Rewriting
+from orchestrator.kernels import fit_kernels
 from orchestrator.native import NativeProgram
 from orchestrator.options import PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner
@@ -74,7 +74,7 @@ class LowerAsWeDo(ToEdgeTransformAndLower):  # type: ignore[misc]
         with torch.no_grad(), dynamic_sizes_kept(programs.values()):
             edge, _ = to_edge_with(programs, self._partitioner, prepared=prepared)
             for name in programs:
-                make_kernels_contiguous(edge.exported_program(name))
+                fit_kernels(edge.exported_program(name))
         if generate_etrecord:
             # The suite counts the nodes that there were before.
             forward = self._partitioner("forward", Rewriting())

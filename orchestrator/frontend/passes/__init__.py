@@ -18,6 +18,7 @@ from orchestrator.frontend.passes.fold_batch_norm import (
     fold_batch_norm_with_notes,
 )
 from orchestrator.frontend.passes.fold_constants import expand_weights, fold_constants
+from orchestrator.frontend.passes.half_numbers import half_numbers
 from orchestrator.frontend.passes.keep_pooled_dims import keep_pooled_dims
 from orchestrator.frontend.passes.own_constants import own_constants
 from orchestrator.frontend.passes.own_dequantizes import own_dequantizes
@@ -42,6 +43,7 @@ PASSES: tuple[Pass, ...] = (
     flatten_nonzero,
     sort_by_topk,
     spell_out_alpha,
+    half_numbers,
     flatten_volumes,
     quantize_embeddings,
     fold_constants,
@@ -83,6 +85,7 @@ __all__ = [
     "fold_batch_norm",
     "fold_batch_norm_with_notes",
     "fold_constants",
+    "half_numbers",
     "keep_pooled_dims",
     "modulo_of_sizes",
     "own_constants",

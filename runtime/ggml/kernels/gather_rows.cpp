@@ -22,11 +22,24 @@ void copy_row(const ggml_tensor* matrix, int64_t row, int64_t width, void* to) {
   }
 }
 
-// The same of a matrix in panels of 4-byte elements, which are kPanelWidth apart in a row.
-void copy_panel_row(const ggml_tensor* matrix, int64_t row, int64_t width, void* to) {
-  const auto* from = static_cast<const uint32_t*>(matrix->data) +
+template <typename From, typename Function>
+void copy_panel_row(const ggml_tensor* matrix, int64_t row, int64_t width, float* to,
+                    Function convert) {
+  const auto* from = static_cast<const From*>(matrix->data) +
                      row / kPanelWidth * width * kPanelWidth + row % kPanelWidth;
-  for (int64_t i = 0; i < width; ++i) static_cast<uint32_t*>(to)[i] = from[i * kPanelWidth];
+  for (int64_t i = 0; i < width; ++i) to[i] = convert(from[i * kPanelWidth]);
+}
+
+// The same of a matrix in panels, whose elements are kPanelWidth apart in a row.
+void copy_panel_row(const ggml_tensor* matrix, int64_t row, int64_t width, void* to) {
+  auto* floats = static_cast<float*>(to);
+  if (matrix->type == GGML_TYPE_F16) {
+    copy_panel_row<ggml_fp16_t>(matrix, row, width, floats, ggml_fp16_to_fp32);
+  } else if (matrix->type == GGML_TYPE_BF16) {
+    copy_panel_row<ggml_bf16_t>(matrix, row, width, floats, ggml_bf16_to_fp32);
+  } else {
+    copy_panel_row<float>(matrix, row, width, floats, [](float value) { return value; });
+  }
 }
 
 }  // namespace

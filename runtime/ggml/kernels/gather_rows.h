@@ -15,7 +15,7 @@ struct GatherRowsParams {
   int64_t rows = 0;     // per matrix
   int64_t width = 1;    // elements per row
   bool wrap = false;    // indices below 0 count from the end
-  bool panels = false;  // one F32 matrix in panels of kPanelWidth rows
+  bool panels = false;  // one matrix of floats in panels of kPanelWidth rows
   std::atomic<Fault>* fault = nullptr;
 };
 

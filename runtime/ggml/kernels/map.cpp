@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "half.h"
 #include "vector_math.h"
 #include "work.h"
 
@@ -182,6 +183,14 @@ void pow_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   const MapParams p = *static_cast<const MapParams*>(userdata);
   map(result, ith, nth,
       [p](Vec x) { return simd::each_lane(x, [p](float v) { return std::pow(v, p.a); }); });
+}
+
+void round_to_float16_kernel(ggml_tensor* result, int ith, int nth, void*) {
+  map(result, ith, nth, simd::to_float16);
+}
+
+void round_to_bfloat16_kernel(ggml_tensor* result, int ith, int nth, void*) {
+  map(result, ith, nth, simd::to_bfloat16);
 }
 
 }  // namespace ggml_delegate

@@ -26,5 +26,8 @@ void elu_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
 // log(1 + exp(a x)) / a, and x where a x > b
 void softplus_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
 void pow_kernel(ggml_tensor* result, int ith, int nth, void* userdata);  // x^a
+// The nearest number that a half type has, ties to even; no parameters.
+void round_to_float16_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
+void round_to_bfloat16_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
 
 }  // namespace ggml_delegate

@@ -23,7 +23,7 @@ Error lower(GraphBuilder& builder, const ir::Embedding& op) {
   params.fault = builder.fault();
   Sizes table_sizes = table.sizes;
   if (op.panel_rows() > 0) {
-    GGD_CHECK(table.rank() == 3 && dim == 0 && type == GGML_TYPE_F32 &&
+    GGD_CHECK(table.rank() == 3 && dim == 0 && type != GGML_TYPE_I32 &&
                   op.panel_rows() <= static_cast<uint64_t>(kMaxElements),
               "node %s selects in dimension %zu of a table in panels, of %llu rows and type %s",
               builder.name(), dim, static_cast<unsigned long long>(op.panel_rows()),

@@ -254,7 +254,6 @@ REFUSED: dict[str, tuple[Callable[..., Tensor], list[Tensor], str]] = {
     ),
     "integers": (lambda x: x + x, [torch.arange(6)], "may exceed int32"),
     "float64": (lambda x: x * x, [uniform((3, 5)).double()], "dtype float64"),
-    "float16": (lambda x: x.exp(), [uniform((3, 5)).half()], "dtype float16"),
 }
 
 

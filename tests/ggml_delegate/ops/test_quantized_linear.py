@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from torch.export import Dim
 from ggml_delegate import ir
 from ggml_delegate.partitioner import GgmlPartitioner
 from orchestrator.native import NativeProgram
+from tests.harness.changeable import ChangeableFile, changeable_file
 from tests.harness.integer_weights import SCHEMES, Layer, Several
 from tests.harness.ops import check_op, lower_ggml
 
@@ -167,32 +167,16 @@ def test_others_are_left(model: nn.Module, reason: str) -> None:
 
 
 @functools.cache
-def _lowered(bits: int) -> tuple[bytes, bytes]:
-    """A file with one delegate, and the IR in it with room for a longer one."""
-    made: list[bytes] = []
-    serialize = ir.serialize
-
-    def with_room(program: Any) -> bytes:
-        data = serialize(program)
-        made.append(data + bytes(len(data)))
-        return made[-1]
-
+def _file(bits: int) -> ChangeableFile:
     model = Layer("affine", 20, 64, bits=bits, group=32, zeros="some", bias=True)
-    with mock.patch("ggml_delegate.preprocess.ir.serialize", with_room):
-        manager, _, _ = lower_ggml(model, [tensor(3, 64)])
-    return bytes(manager.buffer), made[-1]
+    return changeable_file(model, [tensor(3, 64)])
 
 
 def _run(bits: int, mutate: Callable[[Any, Any], object]) -> None:
-    file, old = _lowered(bits)
-    program = ir.deserialize(old)
+    program = _file(bits).program()
     (node,) = program.nodes
-    node.inputs = [int(number) for number in node.inputs]
     mutate(program, node)
-    new = ir.serialize(program)
-    assert len(new) <= len(old)
-    changed = file.replace(old, new + bytes(len(old) - len(new)))
-    NativeProgram(changed).run("forward", [tensor(3, 64)])
+    NativeProgram(_file(bits).with_program(program)).run("forward", [tensor(3, 64)])
 
 
 _X, _WEIGHT, _BIAS, _SCALES, _ZEROS = range(5)

@@ -1,0 +1,131 @@
+"""Has ExecuTorch's kernels compute in float32 what is of half precision.
+
+Within an op they round to half precision, where PyTorch does not: products add up in it, and are
+off by a tenth and more. Many have no half types at all. What a lowered program leaves to them reads
+float32 copies, and its results are rounded as the model says.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+
+import torch
+from executorch.exir.dialects._ops import ops as exir_ops
+from executorch.exir.dialects.edge._ops import EdgeOpOverload
+from torch.export import ExportedProgram
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from ggml_delegate.aten_ops import Trait, traits
+from orchestrator.graph.queries import compute_nodes, is_getitem, op_name
+
+_CONVERT = exir_ops.edge.dim_order_ops._to_dim_order_copy.default
+_HALF = (torch.float16, torch.bfloat16)
+_NO_ARITHMETIC = Trait.VIEW | Trait.MOVES | Trait.PICKS
+
+
+def widen_half_kernels(ep: ExportedProgram) -> bool:
+    """Insert conversions around what no delegate has; edits `ep`, a lowered program, in place.
+
+    Ops that are told a half type for their result keep it. Returns whether anything changed.
+    """
+    editor = _Editor(ep)
+    for node in list(compute_nodes(ep)):
+        if _is_kernel(node):
+            editor.widen(node)
+    if editor.changed:
+        ep.graph_module.recompile()
+    return editor.changed
+
+
+def _is_kernel(node: Node) -> bool:
+    """Whether a kernel computes numbers in a node."""
+    if not isinstance(node.target, EdgeOpOverload):
+        return False
+    name = op_name(node)
+    return name.startswith("aten.") and not traits(name) & _NO_ARITHMETIC
+
+
+class _Editor:
+    def __init__(self, ep: ExportedProgram) -> None:
+        self._ep = ep
+        self._wide: dict[Node, Node] = {}
+        self.changed = False
+
+    def widen(self, node: Node) -> None:
+        """Have a node read, and make, float32."""
+        if any(argument in _HALF for argument in pytree.tree_leaves((node.args, node.kwargs))):
+            return
+        sources = [source for source in node.all_input_nodes if _is_half(source.meta.get("val"))]
+        if not sources:
+            return
+        if traits(op_name(node)) & Trait.ROUNDS_NUMBERS:
+            self._round_numbers(node, sources[0].meta["val"].dtype)
+        if not any(map(_is_half, pytree.tree_leaves(node.meta["val"]))):
+            return  # comparisons are exact
+        for source in sources:
+            if source not in self._wide:
+                self._wide[source] = self._convert(source, torch.float32, "float32")
+            node.replace_input_with(source, self._wide[source])
+        self.changed = True
+        before = node.meta["val"]
+        after = _computed(node)
+        node.meta["val"] = after
+        node.meta.pop("tensor_meta", None)
+        if isinstance(before, torch.Tensor):
+            self._narrow(node, before, after)
+            return
+        for user in list(node.users):
+            if is_getitem(user):
+                index = user.args[1]
+                user.meta["val"] = after[index]
+                user.meta.pop("tensor_meta", None)
+                self._narrow(user, before[index], after[index])
+
+    def _round_numbers(self, node: Node, dtype: torch.dtype) -> None:
+        call = (node.args, node.kwargs)
+        node.args, node.kwargs = pytree.tree_map_only(
+            float, lambda number: torch.tensor(number, dtype=dtype).item(), call
+        )
+        self.changed = True
+
+    def _narrow(self, tensor: Node, before: torch.Tensor, after: torch.Tensor) -> None:
+        """Have all readers read a result in the dtype that it had."""
+        if before.dtype == after.dtype:
+            return
+        readers = list(tensor.users)
+        narrow = self._convert(tensor, before.dtype, str(before.dtype).removeprefix("torch."))
+        narrow.meta["val"] = before
+        for reader in readers:
+            reader.replace_input_with(tensor, narrow)
+            if reader.op == "output":
+                self._ep.graph_signature.replace_all_uses(tensor.name, narrow.name)
+
+    def _convert(self, tensor: Node, dtype: torch.dtype, suffix: str) -> Node:
+        after = tensor
+        if tensor.op == "placeholder":
+            after = [node for node in self._ep.graph.nodes if node.op == "placeholder"][-1]
+        value = tensor.meta["val"]
+        arguments = {"dtype": dtype}
+        with self._ep.graph.inserting_after(after):
+            copy: Node = self._ep.graph.create_node(
+                "call_function", _CONVERT, (tensor,), arguments, name=f"{tensor.name}_{suffix}"
+            )
+        copy.meta = {key: item for key, item in tensor.meta.items() if key != "tensor_meta"}
+        with value.fake_mode:
+            copy.meta["val"] = _CONVERT(value, **arguments)
+        return copy
+
+
+def _is_half(value: Any) -> TypeGuard[torch.Tensor]:
+    return isinstance(value, torch.Tensor) and value.dtype in _HALF
+
+
+def _computed(node: Node) -> Any:
+    """What a node makes of the values that it reads."""
+    mode = node.all_input_nodes[0].meta["val"].fake_mode
+    call = (node.args, node.kwargs)
+    args, kwargs = pytree.tree_map_only(Node, lambda each: each.meta["val"], call)
+    target: Any = node.target
+    with mode:
+        return target(*args, **kwargs)

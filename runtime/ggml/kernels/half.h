@@ -1,0 +1,29 @@
+// Floats rounded to the numbers that half types have: to nearest, ties to even; a NaN stays.
+#pragma once
+
+#include "vector_math.h"
+
+namespace ggml_delegate::simd {
+
+// The mantissa without its last `cut` bits.
+inline Vec round_mantissa(Vec x, int cut) {
+  const auto u = reinterpret_cast<UintVec>(x);
+  const UintVec half = ((u >> cut) & 1U) + ((1U << (cut - 1)) - 1U);
+  return reinterpret_cast<Vec>((u + half) & ~((1U << cut) - 1U));
+}
+
+inline Vec to_bfloat16(Vec x) { return select(x != x, x, round_mantissa(x, 16)); }
+
+inline Vec to_float16(Vec x) {
+  constexpr float kSmallest = 6.103515625e-05F;  // normal number, 2^-14
+  constexpr float kEnd = 65520.0F;               // from here on it is infinite
+  // In a sum with this, the last place is 2^-24: the step of the numbers below the normal ones.
+  constexpr float kMagic = 0.75F;
+  const Vec size = abs(x);
+  const Vec small = (size + kMagic) - kMagic;
+  const Vec finite = select(size < kSmallest, small, round_mantissa(size, 13));
+  const Vec rounded = select(size < kEnd, finite, splat(kInfinity));
+  return select(x != x, x, copysign(rounded, x));
+}
+
+}  // namespace ggml_delegate::simd
