@@ -16,6 +16,7 @@ States that cannot lead to a better plan are dropped:
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,6 +29,8 @@ from .tensors import DELIVER, DROP, FRESH, KEEP, SLOT_BITS, SLOT_MASK
 CLOSED = -1
 # How many of the cheapest states at an ideal others are compared with.
 _RIVALS = 24
+# How many times as many states as are kept are compared with each other first.
+_TRIED = 4
 
 #: What matters of a path at an ideal: the backend of the open segment, CLOSED for none; a code per
 #: slot of the block; the first atom that can still join the open segment (what is not done of those
@@ -122,6 +125,8 @@ class BlockSearch:
         self._read = [sum(SLOT_MASK << use.shift for use in row) for row in block.inputs]
         self._moves: dict[tuple[int, ...], list[tuple[int, list[_Moves]]]] = {}
         self._closings: dict[tuple[int, int], tuple[int, int]] = {}
+        # By backend and code in its slot: the cost of closing, and the code then, in its slot.
+        self._closed_parts: list[dict[int, tuple[int, int]]] = [{} for _ in problem.overhead]
         self._dropped = False
         self._states = 0
 
@@ -148,20 +153,29 @@ class BlockSearch:
         if self._limit is not None:
             bounds = {mask: self._bounds(mask, states) for mask, states in level.items()}
             level = {m: {s: level[m][s] for s in row} for m, row in bounds.items() if row}
-        level = {mask: self._undominated(states) for mask, states in level.items()}
-        count = sum(len(states) for states in level.values())
-        self._states += count
-        if self._room is None or self._states <= self._room or count <= self._width:
-            return level
-        self._dropped = True
+        if self._room is None or self._states <= self._room:
+            level = {mask: self._undominated(states) for mask, states in level.items()}
+            self._states += sum(map(len, level.values()))
+            if self._room is None or self._states <= self._room:
+                return level
+        return self._narrowed(level, bounds)
+
+    def _narrowed(self, level: Level, bounds: Mapping[int, Mapping[State, int]]) -> Level:
+        """The `width` states with the lowest bounds, of those that none of these dominates."""
         ranked = []
         for mask, states in level.items():
             row = bounds[mask] if bounds else self._bounds(mask, states)
             ranked += [(row[state], mask, state) for state in states]
-        narrow: Level = {}
-        for _, mask, state in heapq.nsmallest(self._width, ranked):
-            narrow.setdefault(mask, {})[state] = level[mask][state]
-        return narrow
+        self._states += len(ranked)
+        # To find out which are dominated takes longer than to rank them, and most are left out.
+        tried, kept = 0, list[tuple[int, int, State]]()
+        while tried < len(ranked) and len(kept) < self._width:
+            tried = max(tried, self._width) * _TRIED
+            best = heapq.nsmallest(tried, ranked)
+            left = {m: self._undominated(row) for m, row in _picked(level, best).items()}
+            kept = [(bound, mask, state) for bound, mask, state in best if state in left[mask]]
+        self._dropped |= tried < len(ranked) or len(kept) > self._width
+        return _picked(level, kept[: self._width])
 
     def _bounds(self, mask: int, states: Mapping[State, Step]) -> dict[State, int]:
         """What a path through a state costs at least, for the states within the limit."""
@@ -194,9 +208,13 @@ class BlockSearch:
         kept: dict[State, Step] = {}
         count = 0
         rivals: dict[int, list[tuple[State, int]]] = {CLOSED: []}  # by open backend
+        waiting: deque[tuple[State, int]] = deque()  # rivals with a segment open, to be closed
         for state, step in sorted(states.items(), key=lambda item: (item[1][0], item[0])):
             backend, cost = state[0], step[0]
             alike = rivals.setdefault(backend, [])
+            left = cost if backend == CLOSED else cost - self._overhead[backend]
+            while waiting and waiting[0][1] <= left:  # closing costs what it takes to find out
+                rivals[CLOSED].append(self._closed(*waiting.popleft()))
             if self._is_dominated(state, cost, alike, None) or (
                 backend != CLOSED and self._is_dominated(state, cost, rivals[CLOSED], backend)
             ):
@@ -207,9 +225,13 @@ class BlockSearch:
                 alike.append((state, cost))
                 if backend != CLOSED:
                     count += 1
-                    more, tensors = self._close(backend, state[1])
-                    rivals[CLOSED].append(((CLOSED, tensors, 0, state[3]), cost + more))
+                    waiting.append((state, cost))
         return kept
+
+    def _closed(self, state: State, cost: int) -> tuple[State, int]:
+        """A state once its open segment is closed."""
+        more, tensors = self._close(state[0], state[1])
+        return (CLOSED, tensors, 0, state[3]), cost + more
 
     def _is_dominated(
         self,
@@ -255,12 +277,17 @@ class BlockSearch:
         known = self._closings.get(key)
         if known is not None:
             return known
-        cost, left = 0, 0
-        for slot in _slots(tensors):
-            use = self._block.uses[slot]
-            more, code = use.kind.close(backend, tensors >> use.shift & SLOT_MASK)
-            cost += more
-            left |= code << use.shift
+        cost, left, rest, parts = 0, 0, tensors, self._closed_parts[backend]
+        while rest:
+            shift = ((rest & -rest).bit_length() - 1) // SLOT_BITS * SLOT_BITS
+            part = rest & SLOT_MASK << shift
+            rest ^= part
+            found = parts.get(part)
+            if found is None:
+                more, code = self._block.uses[shift // SLOT_BITS].kind.close(backend, part >> shift)
+                found = parts[part] = (more, code << shift)
+            cost += found[0]
+            left |= found[1]
         self._closings[key] = (cost, left)
         return cost, left
 
@@ -426,6 +453,14 @@ class BlockSearch:
                 for more, after in moves
             ]
         return results
+
+
+def _picked(level: Level, ranked: Sequence[tuple[int, int, State]]) -> Level:
+    """A part of a level: some of its states, by bound and ideal."""
+    part: Level = {}
+    for _, mask, state in ranked:
+        part.setdefault(mask, {})[state] = level[mask][state]
+    return part
 
 
 def _slots(tensors: int) -> Iterator[int]:
