@@ -114,8 +114,8 @@ class Llama(nn.Module):
         positions = torch.arange(ids.shape[1], dtype=torch.float32)
         angles = positions[:, None] * self.frequencies[None, :]
         angles = torch.cat((angles, angles), dim=-1)
-        cos, sin = angles.cos(), angles.sin()
         x = self.words(ids)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         for block in self.blocks:
             x = block(x, cos, sin)
         return self.head(self.norm(x))

@@ -17,7 +17,10 @@ constexpr size_t kTensorsPerNode = 48;
 constexpr int64_t kMinElementsPerKernel = 1 << 14;
 constexpr size_t kMaxTensorsPerGraph = size_t{1} << 23;
 
-bool is_half(ir::DType dtype) { return dtype == ir::DType_Float16 || dtype == ir::DType_BFloat16; }
+Precision precision_of(ir::DType dtype) {
+  if (dtype == ir::DType_Float16) return Precision::Float16;
+  return dtype == ir::DType_BFloat16 ? Precision::BFloat16 : Precision::Float32;
+}
 
 void physical_ne(const Sizes& sizes, const Order& order, int64_t (&ne)[4]) {
   std::fill(std::begin(ne), std::end(ne), int64_t{1});
@@ -170,9 +173,13 @@ Error GraphBuilder::set_output(const Value& value, size_t index) {
   GGD_ASSIGN(const Sizes declared, program_->sizes(out, symbols_));
   GGD_CHECK(value.sizes == declared, "node %s computes other sizes than the file declares", name());
   const ir::DType dtype = program_->tensor(out).dtype();
-  values_[out] = !is_half(dtype) || only_moves(dtype) ? value : rounded(value, dtype);
+  const Precision precision = precision_of(dtype);
+  const bool fits = precision == Precision::Float32 || precision == value.precision;
+  values_[out] = fits || only_moves(dtype) ? value : rounded(value, precision);
   return Error::Ok;
 }
+
+Precision GraphBuilder::out_precision() const { return precision_of(out_dtype()); }
 
 bool GraphBuilder::only_moves(ir::DType dtype) const {
   switch (node_->op_type()) {
@@ -202,14 +209,14 @@ bool GraphBuilder::only_moves(ir::DType dtype) const {
   return true;
 }
 
-Value GraphBuilder::rounded(const Value& value, ir::DType dtype) {
+Value GraphBuilder::rounded(const Value& value, Precision precision) {
   // Kernels take whole rows, which may lie apart.
   const Value x = value.tensor->nb[0] == sizeof(float) ? value : dense(value);
-  const ggml_custom_op_t kernel =
-      dtype == ir::DType_Float16 ? round_to_float16_kernel : round_to_bfloat16_kernel;
-  ggml_tensor* result = custom(kernel, x.tensor->ne, {x.tensor}, MapParams{});
+  MapParams params;
+  params.precision = precision;
+  ggml_tensor* result = custom(round_kernel, x.tensor->ne, {x.tensor}, params);
   allow_in_place(result);
-  return make(result, x.sizes, x.order);
+  return make(result, x.sizes, x.order, precision);
 }
 
 KernelCall* GraphBuilder::attach(ggml_custom_op_t kernel, std::shared_ptr<void> params) {
@@ -233,7 +240,8 @@ void run_kernel(ggml_tensor* result, int /*ith*/, int /*nth*/, void* userdata) {
   });
 }
 
-Value GraphBuilder::make(ggml_tensor* tensor, const Sizes& sizes, const Order& order) const {
+Value GraphBuilder::make(ggml_tensor* tensor, const Sizes& sizes, const Order& order,
+                         Precision precision) const {
   int64_t ne[4];
   physical_ne(sizes, order, ne);
   if (!std::equal(std::begin(ne), std::end(ne), tensor->ne)) {
@@ -243,6 +251,7 @@ Value GraphBuilder::make(ggml_tensor* tensor, const Sizes& sizes, const Order& o
   value.tensor = tensor;
   value.sizes = sizes;
   value.order = order;
+  value.precision = precision;
   return value;
 }
 

@@ -82,12 +82,17 @@ class GraphBuilder {
   const Sizes& out_sizes() const { return out_sizes_; }
   // And its dtype.
   ir::DType out_dtype() const { return program_->tensor(node_->outputs()->Get(0)).dtype(); }
+  // What kernels may round the node's result to, the first if there are several, so that no pass of
+  // its own has to.
+  Precision out_precision() const;
   // The node's result, or the one of that number. Its sizes must be what the IR declares.
   Error set_output(const Value& value, size_t index = 0);
 
   // ---- building blocks -----------------------------------------------------------------------
   // A value over `tensor`, which must be laid out as value.h says; dense above rank 4.
-  Value make(ggml_tensor* tensor, const Sizes& sizes, const Order& order) const;
+  // `precision`: what its numbers are rounded to.
+  Value make(ggml_tensor* tensor, const Sizes& sizes, const Order& order,
+             Precision precision = Precision::Float32) const;
   // A dense value of the same elements: copies a strided view.
   Value dense(const Value& value);
   // The same elements in memory in another order; at most one copy per (value, order).
@@ -146,7 +151,7 @@ class GraphBuilder {
   Error make_leaf(size_t tensor, const void* data);
   // Whether the node's result, of a half type, holds nothing but numbers of its inputs.
   bool only_moves(ir::DType dtype) const;
-  Value rounded(const Value& value, ir::DType dtype);
+  Value rounded(const Value& value, Precision precision);
   Result<Value> transpose_copy(const Value& value, const Order& order);
   KernelCall* attach(ggml_custom_op_t kernel, std::shared_ptr<void> params);
 

@@ -3,6 +3,7 @@
 
 #include <ggml.h>
 
+#include "kernels/precision.h"
 #include "shape.h"
 
 namespace ggml_delegate {
@@ -15,6 +16,7 @@ struct Value {
   ggml_tensor* tensor = nullptr;
   Sizes sizes;
   Order order;
+  Precision precision = Precision::Float32;  // to which the kernel rounded that made it
 
   size_t rank() const { return sizes.size(); }
   int64_t count() const { return element_count(sizes); }

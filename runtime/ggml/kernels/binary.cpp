@@ -1,5 +1,6 @@
 #include "binary.h"
 
+#include "half.h"
 #include "vector_math.h"
 #include "work.h"
 
@@ -9,7 +10,8 @@ namespace {
 using simd::kLanes;
 using simd::Vec;
 
-constexpr int64_t kGrain = 64;  // elements; no two threads write to one cache line
+constexpr int64_t kGrain = 64;      // elements; no two threads write to one cache line
+constexpr int64_t kRounded = 2048;  // elements at a time
 
 struct Add {
   float alpha;
@@ -150,9 +152,12 @@ void binary(ggml_tensor* result, int ith, int nth, void* userdata) {
   const Range range = part_of(element_count(params.sizes), ith, nth, kGrain);
   if (range.first == range.last) return;
   Walk walk(params, range.first);
+  // What is rounded stays in the first-level cache until then.
+  const int64_t most = params.precision == Precision::Float32 ? range.last : kRounded;
   for (int64_t i = range.first; i < range.last;) {
-    const int64_t count = std::min(walk.left_in_row(), range.last - i);
+    const int64_t count = std::min({walk.left_in_row(), range.last - i, most});
     run({a + walk.a, b + walk.b, to + i, count, params.a_strides[last], params.b_strides[last]}, f);
+    simd::round_to(params.precision, to + i, count);
     i += count;
     walk.advance(count);
   }

@@ -5,6 +5,7 @@
 
 #include "../shape.h"
 #include "ir_generated.h"
+#include "precision.h"
 
 namespace ggml_delegate {
 
@@ -17,7 +18,8 @@ struct BinaryParams {
   Sizes b_strides;
   int64_t a_offset = 0;  // in elements
   int64_t b_offset = 0;
-  float alpha = 1;  // Add: a + alpha b
+  float alpha = 1;                           // Add: a + alpha b
+  Precision precision = Precision::Float32;  // of the result
 };
 
 // Kernels take src[0] and src[1], float32; `userdata` is a BinaryParams. The result may be the

@@ -1,6 +1,7 @@
 #include "conv.h"
 
 #include "gemm.h"
+#include "half.h"
 #include "simd.h"
 #include "work.h"
 
@@ -181,6 +182,7 @@ void conv_transpose_kernel(ggml_tensor* result, int ith, int nth, void* userdata
     TransposedPixel{params, columns + image * image_size, i / w.x.in % w.y.in, i % w.x.in}.add_to(
         pixel);
     clamp_row(pixel, channels, params.clamp);
+    simd::round_to(params.clamp.precision, pixel, channels);
   }
 }
 

@@ -1,5 +1,6 @@
 #include "depthwise.h"
 
+#include "half.h"
 #include "simd.h"
 #include "work.h"
 
@@ -250,7 +251,11 @@ void depthwise_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
     row.output = static_cast<float*>(result->data) + image_row * w.x.out * w.channels;
     row.y = w.y.start(window);
     w.y.valid_taps(window, row.first_tap_y, row.last_tap_y);
-    kernel(row, c, std::min(c + block, w.channels));
+    const int64_t end = std::min(c + block, w.channels);
+    kernel(row, c, end);
+    for (int64_t x = 0; x < w.x.out && params.clamp.precision != Precision::Float32; ++x) {
+      simd::round_to(params.clamp.precision, row.output + x * w.channels + c, end - c);
+    }
   }
 }
 

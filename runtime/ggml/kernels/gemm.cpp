@@ -6,6 +6,7 @@
 #include <array>
 #include <memory>
 
+#include "half.h"
 #include "integers.h"
 #include "simd.h"
 #include "work.h"
@@ -66,9 +67,10 @@ struct Tile {
   int64_t columns;    // that the result has from here on
   const float* bias;  // what the sums start from; null: 0
   bool accumulate;    // onto what is in the result
-  bool last;          // clamp
+  bool last;          // clamp and round
   float min;
   float max;
+  Precision precision;
 };
 
 inline Vec load_some(const float* from, bool whole, int64_t count) {
@@ -95,8 +97,9 @@ inline void start(const Tile& tile, bool whole, Vec (&sums)[Rows][Vecs]) {
   }
 }
 
-template <int Rows, int Vecs>
-inline void finish(const Tile& tile, bool whole, const Vec (&sums)[Rows][Vecs]) {
+template <int Rows, int Vecs, typename Function>
+inline void finish_with(const Tile& tile, bool whole, const Vec (&sums)[Rows][Vecs],
+                        Function rounded) {
   const Vec min = simd::splat(tile.min);
   const Vec max = simd::splat(tile.max);
 #pragma GCC unroll 16
@@ -106,13 +109,25 @@ inline void finish(const Tile& tile, bool whole, const Vec (&sums)[Rows][Vecs]) 
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
       float* to = tile.result + r * tile.result_stride + column;
-      const Vec sum = tile.last ? simd::clamp(sums[r][v], min, max) : sums[r][v];
+      const Vec sum = tile.last ? rounded(simd::clamp(sums[r][v], min, max)) : sums[r][v];
       if (whole) {
         simd::store(to, sum);
       } else {
         simd::store_part(to, sum, count);
       }
     }
+  }
+}
+
+template <int Rows, int Vecs>
+inline void finish(const Tile& tile, bool whole, const Vec (&sums)[Rows][Vecs]) {
+  switch (tile.precision) {
+    case Precision::Float32:
+      return finish_with(tile, whole, sums, [](Vec sum) { return sum; });
+    case Precision::Float16:
+      return finish_with(tile, whole, sums, simd::to_float16);
+    case Precision::BFloat16:
+      return finish_with(tile, whole, sums, simd::to_bfloat16);
   }
 }
 
@@ -192,8 +207,14 @@ void transpose_panel(const float* from, int64_t stride, int64_t columns, int64_t
   }
 }
 
-void widen_panel(const RightFactor& right, int64_t offset, int64_t count, float* panel) {
-  if (right.type == GGML_TYPE_F16) {
+// Rows k0 .. k0 + depth of a packed panel that does not hold float32.
+void expand_panel(const Gemm& op, int64_t number, int64_t k0, int64_t depth, float* panel) {
+  const RightFactor& right = op.right;
+  const int64_t offset = (number * op.k + k0) * kPanelWidth;
+  const int64_t count = depth * kPanelWidth;
+  if (right.integers.bits != 0) {
+    expand_integers(right, op.k, number, k0, depth, panel);
+  } else if (right.type == GGML_TYPE_F16) {
     ggml_cpu_fp16_to_fp32(static_cast<const ggml_fp16_t*>(right.data) + offset, panel, count);
   } else {
     ggml_cpu_bf16_to_fp32(static_cast<const ggml_bf16_t*>(right.data) + offset, panel, count);
@@ -225,10 +246,8 @@ Panels prepare_right(const Gemm& op, int64_t first, int64_t count, int64_t k0, i
     float* panel = space + i * depth * kPanelWidth;
     const int64_t column = (first + i) * kPanelWidth;
     const int64_t columns = std::min(op.n - column, kPanelWidth);
-    if (right.integers.bits != 0) {
-      expand_integers(right, op.k, first + i, k0, depth, panel);
-    } else if (right.columns == Columns::Packed) {
-      widen_panel(right, ((first + i) * op.k + k0) * kPanelWidth, depth * kPanelWidth, panel);
+    if (right.columns == Columns::Packed) {
+      expand_panel(op, first + i, k0, depth, panel);
     } else if (right.columns == Columns::RowMajor) {
       copy_panel(data + k0 * right.stride + column, right.stride, columns, depth, panel);
     } else {
@@ -269,6 +288,7 @@ Tile block_tile(const Gemm& op, Range rows, Range depth) {
   tile.last = depth.last == op.k;
   tile.min = op.clamp.min;
   tile.max = op.clamp.max;
+  tile.precision = op.clamp.precision;
   return tile;
 }
 

@@ -1,6 +1,7 @@
 // Floats rounded to the numbers that half types have: to nearest, ties to even; a NaN stays.
 #pragma once
 
+#include "precision.h"
 #include "vector_math.h"
 
 namespace ggml_delegate::simd {
@@ -24,6 +25,17 @@ inline Vec to_float16(Vec x) {
   const Vec finite = select(size < kSmallest, small, round_mantissa(size, 13));
   const Vec rounded = select(size < kEnd, finite, splat(kInfinity));
   return select(x != x, x, copysign(rounded, x));
+}
+
+// Rounds numbers in place.
+inline void round_to(Precision precision, float* x, int64_t count) {
+  const auto each = [&](auto function) {
+    int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) store(x + i, function(load(x + i)));
+    if (i < count) store_part(x + i, function(load_part(x + i, count - i)), count - i);
+  };
+  if (precision == Precision::Float16) each(to_float16);
+  if (precision == Precision::BFloat16) each(to_bfloat16);
 }
 
 }  // namespace ggml_delegate::simd

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "half.h"
 #include "simd.h"
 #include "work.h"
 
@@ -158,8 +159,9 @@ void multiply(const Gemm& op, int64_t first) {
     Vec bias{};
     if (op.bias != nullptr) bias = simd::load_part(op.bias + column, count);
     for (int r = 0; r < Rows; ++r) {
-      simd::store_part(op.result + r * op.result_stride + column,
-                       simd::clamp(totals[r][v] + bias, min, max), count);
+      float* to = op.result + r * op.result_stride + column;
+      simd::store_part(to, simd::clamp(totals[r][v] + bias, min, max), count);
+      simd::round_to(op.clamp.precision, to, count);
     }
   }
 }

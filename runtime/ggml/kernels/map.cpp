@@ -14,7 +14,8 @@ using simd::select;
 using simd::splat;
 using simd::Vec;
 
-constexpr int64_t kGrain = 64;  // elements; no two threads write to one cache line
+constexpr int64_t kGrain = 64;      // elements; no two threads write to one cache line
+constexpr int64_t kRounded = 2048;  // elements at a time, which stay in the first-level cache
 
 // dst[i] = f(src[i]) for i < count; dst may be src.
 template <typename Function>
@@ -26,9 +27,20 @@ void map_run(const float* src, float* dst, int64_t count, Function f) {
   }
 }
 
+// Rounds what it has just computed, part by part.
+template <typename Function>
+void map_parts(const float* src, float* dst, int64_t count, Precision precision, Function f) {
+  if (precision == Precision::Float32) return map_run(src, dst, count, f);
+  for (int64_t i = 0; i < count; i += kRounded) {
+    const int64_t part = std::min(count - i, kRounded);
+    map_run(src + i, dst + i, part, f);
+    simd::round_to(precision, dst + i, part);
+  }
+}
+
 // The elements [first, last) of a tensor whose rows are whole but may lie apart.
 template <typename Function>
-void map_rows(const ggml_tensor* src, float* dst, Range range, Function f) {
+void map_rows(const ggml_tensor* src, float* dst, Range range, Precision precision, Function f) {
   const int64_t* ne = src->ne;
   int64_t i = range.first;
   while (i < range.last) {
@@ -38,27 +50,28 @@ void map_rows(const ggml_tensor* src, float* dst, Range range, Function f) {
         static_cast<const char*>(src->data) + row % ne[1] * src->nb[1] +
         row / ne[1] % ne[2] * src->nb[2] + row / (ne[1] * ne[2]) * src->nb[3]);
     const int64_t count = std::min(ne[0] - column, range.last - i);
-    map_run(from + column, dst + i, count, f);
+    map_parts(from + column, dst + i, count, precision, f);
     i += count;
   }
 }
 
 template <typename Function>
-void map(ggml_tensor* result, int ith, int nth, Function f) {
+void map(ggml_tensor* result, int ith, int nth, void* userdata, Function f) {
+  const Precision precision = static_cast<const MapParams*>(userdata)->precision;
   const ggml_tensor* src = result->src[0];
   auto* dst = static_cast<float*>(result->data);
   const Range range = part_of(ggml_nelements(result), ith, nth, kGrain);
   if (ggml_is_contiguous(src)) {
     const auto* from = static_cast<const float*>(src->data);
-    map_run(from + range.first, dst + range.first, range.last - range.first, f);
+    map_parts(from + range.first, dst + range.first, range.last - range.first, precision, f);
   } else {
-    map_rows(src, dst, range, f);
+    map_rows(src, dst, range, precision, f);
   }
 }
 
 template <Vec (*Function)(Vec)>
-void unary(ggml_tensor* result, int ith, int nth, void*) {
-  map(result, ith, nth, [](Vec x) { return Function(x); });
+void unary(ggml_tensor* result, int ith, int nth, void* userdata) {
+  map(result, ith, nth, userdata, [](Vec x) { return Function(x); });
 }
 
 Vec negate(Vec x) { return -x; }
@@ -151,29 +164,29 @@ ggml_custom_op_t unary_kernel(ir::UnaryKind kind) {
 
 void affine_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   const MapParams p = *static_cast<const MapParams*>(userdata);
-  map(result, ith, nth, [p](Vec x) { return x * p.a + p.b; });
+  map(result, ith, nth, userdata, [p](Vec x) { return x * p.a + p.b; });
 }
 
 void clamp_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   const MapParams p = *static_cast<const MapParams*>(userdata);
-  map(result, ith, nth, [p](Vec x) { return simd::clamp(x, splat(p.a), splat(p.b)); });
+  map(result, ith, nth, userdata, [p](Vec x) { return simd::clamp(x, splat(p.a), splat(p.b)); });
 }
 
 void leaky_relu_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   const MapParams p = *static_cast<const MapParams*>(userdata);
-  map(result, ith, nth, [p](Vec x) { return select(x > 0.0F, x, x * p.a); });
+  map(result, ith, nth, userdata, [p](Vec x) { return select(x > 0.0F, x, x * p.a); });
 }
 
 void elu_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   const MapParams p = *static_cast<const MapParams*>(userdata);
-  map(result, ith, nth,
+  map(result, ith, nth, userdata,
       [p](Vec x) { return select(x < 0.0F, simd::expm1(x * p.c) * p.a, x * p.b); });
 }
 
 void softplus_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   const MapParams p = *static_cast<const MapParams*>(userdata);
   const float inverse = 1.0F / p.a;
-  map(result, ith, nth, [p, inverse](Vec x) {
+  map(result, ith, nth, userdata, [p, inverse](Vec x) {
     const Vec scaled = x * p.a;
     return select(scaled > p.b, x, softplus(scaled) * inverse);
   });
@@ -181,16 +194,12 @@ void softplus_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
 
 void pow_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   const MapParams p = *static_cast<const MapParams*>(userdata);
-  map(result, ith, nth,
+  map(result, ith, nth, userdata,
       [p](Vec x) { return simd::each_lane(x, [p](float v) { return std::pow(v, p.a); }); });
 }
 
-void round_to_float16_kernel(ggml_tensor* result, int ith, int nth, void*) {
-  map(result, ith, nth, simd::to_float16);
-}
-
-void round_to_bfloat16_kernel(ggml_tensor* result, int ith, int nth, void*) {
-  map(result, ith, nth, simd::to_bfloat16);
+void round_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
+  map(result, ith, nth, userdata, [](Vec x) { return x; });
 }
 
 }  // namespace ggml_delegate

@@ -4,6 +4,7 @@
 #include <ggml.h>
 
 #include "ir_generated.h"
+#include "precision.h"
 
 namespace ggml_delegate {
 
@@ -12,6 +13,7 @@ struct MapParams {
   float a = 0;
   float b = 0;
   float c = 0;
+  Precision precision = Precision::Float32;  // of the result
 };
 
 // Kernels take src[0], float32 with ne[0] elements in sequence, and a dense result of the same ne,
@@ -25,9 +27,7 @@ void leaky_relu_kernel(ggml_tensor* result, int ith, int nth, void* userdata);  
 void elu_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
 // log(1 + exp(a x)) / a, and x where a x > b
 void softplus_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
-void pow_kernel(ggml_tensor* result, int ith, int nth, void* userdata);  // x^a
-// The nearest number that a half type has, ties to even; no parameters.
-void round_to_float16_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
-void round_to_bfloat16_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
+void pow_kernel(ggml_tensor* result, int ith, int nth, void* userdata);    // x^a
+void round_kernel(ggml_tensor* result, int ith, int nth, void* userdata);  // x
 
 }  // namespace ggml_delegate

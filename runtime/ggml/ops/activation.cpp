@@ -15,9 +15,10 @@ Error lower_map(GraphBuilder& builder, ggml_custom_op_t kernel, MapParams params
   Value x = builder.input(0);
   // Kernels take whole rows, which may lie apart.
   if (x.tensor->nb[0] != sizeof(float)) x = builder.dense(x);
+  params.precision = builder.out_precision();
   ggml_tensor* result = builder.custom(kernel, x.tensor->ne, {x.tensor}, params);
   builder.allow_in_place(result);
-  return builder.set_output(builder.make(result, x.sizes, x.order));
+  return builder.set_output(builder.make(result, x.sizes, x.order, params.precision));
 }
 
 Error lower(GraphBuilder& builder, const ir::Unary& op) {

@@ -42,9 +42,11 @@ struct Output {
   }
 };
 
+// `tensor`: what a kernel with clamp_of() made.
 Error set_image(GraphBuilder& builder, ggml_tensor* tensor) {
   const Sizes& sizes = builder.out_sizes();
-  return builder.set_output(builder.make(tensor, sizes, channels_last_order(sizes.size())));
+  const Order order = channels_last_order(sizes.size());
+  return builder.set_output(builder.make(tensor, sizes, order, builder.out_precision()));
 }
 
 template <typename Op>
@@ -71,7 +73,7 @@ Error lower_depthwise(GraphBuilder& builder, const ir::Conv2d& op, const Image& 
   params.windows = windows;
   params.windows.channels = out;
   params.has_bias = bias != nullptr;
-  params.clamp = clamp_of(op.activation());
+  params.clamp = clamp_of(builder, op.activation());
   ggml_tensor* x = image.tensor;
   const int64_t multiplier = out / image.channels;
   if (multiplier > 1) {
@@ -97,7 +99,7 @@ Error lower_product(GraphBuilder& builder, const ir::Conv2d& op, const Image& im
   params.windows = windows;
   params.out_channels = ne[0];
   params.has_bias = bias != nullptr;
-  params.clamp = clamp_of(op.activation());
+  params.clamp = clamp_of(builder, op.activation());
   return set_image(builder,
                    builder.custom(conv_kernel, ne, sources({image.tensor, weight, bias}), params));
 }
@@ -159,7 +161,7 @@ Error lower(GraphBuilder& builder, const ir::ConvTranspose2d& op) {
   GGD_ASSIGN(ggml_tensor* const bias, bias_or_null(builder, 2, out.channels));
   params.out_channels = out.channels;
   params.has_bias = bias != nullptr;
-  params.clamp = clamp_of(op.activation());
+  params.clamp = clamp_of(builder, op.activation());
   ConvParams product;  // a 1x1 convolution to all taps of all output channels
   product.windows.batch = pixels;
   product.windows.channels = image.channels;

@@ -109,6 +109,7 @@ Error lower(GraphBuilder& builder, const ir::Binary& op) {
   params.alpha = op.kind() == ir::BinaryKind_Sub ? -op.alpha() : op.alpha();
   params.a_offset = a.offset;
   params.b_offset = b.offset;
+  params.precision = builder.out_precision();
   int64_t ne[4];
   dense_ne(sizes, order, ne);
   ggml_tensor* result = builder.custom(kernel, ne, {a.base, b.base}, params);
@@ -116,7 +117,7 @@ Error lower(GraphBuilder& builder, const ir::Binary& op) {
       allows_in_place(b.base, result, params.sizes, params.b_strides, b.offset)) {
     builder.allow_in_place(result);
   }
-  return builder.set_output(builder.make(result, sizes, order));
+  return builder.set_output(builder.make(result, sizes, order, params.precision));
 }
 
 Error lower(GraphBuilder& builder, const ir::Affine& op) {

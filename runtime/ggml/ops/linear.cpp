@@ -240,14 +240,14 @@ Error lower(GraphBuilder& builder, const ir::Linear& op) {
   params.offset = rows.offset;
   params.stride = rows.stride;
   params.has_bias = bias != nullptr;
-  params.clamp = clamp_of(op.activation());
+  params.clamp = clamp_of(builder, op.activation());
   int64_t ne[4];
   result_ne(sizes, order, ne);
   std::vector<ggml_tensor*> sources{rows.base, weight};
   if (bias != nullptr) sources.push_back(bias);
   sources.insert(sources.end(), scales.begin(), scales.end());
   ggml_tensor* result = builder.custom(linear_kernel, ne, std::move(sources), params);
-  return builder.set_output(builder.make(result, sizes, order));
+  return builder.set_output(builder.make(result, sizes, order, params.clamp.precision));
 }
 
 Error lower(GraphBuilder& builder, const ir::MatMul& op) {

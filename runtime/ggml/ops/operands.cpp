@@ -96,8 +96,9 @@ Result<ggml_tensor*> bias_or_null(const GraphBuilder& builder, size_t i, int64_t
   return bias.tensor;
 }
 
-ClampParams clamp_of(const ir::Activation* activation) {
+ClampParams clamp_of(const GraphBuilder& builder, const ir::Activation* activation) {
   ClampParams clamp;
+  clamp.precision = builder.out_precision();
   if (activation != nullptr) {
     clamp.min = activation->min();
     clamp.max = activation->max();

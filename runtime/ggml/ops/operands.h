@@ -48,6 +48,6 @@ Result<ggml_tensor*> panels_weight(const GraphBuilder& builder, size_t i, int64_
 // Input `i` as a bias [n], or null when there is none.
 Result<ggml_tensor*> bias_or_null(const GraphBuilder& builder, size_t i, int64_t n);
 
-ClampParams clamp_of(const ir::Activation* activation);
+ClampParams clamp_of(const GraphBuilder& builder, const ir::Activation* activation);
 
 }  // namespace ggml_delegate
