@@ -175,7 +175,10 @@ Error GraphBuilder::set_output(const Value& value, size_t index) {
   const ir::DType dtype = program_->tensor(out).dtype();
   const Precision precision = precision_of(dtype);
   const bool fits = precision == Precision::Float32 || precision == value.precision;
-  values_[out] = fits || only_moves(dtype) ? value : rounded(value, precision);
+  values_[out] = value;
+  if (!fits && !only_moves(dtype)) {
+    GGD_ASSIGN(values_[out], rounded(value, precision));
+  }
   return Error::Ok;
 }
 
@@ -209,7 +212,9 @@ bool GraphBuilder::only_moves(ir::DType dtype) const {
   return true;
 }
 
-Value GraphBuilder::rounded(const Value& value, Precision precision) {
+Result<Value> GraphBuilder::rounded(const Value& value, Precision precision) {
+  GGD_CHECK(value.tensor->type == GGML_TYPE_F32, "node %s rounds a tensor of type %s", name(),
+            ggml_type_name(value.tensor->type));
   // Kernels take whole rows, which may lie apart.
   const Value x = value.tensor->nb[0] == sizeof(float) ? value : dense(value);
   MapParams params;

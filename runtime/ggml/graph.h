@@ -151,7 +151,7 @@ class GraphBuilder {
   Error make_leaf(size_t tensor, const void* data);
   // Whether the node's result, of a half type, holds nothing but numbers of its inputs.
   bool only_moves(ir::DType dtype) const;
-  Value rounded(const Value& value, Precision precision);
+  Result<Value> rounded(const Value& value, Precision precision);
   Result<Value> transpose_copy(const Value& value, const Order& order);
   KernelCall* attach(ggml_custom_op_t kernel, std::shared_ptr<void> params);
 

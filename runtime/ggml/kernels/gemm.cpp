@@ -34,6 +34,7 @@ constexpr int kTileRows = 3;
 constexpr int kTileSums = 12;
 #endif
 constexpr int kMaxPanels = 4;
+constexpr int kFewHalfRows = std::min(kTileRows, 4);
 
 // Few rows leave registers for more columns, and need them to hide the latency of a sum.
 constexpr int panels_for(int rows) {
@@ -58,7 +59,7 @@ Workspace& workspace() {
 struct Tile {
   const float* left;
   int64_t left_stride;
-  const float* right;
+  const void* right;     // of the type that the kernel reads
   int64_t right_step;    // between rows of a panel
   int64_t panel_stride;  // between panels
   int64_t depth;
@@ -131,7 +132,8 @@ inline void finish(const Tile& tile, bool whole, const Vec (&sums)[Rows][Vecs]) 
   }
 }
 
-template <int Rows, int Panels>
+// Numbers: of the right factor; see half.h.
+template <int Rows, int Panels, typename Numbers>
 void multiply_tile(const Tile& tile) {
   constexpr int kTileVecs = Panels * kVecs;
   Vec sums[Rows][kTileVecs];
@@ -142,12 +144,13 @@ void multiply_tile(const Tile& tile) {
     start<Rows, kTileVecs>(tile, false, sums);
   }
   const float* left = tile.left;
-  const float* right = tile.right;
+  const auto* right = static_cast<const typename Numbers::Stored*>(tile.right);
   for (int64_t k = 0; k < tile.depth; ++k) {
     Vec columns[kTileVecs];
 #pragma GCC unroll 16
     for (int v = 0; v < kTileVecs; ++v) {
-      columns[v] = simd::load(right + (v / kVecs) * tile.panel_stride + (v % kVecs) * simd::kLanes);
+      columns[v] =
+          Numbers::load(right + (v / kVecs) * tile.panel_stride + (v % kVecs) * simd::kLanes);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
@@ -167,31 +170,42 @@ void multiply_tile(const Tile& tile) {
 
 using TileKernel = void (*)(const Tile& tile);
 
-template <int Rows>
+template <int Rows, typename Numbers>
 TileKernel kernel_for_panels(int64_t panels) {
   if constexpr (panels_for(Rows) >= 4) {
-    if (panels >= 4) return multiply_tile<Rows, 4>;
+    if (panels >= 4) return multiply_tile<Rows, 4, Numbers>;
   }
   if constexpr (panels_for(Rows) >= 3) {
-    if (panels >= 3) return multiply_tile<Rows, 3>;
+    if (panels >= 3) return multiply_tile<Rows, 3, Numbers>;
   }
   if constexpr (panels_for(Rows) >= 2) {
-    if (panels >= 2) return multiply_tile<Rows, 2>;
+    if (panels >= 2) return multiply_tile<Rows, 2, Numbers>;
   }
-  return multiply_tile<Rows, 1>;
+  return multiply_tile<Rows, 1, Numbers>;
 }
 
-template <int Rows = kTileRows>
+template <int Rows = kTileRows, typename Numbers = simd::Float32Numbers>
 TileKernel kernel_for(int64_t rows, int64_t panels) {
   if constexpr (Rows > 1) {
-    if (rows < Rows) return kernel_for<Rows - 1>(rows, panels);
+    if (rows < Rows) return kernel_for<Rows - 1, Numbers>(rows, panels);
   }
-  return kernel_for_panels<Rows>(panels);
+  return kernel_for_panels<Rows, Numbers>(panels);
+}
+
+// Whether so many rows read half-precision panels as they are: to expand them takes longer.
+bool reads_halves(const RightFactor& right, int64_t rows) {
+  return right.columns == Columns::Packed && rows <= kFewHalfRows &&
+         (right.type == GGML_TYPE_F16 || right.type == GGML_TYPE_BF16);
+}
+
+TileKernel halves_kernel_for(ggml_type type, int64_t rows, int64_t panels) {
+  if (type == GGML_TYPE_F16) return kernel_for<kFewHalfRows, simd::Float16Numbers>(rows, panels);
+  return kernel_for<kFewHalfRows, simd::BFloat16Numbers>(rows, panels);
 }
 
 // The part of the right factor that a group of tiles reads.
 struct Panels {
-  const float* data;
+  const void* data;
   int64_t step;
   int64_t stride;
 };
@@ -231,13 +245,17 @@ void copy_panel(const float* from, int64_t stride, int64_t columns, int64_t dept
 
 // Panels first .. first + count at k0 .. k0 + depth: in place where they can be read so, else
 // in the workspace.
-Panels prepare_right(const Gemm& op, int64_t first, int64_t count, int64_t k0, int64_t depth,
-                     float* space) {
+Panels prepare_right(const Gemm& op, int64_t rows, int64_t first, int64_t count, int64_t k0,
+                     int64_t depth, float* space) {
   const RightFactor& right = op.right;
   const auto* data = static_cast<const float*>(right.data);
   const bool whole = (first + count) * kPanelWidth <= op.n;
   if (right.columns == Columns::Packed && right.type == GGML_TYPE_F32) {
     return {data + (first * op.k + k0) * kPanelWidth, kPanelWidth, op.k * kPanelWidth};
+  }
+  if (reads_halves(right, rows)) {
+    const auto* halves = static_cast<const uint16_t*>(right.data);
+    return {halves + (first * op.k + k0) * kPanelWidth, kPanelWidth, op.k * kPanelWidth};
   }
   if (right.columns == Columns::RowMajor && whole) {
     return {data + k0 * right.stride + first * kPanelWidth, right.stride, kPanelWidth};
@@ -296,10 +314,11 @@ Tile block_tile(const Gemm& op, Range rows, Range depth) {
 void multiply_block(const Gemm& op, Range rows, Range panels, Range depth) {
   const Tile block = block_tile(op, rows, depth);
   const Tiling tiling(rows.last - rows.first);
+  const bool halves = reads_halves(op.right, rows.last - rows.first);
   for (int64_t first = panels.first; first < panels.last; first += tiling.panels()) {
     const int64_t count = std::min(tiling.panels(), panels.last - first);
-    const Panels right =
-        prepare_right(op, first, count, depth.first, block.depth, workspace().right.data());
+    const Panels right = prepare_right(op, rows.last - rows.first, first, count, depth.first,
+                                       block.depth, workspace().right.data());
     const int64_t column = first * kPanelWidth;
     Tile tile = block;
     tile.right = right.data;
@@ -310,7 +329,7 @@ void multiply_block(const Gemm& op, Range rows, Range panels, Range depth) {
     if (tile.bias != nullptr) tile.bias += column;
     for (int64_t i = 0; i < tiling.tiles; ++i) {
       const int64_t height = tiling.height + (i < tiling.higher ? 1 : 0);
-      kernel_for(height, count)(tile);
+      (halves ? halves_kernel_for(op.right.type, height, count) : kernel_for(height, count))(tile);
       tile.left += height * tile.left_stride;
       tile.result += height * tile.result_stride;
     }

@@ -27,6 +27,54 @@ inline Vec to_float16(Vec x) {
   return select(x != x, x, copysign(rounded, x));
 }
 
+// Numbers as they are stored, as floats.
+using HalfVec = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
+
+struct Float32Numbers {
+  using Stored = float;
+  static Vec load(const float* from) { return simd::load(from); }
+};
+
+struct BFloat16Numbers {
+  using Stored = uint16_t;
+  static Vec load(const uint16_t* from) {
+    HalfVec half;
+    std::memcpy(&half, from, sizeof(half));
+#if defined(__AVX512F__)
+    const UintVec wide =
+        reinterpret_cast<UintVec>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(half)));
+#elif defined(__AVX2__)
+    const UintVec wide =
+        reinterpret_cast<UintVec>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(half)));
+#else
+    const UintVec wide = __builtin_convertvector(half, UintVec);
+#endif
+    return reinterpret_cast<Vec>(wide << 16);
+  }
+};
+
+struct Float16Numbers {
+  using Stored = uint16_t;
+  static Vec load(const uint16_t* from) {
+    HalfVec half;
+    std::memcpy(&half, from, sizeof(half));
+#if defined(__AVX512F__)
+    return _mm512_maskz_cvtph_ps(kAllLanes, reinterpret_cast<__m256i>(half));
+#elif defined(__F16C__)
+    return _mm256_cvtph_ps(reinterpret_cast<__m128i>(half));
+#else
+    const UintVec bits = __builtin_convertvector(half, UintVec);
+    const UintVec sign = (bits & 0x8000U) << 16;
+    const UintVec digits = (bits & 0x7fffU) << 13;
+    // The exponents differ by 112; those of what is not finite are all ones.
+    const Vec finite = reinterpret_cast<Vec>(digits) * 0x1p112F;
+    const IntVec ends = reinterpret_cast<IntVec>(bits & 0x7c00U) == 0x7c00;
+    const Vec size = select(ends, reinterpret_cast<Vec>(digits | 0x7f800000U), finite);
+    return reinterpret_cast<Vec>(reinterpret_cast<UintVec>(size) | sign);
+#endif
+  }
+};
+
 // Rounds numbers in place.
 inline void round_to(Precision precision, float* x, int64_t count) {
   const auto each = [&](auto function) {
