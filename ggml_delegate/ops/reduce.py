@@ -158,9 +158,10 @@ class ReduceRule(_Reduction):
     )
 
     def check(self, node: NodeView) -> Reason | None:
-        """Leaves global average pooling, in which others are better, to them."""
+        """Leaves global average pooling, in which others are better, to them where they take it."""
         rank, dims = node.rank(0), reduced_dims(node) if node.rank(0) else []
-        if _name(node) == "mean" and rank == 4 and dims == [2, 3]:
+        pools = _name(node) == "mean" and rank == 4 and dims == [2, 3]
+        if pools and node.dtype(0) != torch.bfloat16:
             return Reason("elsewhere", "mean over several dims: left to other backends")
         return super().check(node)
 

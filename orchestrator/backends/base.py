@@ -101,6 +101,7 @@ class Estimates:
     convert_ns_per_byte: of changing a tensor's dim order.
     parallel: whether threads share the work.
     fuses: whether what follows the first node of an atom takes no memory traffic of its own.
+    half: how many times as long as in float32 ops take on tensors of half types.
     """
 
     rates: Mapping[str, Rates] = field(default_factory=lambda: _USUAL_RATES)
@@ -108,6 +109,7 @@ class Estimates:
     convert_ns_per_byte: float = 0.175
     parallel: bool = True
     fuses: bool = True
+    half: float = 1.0
 
 
 @dataclass(frozen=True)

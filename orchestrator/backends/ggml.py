@@ -49,6 +49,7 @@ class GgmlDelegate(Backend):
             "other": Rates(16.0, 16.0, 150.0, 0.6),
         },
         call_ns=1_000.0,
+        half=1.05,
     )
     # Weights are read where the file is mapped: 6.5 MB for 346 MB of ViT-B/16.
     private_memory = PrivateMemory(per_weight_byte=0.02)

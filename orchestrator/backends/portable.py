@@ -26,6 +26,7 @@ ESTIMATES = Estimates(
     convert_ns_per_byte=0.0,
     parallel=False,
     fuses=False,
+    half=1.5,
 )
 
 # Rewritten by ExecuTorch into its own ops after delegation, so no kernel has the edge op's name.

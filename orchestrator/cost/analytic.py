@@ -16,6 +16,7 @@ import torch
 from torch.fx import Node
 
 from ggml_delegate.aten_ops import Trait, base_name, traits
+from ggml_delegate.registry import HALF_DTYPES
 from orchestrator.backends.base import Estimates, Rates
 from orchestrator.graph.quantized import is_dequantize, is_quantization
 from orchestrator.graph.queries import expected_shape, is_getitem, is_view, op_name
@@ -46,6 +47,8 @@ def estimate_ns(
     scale = max(threads, 1) ** 0.85 if estimates.parallel else 1.0
     if estimates.fuses and _is_quantized(nodes):
         return _quantized_ns(nodes, rates, scale)
+    if any(map(_is_half, nodes)):
+        scale /= estimates.half
     total = 0.0
     for position, node in enumerate(nodes):
         if is_view(node) or is_getitem(node):
@@ -144,24 +147,23 @@ def _is_tensor(node: Node) -> bool:
     return isinstance(node.meta.get("val"), torch.Tensor)
 
 
-def _elements(node: Node) -> float:
+def _is_half(node: Node) -> bool:
+    return any(value.dtype in HALF_DTYPES for value in _tensors(node))
+
+
+def _tensors(node: Node) -> list[torch.Tensor]:
     value = node.meta.get("val")
     values = value if isinstance(value, (tuple, list)) else [value]
-    return float(
-        sum(math.prod(expected_shape(item)) for item in values if isinstance(item, torch.Tensor))
-    )
+    return [item for item in values if isinstance(item, torch.Tensor)]
+
+
+def _elements(node: Node) -> float:
+    return float(sum(math.prod(expected_shape(item)) for item in _tensors(node)))
 
 
 def _size(node: Node) -> float:
-    value = node.meta.get("val")
-    values = value if isinstance(value, (tuple, list)) else [value]
-    return float(
-        sum(
-            math.prod(expected_shape(item)) * item.element_size()
-            for item in values
-            if isinstance(item, torch.Tensor)
-        )
-    )
+    sizes = (math.prod(expected_shape(item)) * item.element_size() for item in _tensors(node))
+    return float(sum(sizes))
 
 
 def _bytes(node: Node) -> float:

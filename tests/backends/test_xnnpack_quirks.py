@@ -205,6 +205,13 @@ CASES: dict[str, Callable[[], Case]] = {
         ),
         *(3, 64),
     ),
+    "quantized weight of float16": lambda: Case(
+        torchao_quantized(
+            nn.Linear(64, 8).half(), Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int8)
+        ),
+        (torch.randn(3, 64).half(),),
+        tolerance=2e-2,
+    ),
     "dynamically quantized image": lambda: static(
         Function(
             lambda x, conv, linear: [conv(x), linear(x)],

@@ -145,12 +145,37 @@ def test_as_exact_as_eager(name: str, dtype: torch.dtype, backends: list[str]) -
     assert_as_exact_as_eager(program(*given), model, inputs, dtype)
 
 
+def test_images_are_one_delegate() -> None:
+    """The mean over height and width too, which XNNPACK gets in float32."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    )
+    program = lower(model.bfloat16().eval(), (tensor(1, 3, 9, 9).bfloat16(),), tune="off")
+    (method,) = program.report.methods
+    assert [segment.backend for segment in method.segments] == ["ggml"]
+
+
 @pytest.mark.parametrize("dtype", HALF.values(), ids=HALF)
 def test_a_transformer_is_one_delegate(dtype: torch.dtype) -> None:
     model, inputs = _made("words")
     program = lower(model.to(dtype), inputs, tune="off")
     (method,) = program.report.methods
     assert [segment.backend for segment in method.segments] == ["ggml"]
+
+
+def test_half_types_are_priced() -> None:
+    """XNNPACK takes float16, but without the processor's help, in more time than float32."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(16, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3)).eval().half()
+    program = lower(model, (tensor(1, 16, 32, 32).half(),), tune="off")
+    (method,) = program.report.methods
+    assert {segment.backend for segment in method.segments} == {"ggml"}
+    costs = {
+        name: sum(atom.costs_ns[name] or 0.0 for atom in method.atoms)
+        for name in ("ggml", "xnnpack")
+    }
+    assert costs["ggml"] < costs["xnnpack"]
 
 
 def test_weights_take_two_bytes() -> None:

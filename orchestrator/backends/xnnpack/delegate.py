@@ -54,7 +54,8 @@ class XnnpackDelegate(Backend):
             "int8 product": Rates(250.0, 16.0, 300.0, 0.35),
             "depthwise": Rates(36.0, 16.0, 300.0, 0.35),
             "other": Rates(16.0, 16.0, 200.0, 0.6),
-        }
+        },
+        half=1.4,
     )
     # Weights are packed at load: 358 MB for 346 MB of ViT-B/16.
     private_memory = PrivateMemory(per_weight_byte=1.035)

@@ -109,6 +109,16 @@ def unfit_weight(group: Group) -> str | None:
     return next(filter(None, found), None)
 
 
+def unfit_half(group: Group) -> str | None:
+    """Say which weight of 8 bits meets activations of float16."""
+    for node in _expanded(group):
+        found = quantization(node)
+        half = node.meta["val"].dtype == torch.float16
+        if half and found is not None and found.limits != _INT4:
+            return f"XNNPACK takes weights of 4 bits with float16, that of {node.name} has 8"
+    return None
+
+
 def _expanded(group: Group) -> list[Node]:
     """The weights that are dequantized."""
     return [node for node in group.nodes if is_dequantize(node) and node in group.around.weights]
