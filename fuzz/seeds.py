@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
 from ggml_delegate import ir
-from ggml_delegate.registry import rules
+from ggml_delegate.registry import HALF_DTYPES, rules
 from orchestrator.frontend.torch_speed import repeated_work_spared
 from orchestrator.planner import CostGraph, Plan, Segment, price_plan, split_into_segments
 from tests.differential.generate import random_graph, targets
@@ -27,6 +27,7 @@ from tests.differential.plans import export_graphs, lower_plans, only
 from tests.harness.integer_weights import SCHEMES, Several
 
 DYNAMIC = 12
+HALVES = 16
 WHOLE_FILES = 12
 
 
@@ -143,6 +144,9 @@ def main() -> None:
             count += write_ir(folder / "ir", chosen, f"ops_{start}")
         dynamic = [random_graph(rng, dynamic=True) for _ in range(DYNAMIC)]
         count += write_ir(folder / "ir", dynamic, "dynamic")
+        for dtype in HALF_DTYPES:
+            halves = [random_graph(rng, dtype=dtype) for _ in range(HALVES)]
+            count += write_ir(folder / "ir", halves, str(dtype).removeprefix("torch."))
         for number in range(WHOLE_FILES):
             graphs = [random_graph(rng, dynamic=number % 4 == 0) for _ in range(2)]
             data = lower_plans(export_graphs(graphs), {"forward": only("ggml")})

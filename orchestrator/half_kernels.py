@@ -13,11 +13,12 @@ import torch
 from executorch.exir.dialects._ops import ops as exir_ops
 from executorch.exir.dialects.edge._ops import EdgeOpOverload
 from torch.export import ExportedProgram
-from torch.fx import Node
+from torch.export.graph_signature import ExportGraphSignature
+from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from ggml_delegate.aten_ops import Trait, traits
-from orchestrator.graph.queries import compute_nodes, is_getitem, op_name
+from orchestrator.graph.queries import is_getitem, op_name
 
 _CONVERT = exir_ops.edge.dim_order_ops._to_dim_order_copy.default
 _HALF = (torch.float16, torch.bfloat16)
@@ -27,15 +28,21 @@ _NO_ARITHMETIC = Trait.VIEW | Trait.MOVES | Trait.PICKS
 def widen_half_kernels(ep: ExportedProgram) -> bool:
     """Insert conversions around what no delegate has; edits `ep`, a lowered program, in place.
 
-    Ops that are told a half type for their result keep it. Returns whether anything changed.
+    Bodies of control flow are included. Ops that are told a half type for their result keep it.
+    Returns whether anything changed.
     """
-    editor = _Editor(ep)
-    for node in list(compute_nodes(ep)):
-        if _is_kernel(node):
-            editor.widen(node)
-    if editor.changed:
-        ep.graph_module.recompile()
-    return editor.changed
+    changed = False
+    for module in ep.graph_module.modules():
+        if not isinstance(module, GraphModule):
+            continue
+        editor = _Editor(module.graph, ep.graph_signature if module is ep.graph_module else None)
+        for node in list(module.graph.nodes):
+            if node.op == "call_function" and _is_kernel(node):
+                editor.widen(node)
+        if editor.changed:
+            module.recompile()
+            changed = True
+    return changed
 
 
 def _is_kernel(node: Node) -> bool:
@@ -47,8 +54,11 @@ def _is_kernel(node: Node) -> bool:
 
 
 class _Editor:
-    def __init__(self, ep: ExportedProgram) -> None:
-        self._ep = ep
+    """signature: of the program that the graph is of, if it is no body of control flow."""
+
+    def __init__(self, graph: Graph, signature: ExportGraphSignature | None) -> None:
+        self._graph = graph
+        self._signature = signature
         self._wide: dict[Node, Node] = {}
         self.changed = False
 
@@ -98,17 +108,17 @@ class _Editor:
         narrow.meta["val"] = before
         for reader in readers:
             reader.replace_input_with(tensor, narrow)
-            if reader.op == "output":
-                self._ep.graph_signature.replace_all_uses(tensor.name, narrow.name)
+            if reader.op == "output" and self._signature is not None:
+                self._signature.replace_all_uses(tensor.name, narrow.name)
 
     def _convert(self, tensor: Node, dtype: torch.dtype, suffix: str) -> Node:
         after = tensor
         if tensor.op == "placeholder":
-            after = [node for node in self._ep.graph.nodes if node.op == "placeholder"][-1]
+            after = [node for node in self._graph.nodes if node.op == "placeholder"][-1]
         value = tensor.meta["val"]
-        arguments = {"dtype": dtype}
-        with self._ep.graph.inserting_after(after):
-            copy: Node = self._ep.graph.create_node(
+        arguments: dict[str, Any] = {"dtype": dtype, "dim_order": list(value.dim_order())}
+        with self._graph.inserting_after(after):
+            copy: Node = self._graph.create_node(
                 "call_function", _CONVERT, (tensor,), arguments, name=f"{tensor.name}_{suffix}"
             )
         copy.meta = {key: item for key, item in tensor.meta.items() if key != "tensor_meta"}

@@ -216,6 +216,33 @@ def test_numbers_count_as_in_eager(
         torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
+class Either(nn.Module):
+    """Products in the branches of a condition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(256, 256), nn.Linear(256, 256)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = torch.cond(
+            x.sum() > 0,
+            lambda y: functional.layer_norm(self.one(y), (256,)),
+            lambda y: self.other(y).softmax(-1),
+            (x,),
+        )
+        return result
+
+
+@pytest.mark.parametrize("backends", BACKENDS, ids=lambda names: "-".join(names) or "kernels")
+def test_branches(backends: list[str]) -> None:
+    torch.manual_seed(0)
+    model = Either().eval().bfloat16()
+    x = (tensor(8, 256) + 1).bfloat16()
+    program = lower(model, (x,), backends=backends, tune="off")
+    for given in (x, -x):
+        assert_as_exact_as_eager(program(given), model, (given,), torch.bfloat16)
+
+
 def test_kernels_move_half_types_as_they_are() -> None:
     """Only what computes reads float32."""
 
@@ -228,3 +255,15 @@ def test_kernels_move_half_types_as_they_are() -> None:
     assert torch.equal(program(x), Moves()(x))
     (method,) = program.report.methods
     assert not any("_to_dim_order_copy" in op for op in method.kernels)
+
+
+def test_kernels_keep_channels_last() -> None:
+    class Image(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return functional.softmax(x * 0.3, 1), x.cumsum(2)
+
+    x = tensor(2, 3, 5, 4).bfloat16().to(memory_format=torch.channels_last)
+    program = lower(Image(), (x,), backends=[], tune="off")
+    for got, want in zip(program(x), Image()(x), strict=True):
+        assert got.stride() == want.stride()
+        torch.testing.assert_close(got, want, rtol=2.0**-8, atol=2.0**-8)

@@ -44,6 +44,8 @@ constexpr int panels_for(int rows) {
 
 constexpr int64_t kBlockDepth = 768;
 constexpr int64_t kBlockRows = 132;
+// Per thread: with fewer, one thread may have a good deal more to do than another.
+constexpr int64_t kPanelsToShare = 6;
 
 struct Workspace {
   alignas(64) std::array<float, kBlockRows * kBlockDepth> left;
@@ -350,8 +352,12 @@ void gemm(const Gemm& op, int ith, int nth) {
   const int64_t panel_count = (op.n + kPanelWidth - 1) / kPanelWidth;
   Range rows{0, op.m};
   Range panels{0, panel_count};
-  // The longer side is shared out: so each thread reads the least of the other factor.
-  if ((op.m + kTileRows - 1) / kTileRows >= panel_count) {
+  // The longer side is shared out: so each thread reads the least of the other factor. To expand
+  // panels takes longer than to read rows that lie there.
+  const bool expands = op.right.columns == Columns::Packed && op.right.type != GGML_TYPE_F32;
+  const bool shares_panels = expands && op.left.data != nullptr &&
+                             (panel_count % nth == 0 || panel_count >= kPanelsToShare * nth);
+  if (!shares_panels && (op.m + kTileRows - 1) / kTileRows >= panel_count) {
     rows = part_of(op.m, ith, nth);
   } else {
     panels = part_of(panel_count, ith, nth);
