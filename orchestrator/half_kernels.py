@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 import torch
-from executorch.exir.dialects._ops import ops as exir_ops
 from executorch.exir.dialects.edge._ops import EdgeOpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature
@@ -18,9 +17,9 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from ggml_delegate.aten_ops import Trait, traits
+from orchestrator.graph.conversions import insert_conversion
 from orchestrator.graph.queries import is_getitem, op_name
 
-_CONVERT = exir_ops.edge.dim_order_ops._to_dim_order_copy.default
 _HALF = (torch.float16, torch.bfloat16)
 _NO_ARITHMETIC = Trait.VIEW | Trait.MOVES | Trait.PICKS
 
@@ -75,7 +74,7 @@ class _Editor:
             return  # comparisons are exact
         for source in sources:
             if source not in self._wide:
-                self._wide[source] = self._convert(source, torch.float32, "float32")
+                self._wide[source] = self._convert(source, torch.float32)
             node.replace_input_with(source, self._wide[source])
         self.changed = True
         before = node.meta["val"]
@@ -104,27 +103,16 @@ class _Editor:
         if before.dtype == after.dtype:
             return
         readers = list(tensor.users)
-        narrow = self._convert(tensor, before.dtype, str(before.dtype).removeprefix("torch."))
+        narrow = self._convert(tensor, before.dtype)
         narrow.meta["val"] = before
         for reader in readers:
             reader.replace_input_with(tensor, narrow)
             if reader.op == "output" and self._signature is not None:
                 self._signature.replace_all_uses(tensor.name, narrow.name)
 
-    def _convert(self, tensor: Node, dtype: torch.dtype, suffix: str) -> Node:
-        after = tensor
-        if tensor.op == "placeholder":
-            after = [node for node in self._graph.nodes if node.op == "placeholder"][-1]
-        value = tensor.meta["val"]
-        arguments: dict[str, Any] = {"dtype": dtype, "dim_order": list(value.dim_order())}
-        with self._graph.inserting_after(after):
-            copy: Node = self._graph.create_node(
-                "call_function", _CONVERT, (tensor,), arguments, name=f"{tensor.name}_{suffix}"
-            )
-        copy.meta = {key: item for key, item in tensor.meta.items() if key != "tensor_meta"}
-        with value.fake_mode:
-            copy.meta["val"] = _CONVERT(value, **arguments)
-        return copy
+    def _convert(self, tensor: Node, dtype: torch.dtype) -> Node:
+        suffix, order = str(dtype).removeprefix("torch."), tensor.meta["val"].dim_order()
+        return insert_conversion(self._graph, tensor, suffix, dtype=dtype, dim_order=order)
 
 
 def _is_half(value: Any) -> TypeGuard[torch.Tensor]:

@@ -14,16 +14,14 @@ from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import torch
-from executorch.exir.dialects._ops import ops as exir_ops
 from executorch.exir.dialects.edge._ops import EdgeOpOverload
 from executorch.exir.tensor import dim_order_from_stride
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.dim_orders.layouts import CHANNELS_LAST_ORDER
+from orchestrator.graph.conversions import insert_conversion
 from orchestrator.graph.queries import compute_nodes, is_getitem, is_stored_as_asked, op_name
-
-_CONVERT = exir_ops.edge.dim_order_ops._to_dim_order_copy.default
 
 
 def make_kernels_contiguous(ep: ExportedProgram) -> bool:
@@ -101,20 +99,9 @@ class _Editor:
         self.changed = True
 
     def _insert(self, tensor: Node, order: Sequence[int], suffix: str) -> Node:
-        after = tensor
-        if tensor.op == "placeholder":
-            after = [node for node in self._ep.graph.nodes if node.op == "placeholder"][-1]
-        value = tensor.meta["val"]
-        arguments = {"dtype": value.dtype, "dim_order": list(order)}
-        with self._ep.graph.inserting_after(after):
-            copy: Node = self._ep.graph.create_node(
-                "call_function", _CONVERT, (tensor,), arguments, name=f"{tensor.name}_{suffix}"
-            )
-        copy.meta = {key: item for key, item in tensor.meta.items() if key != "tensor_meta"}
-        with value.fake_mode:
-            copy.meta["val"] = _CONVERT(value, **arguments)
         self.changed = True
-        return copy
+        dtype = tensor.meta["val"].dtype
+        return insert_conversion(self._ep.graph, tensor, suffix, dtype=dtype, dim_order=order)
 
 
 def _stored_order(value: torch.Tensor) -> tuple[int, ...]:
