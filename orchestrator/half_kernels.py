@@ -93,9 +93,12 @@ class _Editor:
 
     def _round_numbers(self, node: Node, dtype: torch.dtype) -> None:
         call = (node.args, node.kwargs)
-        node.args, node.kwargs = pytree.tree_map_only(
-            float, lambda number: torch.tensor(number, dtype=dtype).item(), call
-        )
+
+        def rounded(number: float) -> float:
+            value = torch.tensor(float(number)).to(dtype).item()
+            return number if value == number else value
+
+        node.args, node.kwargs = pytree.tree_map_only((int, float), rounded, call)
         self.changed = True
 
     def _narrow(self, tensor: Node, before: torch.Tensor, after: torch.Tensor) -> None:

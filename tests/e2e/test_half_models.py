@@ -199,7 +199,8 @@ class Numbers(nn.Module):
     """What the edge dialect makes tensors of."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return x * 0.1, x + 0.3, 0.7 - x, x / 3, x > 0.1, x == 0.1, torch.add(x, x, alpha=0.3)
+        compared = x > 0.1, x == 0.1, x >= 257, x < 2049
+        return x * 0.1, x + 0.3, 0.7 - x, x / 3, torch.add(x, x, alpha=0.3), x + 257, *compared
 
 
 @pytest.mark.parametrize("backends", BACKENDS[1:], ids=lambda names: "-".join(names) or "kernels")
@@ -210,7 +211,7 @@ def test_numbers_count_as_in_eager(
 ) -> None:
     x = tensor(*sizes).to(dtype)
     if sizes:
-        x[0] = 0.1
+        x[0], x[1], x[2] = 0.1, 256, 2048
     program = lower(Numbers(), (x,), backends=backends, tune="off")
     for got, want in zip(program(x), Numbers()(x), strict=True):
         torch.testing.assert_close(got, want, rtol=0, atol=0)
