@@ -41,8 +41,8 @@ struct BFloat16Numbers {
     HalfVec half;
     std::memcpy(&half, from, sizeof(half));
 #if defined(__AVX512F__)
-    const UintVec wide =
-        reinterpret_cast<UintVec>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(half)));
+    const UintVec wide = reinterpret_cast<UintVec>(
+        _mm512_maskz_cvtepu16_epi32(kAllLanes, reinterpret_cast<__m256i>(half)));
 #elif defined(__AVX2__)
     const UintVec wide =
         reinterpret_cast<UintVec>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(half)));
