@@ -234,7 +234,8 @@ def test_attention(dtype: torch.dtype) -> None:
     (got,) = outputs_of(NativeProgram(program.buffer).run("forward", inputs))
     exact = _attend(*(x.double() for x in inputs))
     assert (got.double() - exact).abs().max() <= 2.0 ** -_DIGITS[dtype]
-    assert (got.double() - exact).abs().max() <= (_attend(*inputs).double() - exact).abs().max()
+    eager_off = (_attend(*inputs).double() - exact).abs().max()
+    assert (got.double() - exact).abs().max() <= eager_off + _SUMS_LOSE * exact.abs().max()
 
 
 @both
