@@ -17,10 +17,10 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from ggml_delegate.aten_ops import Trait, traits
+from ggml_delegate.registry import HALF_DTYPES
 from orchestrator.graph.conversions import insert_conversion
 from orchestrator.graph.queries import is_getitem, op_name
 
-_HALF = (torch.float16, torch.bfloat16)
 _NO_ARITHMETIC = Trait.VIEW | Trait.MOVES | Trait.PICKS
 
 
@@ -63,7 +63,9 @@ class _Editor:
 
     def widen(self, node: Node) -> None:
         """Have a node read, and make, float32."""
-        if any(argument in _HALF for argument in pytree.tree_leaves((node.args, node.kwargs))):
+        if any(
+            argument in HALF_DTYPES for argument in pytree.tree_leaves((node.args, node.kwargs))
+        ):
             return
         sources = [source for source in node.all_input_nodes if _is_half(source.meta.get("val"))]
         if not sources:
@@ -119,7 +121,7 @@ class _Editor:
 
 
 def _is_half(value: Any) -> TypeGuard[torch.Tensor]:
-    return isinstance(value, torch.Tensor) and value.dtype in _HALF
+    return isinstance(value, torch.Tensor) and value.dtype in HALF_DTYPES
 
 
 def _computed(node: Node) -> Any:

@@ -124,6 +124,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 _X = tensor(2, 6, 7, 5)
 _ROWS = tensor(3, 17, 24)
+_ZEROS = torch.tensor([[0.0, 0.0, -0.0], [0.3, 0.0, 6e-8], [1.0, -2.0, 3.0]])
 _PLACES = torch.tensor([[3, 0, 2], [1, 1, 4]])
 # Whose results differ by one step here and there, where float32 sums end next to a tie.
 ONE_STEP: dict[str, tuple[nn.Module, list[Tensor]]] = {
@@ -167,6 +168,10 @@ EXACT: dict[str, tuple[nn.Module, list[Tensor]]] = {
     "comparisons": (
         _Function(lambda x: (x > 0.1, x <= 0.1, x != 0.1, x == 0.1)),
         [torch.tensor([0.1, -0.1, 0.0999, 0.1001, 0.2])],
+    ),
+    "zeros": (
+        _Function(lambda x, y: (torch.logical_not(x), torch.logical_xor(x, y), x.any(1), x.all(1))),
+        [_ZEROS, _ZEROS.flip(0)],
     ),
     "choice": (_Function(lambda x: torch.where(x > 0, x, -0.123)), [_X]),
     "masked": (_Function(lambda x: x.masked_fill(x > 0, float("-inf"))), [_X]),

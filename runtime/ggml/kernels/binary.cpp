@@ -10,8 +10,7 @@ namespace {
 using simd::kLanes;
 using simd::Vec;
 
-constexpr int64_t kGrain = 64;      // elements; no two threads write to one cache line
-constexpr int64_t kRounded = 2048;  // elements at a time
+constexpr int64_t kGrain = 64;  // elements; no two threads write to one cache line
 
 struct Add {
   float alpha;
@@ -153,7 +152,7 @@ void binary(ggml_tensor* result, int ith, int nth, void* userdata) {
   if (range.first == range.last) return;
   Walk walk(params, range.first);
   // What is rounded stays in the first-level cache until then.
-  const int64_t most = params.precision == Precision::Float32 ? range.last : kRounded;
+  const int64_t most = params.precision == Precision::Float32 ? range.last : simd::kRounded;
   for (int64_t i = range.first; i < range.last;) {
     const int64_t count = std::min({walk.left_in_row(), range.last - i, most});
     run({a + walk.a, b + walk.b, to + i, count, params.a_strides[last], params.b_strides[last]}, f);

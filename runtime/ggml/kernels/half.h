@@ -30,6 +30,12 @@ inline Vec to_float16(Vec x) {
 // Numbers as they are stored, as floats.
 using HalfVec = uint16_t __attribute__((vector_size(kLanes * sizeof(uint16_t))));
 
+inline HalfVec load_halves(const uint16_t* from) {
+  HalfVec halves;
+  std::memcpy(&halves, from, sizeof(halves));
+  return halves;
+}
+
 struct Float32Numbers {
   using Stored = float;
   static Vec load(const float* from) { return simd::load(from); }
@@ -38,8 +44,7 @@ struct Float32Numbers {
 struct BFloat16Numbers {
   using Stored = uint16_t;
   static Vec load(const uint16_t* from) {
-    HalfVec half;
-    std::memcpy(&half, from, sizeof(half));
+    const HalfVec half = load_halves(from);
 #if defined(__AVX512F__)
     const UintVec wide = reinterpret_cast<UintVec>(
         _mm512_maskz_cvtepu16_epi32(kAllLanes, reinterpret_cast<__m256i>(half)));
@@ -56,8 +61,7 @@ struct BFloat16Numbers {
 struct Float16Numbers {
   using Stored = uint16_t;
   static Vec load(const uint16_t* from) {
-    HalfVec half;
-    std::memcpy(&half, from, sizeof(half));
+    const HalfVec half = load_halves(from);
 #if defined(__AVX512F__)
     return _mm512_maskz_cvtph_ps(kAllLanes, reinterpret_cast<__m256i>(half));
 #elif defined(__F16C__)
@@ -74,6 +78,9 @@ struct Float16Numbers {
 #endif
   }
 };
+
+// Elements to compute before they are rounded: they stay in the first-level cache until then.
+inline constexpr int64_t kRounded = 2048;
 
 // Rounds numbers in place.
 inline void round_to(Precision precision, float* x, int64_t count) {

@@ -14,8 +14,7 @@ using simd::select;
 using simd::splat;
 using simd::Vec;
 
-constexpr int64_t kGrain = 64;      // elements; no two threads write to one cache line
-constexpr int64_t kRounded = 2048;  // elements at a time, which stay in the first-level cache
+constexpr int64_t kGrain = 64;  // elements; no two threads write to one cache line
 
 // dst[i] = f(src[i]) for i < count; dst may be src.
 template <typename Function>
@@ -31,8 +30,8 @@ void map_run(const float* src, float* dst, int64_t count, Function f) {
 template <typename Function>
 void map_parts(const float* src, float* dst, int64_t count, Precision precision, Function f) {
   if (precision == Precision::Float32) return map_run(src, dst, count, f);
-  for (int64_t i = 0; i < count; i += kRounded) {
-    const int64_t part = std::min(count - i, kRounded);
+  for (int64_t i = 0; i < count; i += simd::kRounded) {
+    const int64_t part = std::min(count - i, simd::kRounded);
     map_run(src + i, dst + i, part, f);
     simd::round_to(precision, dst + i, part);
   }
