@@ -1,9 +1,6 @@
 """Spares torch.export and ExecuTorch's passes work that they repeat.
 
-Each `run_decompositions` looks up every composite op that the dispatcher knows, and registers
-handlers for most of them, some fifteen for each; ExecuTorch calls it three times per program. For
-small programs that is nine tenths of the time to lower them. Nothing it looks up changes while a
-program is lowered, and the handlers are the same each time.
+What is looked up about ops is in known_ops.py, ExecuTorch's own passes in pass_speed.py.
 
 Each pass notes of every node which node it was made from, with a deep copy of all that was noted
 before. Under a profiler that is a sixth of the time of some dozens of passes; nothing ever changes
@@ -26,27 +23,29 @@ import itertools
 import logging
 import weakref
 from abc import ABCMeta
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.fx.traceback
 from executorch.exir.backend.utils import is_same_node
-from torch._C import DispatchKey
 from torch._decomp.decompositions_for_rng import PhiloxState
 from torch._higher_order_ops.executorch_call_delegate import executorch_call_delegate
-from torch._subclasses.fake_impls import op_implementations_dict
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from orchestrator.frontend.known_ops import ops_looked_up_once
+from orchestrator.frontend.pass_speed import spared_traces
 from orchestrator.frontend.shared_patches import SharedPatches
 
 # What is patched was read in this version of torch. torch.fx._lazy_graph_module does the same for
 # modules that torch's tracers make, but not for those that ExecuTorch's passes do.
 _KNOWN_TORCH = "2.13.0"
+_KNOWN_EXECUTORCH = "1.5.1"
 
 
 class _CallableType(ABCMeta):
@@ -135,56 +134,6 @@ def _str_without_code(module: GraphModule) -> str:
     return torch.nn.Module.__str__(module)
 
 
-_Overriding = Callable[[Mapping[Any, Any]], AbstractContextManager[None]]
-
-
-class _HandlersMadeOnce:
-    """Does what `_override_composite_implicit_decomp` does, with handlers that it made before.
-
-    Inside, composite ops have other kernels in Python's dispatcher, and a rule for fake tensors.
-    """
-
-    def __init__(self, override: _Overriding) -> None:
-        self._override = override
-        # By op: its kernels before, those inside, and the rule.
-        self._made: dict[Any, tuple[dict[Any, Any], dict[Any, Any], Any]] = {}
-
-    @contextlib.contextmanager
-    def __call__(self, wanted: Mapping[Any, Any]) -> Iterator[None]:
-        saved: dict[Any, dict[Any, Any]] = {}
-        try:
-            for op, decomposition in wanted.items():
-                before, inside, rule = self._handlers(op, decomposition)
-                saved[op] = before
-                # All that depends on what the op is to be decomposed by.
-                self._set(op, {**inside, DispatchKey.CompositeImplicitAutograd: decomposition})
-                if rule is not None:
-                    op_implementations_dict.setdefault(op, rule)
-            yield
-        finally:
-            for op, kernels in saved.items():
-                self._set(op, kernels)
-                op_implementations_dict.pop(op, None)
-
-    def _handlers(self, op: Any, decomposition: Any) -> tuple[dict[Any, Any], dict[Any, Any], Any]:
-        known = self._made.get(op)
-        if known is None or known[0] != op.py_kernels:
-            before = dict(op.py_kernels)
-            with self._override({op: decomposition}):
-                known = (before, dict(op.py_kernels), op_implementations_dict.get(op))
-            self._made[op] = known
-        return known
-
-    @staticmethod
-    def _set(op: Any, kernels: Mapping[Any, Any]) -> None:
-        op.py_kernels.clear()
-        op.py_kernels.update(kernels)
-        op._dispatch_cache.clear()
-
-
-_override_once = functools.cache(_HandlersMadeOnce)
-
-
 @contextlib.contextmanager
 def _programs_let_go() -> Iterator[None]:
     """Has caches that never forget, or seldom, forget the programs that were lowered inside.
@@ -255,28 +204,19 @@ class _PresentObjects:
 _PRESENT_OBJECTS = _PresentObjects()
 
 
+@functools.cache
+def _executorch_version() -> str:
+    return version("executorch")
+
+
 def _patches() -> Iterator[AbstractContextManager[Any]]:
     """If a private name is missing, that optimisation is skipped; in another torch, all are."""
-    import torch._export.utils as utils
-    from torch.export import decomp_utils, exported_program
-
     yield _PRESENT_OBJECTS.set_aside()
     if torch.__version__.partition("+")[0] != _KNOWN_TORCH:
         return
 
     yield _programs_let_go()
-    materialize = getattr(utils, "_materialize_cpp_cia_ops", None)
-    if materialize is not None:
-        materialize()
-        yield mock.patch.object(utils, "_materialize_cpp_cia_ops", lambda: None)
-    collect = getattr(utils, "_collect_all_valid_cia_ops", None)
-    if collect is not None:
-        composite_ops = collect()
-        for module in (utils, exported_program, decomp_utils):
-            yield mock.patch.object(module, collect.__name__, lambda: composite_ops)
-    override = getattr(exported_program, "_override_composite_implicit_decomp", None)
-    if override is not None:
-        yield mock.patch.object(exported_program, override.__name__, _override_once(override))
+    yield from ops_looked_up_once()
     if hasattr(torch._ops, "Callable"):
         yield mock.patch.object(torch._ops, "Callable", _CachedCallable)
     if hasattr(PhiloxState, "reset"):
@@ -287,6 +227,8 @@ def _patches() -> Iterator[AbstractContextManager[Any]]:
     if hasattr(GraphModule, "_recompile_submodules"):
         yield mock.patch.object(GraphModule, "recompile", _recompile_when_asked)
         yield mock.patch.object(GraphModule, "__str__", _str_without_code)
+    if _executorch_version() == _KNOWN_EXECUTORCH:
+        yield from spared_traces()
 
 
 _SHARED = SharedPatches(_patches)

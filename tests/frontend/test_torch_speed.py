@@ -160,57 +160,6 @@ def test_what_others_froze_stays_frozen() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-class _Composites(torch.nn.Module):
-    """Composite ops, of which some are kept and one is decomposed by the test's own rule."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm = torch.nn.Conv2d(3, 4, 3), torch.nn.LayerNorm(4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = torch.nn.functional.silu(self.conv(x)).flatten(2).transpose(1, 2)
-        y = torch.nn.functional.scaled_dot_product_attention(y, y, self.norm(y))
-        return torch.nn.functional.pixel_shuffle(y[:, :4, None], 1).square().mean()
-
-
-def _decomposed(kept: tuple[torch._ops.OpOverload, ...]) -> str:
-    program = torch.export.export(_Composites().eval(), (torch.ones(1, 3, 6, 6),))
-    table = torch.export.default_decompositions()
-    for op in kept:
-        table.pop(op)
-    return str(program.run_decompositions(table).graph)
-
-
-def test_composite_ops_are_handled_as_torch_does() -> None:
-    aten = torch.ops.aten
-    kept = (
-        (),
-        (aten.silu.default,),
-        (aten.scaled_dot_product_attention.default, aten.linear.default),
-    )
-    expected = [_decomposed(ops) for ops in kept]
-    assert len(set(expected)) == len(kept)
-    with repeated_work_spared():
-        for _ in range(2):
-            assert [_decomposed(ops) for ops in kept] == expected
-    assert [_decomposed(ops) for ops in kept] == expected
-
-
-def test_composite_ops_are_left_as_they_were() -> None:
-    from torch._export.utils import _collect_all_valid_cia_ops
-    from torch._subclasses.fake_impls import op_implementations_dict
-
-    _decomposed(())  # torch itself forgets some rules for fake tensors the first time
-    ops = _collect_all_valid_cia_ops()
-    before = {op: dict(op.py_kernels) for op in ops}, set(op_implementations_dict)
-    with repeated_work_spared():
-        _decomposed((torch.ops.aten.silu.default,))
-        with pytest.raises(RuntimeError, match="stop"), repeated_work_spared():
-            raise RuntimeError("stop")
-        _decomposed(())
-    assert ({op: dict(op.py_kernels) for op in ops}, set(op_implementations_dict)) == before
-
-
 def _graph_modules() -> int:
     gc.collect()
     return sum(isinstance(each, fx.GraphModule) for each in gc.get_objects())

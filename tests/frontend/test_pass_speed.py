@@ -1,0 +1,181 @@
+"""Traces that are spared would have changed nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from executorch.exir import to_edge, to_edge_transform_and_lower
+from executorch.exir.dialects._ops import ops as edge_ops
+from executorch.exir.pass_base import ExportPass
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
+from torch.fx import GraphModule
+
+import orchestrator
+from orchestrator.edge import edge_compile_config
+from orchestrator.frontend import torch_speed
+from orchestrator.frontend.torch_speed import repeated_work_spared
+from tests.differential.quantizing import quantized_by_pt2e
+
+
+class _Mixed(nn.Module):
+    """Scalars, mixed dtypes, views, sizes as numbers, copies and a transpose, in one graph."""
+
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        y = (x * 2 + n).t().reshape(-1).view(x.shape[1], x.shape[0])
+        y = torch.where(y > 0.5, y, 0.0) + torch.minimum(y, n.t().to(torch.int64))
+        y = y.to(torch.float32, memory_format=torch.contiguous_format) / (x.shape[0] + 1)
+        return torch.cat([y, y.clone(), torch.full_like(y, 3)]).sum(0) / 2 + n.sum()
+
+
+class _Branches(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(
+            x.sum() > 0, lambda x: x.t().contiguous() + 1, lambda x: x.relu().t().contiguous(), (x,)
+        )
+
+
+class _Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, stride=2), nn.LayerNorm(8)
+        self.batch_norm, self.linear = nn.BatchNorm2d(8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.batch_norm(self.conv(x)).relu().flatten(2).mT
+        y = nn.functional.scaled_dot_product_attention(y, self.norm(y), y)
+        return self.linear(y).softmax(-1)
+
+
+def _int8() -> tuple[nn.Module, tuple[Tensor, ...]]:
+    x = torch.randn(1, 3, 9, 9)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return quantized_by_pt2e(model.eval(), [(x,)], "static int8 per channel"), (x,)
+
+
+_Case = Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]
+MODELS: dict[str, _Case] = {
+    "mixed": lambda: (_Mixed(), (torch.randn(4, 3), torch.ones(4, 3, dtype=torch.int32))),
+    "branches": lambda: (_Branches(), (torch.randn(3, 4),)),
+    "attention": lambda: (_Attention().eval(), (torch.randn(2, 3, 9, 9),)),
+    "int8": _int8,
+}
+
+
+@pytest.fixture
+def as_executorch_does(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
+    """Call the result to have nothing of ExecuTorch's spared from there on."""
+    yield lambda: monkeypatch.setattr(torch_speed, "_KNOWN_EXECUTORCH", "another")
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", MODELS)
+def test_programs_are_the_same(
+    name: str, dynamic: bool, as_executorch_does: Callable[[], None]
+) -> None:
+    model, inputs = MODELS[name]()
+    batch = Dim("batch", min=2, max=12)
+    shapes = tuple({0: batch} for _ in inputs) if dynamic and inputs[0].shape[0] > 1 else None
+    with torch.no_grad():
+        program = export(model, inputs, dynamic_shapes=shapes)
+    spared = _lowered(program)
+    as_executorch_does()
+    whole = _lowered(program)
+    assert spared == whole
+
+
+def _lowered(program: ExportedProgram) -> list[Any]:
+    """The edge program that ExecuTorch makes, and a file for each list of backends."""
+    with repeated_work_spared():
+        edge = to_edge_transform_and_lower(program, compile_config=edge_compile_config())
+        same_way = to_edge(program, compile_config=edge_compile_config())
+    texts = [str(each.exported_program().graph) for each in (edge, same_way)]
+    values = [
+        str(node.meta["val"])
+        for each in (edge, same_way)
+        for node in each.exported_program().graph.nodes
+        if "val" in node.meta
+    ]
+    files = [
+        orchestrator.lower(program, backends=backends, tune="off").buffer
+        for backends in (("ggml", "xnnpack"), ("xnnpack",), ())
+    ]
+    return [texts, values, *map(bytes, files)]
+
+
+class _Identity(ExportPass):  # type: ignore[misc]  # executorch is untyped
+    pass
+
+
+def _traced() -> GraphModule:
+    with torch.no_grad():
+        program = to_edge(export(_Attention().eval(), (torch.randn(1, 3, 9, 9),)))
+    result = _Identity()(program.exported_program().graph_module)
+    assert result is not None
+    return result.graph_module
+
+
+_SOFTMAX = edge_ops.edge.aten._softmax.default
+
+
+def test_a_graph_that_was_just_traced_is_not_traced_again() -> None:
+    with repeated_work_spared():
+        module = _traced()
+        again = _Identity()(module)
+    assert again is not None
+    assert again.graph_module is module
+
+
+@pytest.mark.parametrize("edit", ["target", "argument", "value", "new node"])
+def test_a_graph_that_was_edited_is_traced_again(edit: str) -> None:
+    with repeated_work_spared():
+        module = _traced()
+        node = next(each for each in module.graph.nodes if each.target == _SOFTMAX)
+        if edit == "target":
+            node.target = edge_ops.edge.aten._log_softmax.default
+        elif edit == "argument":
+            node.update_arg(1, 1)
+        elif edit == "value":
+            node.meta["val"] = node.meta["val"][:, :1]
+        else:
+            with module.graph.inserting_after(node):
+                module.graph.call_function(edge_ops.edge.aten.relu.default, (node.args[0],))
+        again = _Identity()(module)
+    assert again is not None
+    assert again.graph_module is not module
+    assert all("val" in made.meta for made in again.graph_module.graph.nodes)
+
+
+def _decomposed(program: ExportedProgram, *ops: torch._ops.OpOverload) -> ExportedProgram:
+    table = torch.export.default_decompositions()
+    return program.run_decompositions({op: table[op] for op in ops})
+
+
+def test_decompositions_are_not_run_where_there_is_nothing_to_decompose() -> None:
+    aten = torch.ops.aten
+    with repeated_work_spared():
+        program = export(_Attention().eval(), (torch.randn(1, 3, 9, 9),))
+        functional = program.run_decompositions({})
+        assert functional is not program
+        assert functional.run_decompositions({}) is not functional
+        assert _decomposed(functional, aten.silu.default) is functional
+        again = _decomposed(functional, aten.layer_norm.default)
+        assert again is not functional
+        called = {node.target for node in again.graph.nodes}
+        assert aten.native_layer_norm.default in called
+        assert aten.layer_norm.default not in called
+        assert _decomposed(again, aten.linear.default) is not again
+
+
+def test_a_program_that_is_not_functional_is_made_so() -> None:
+    class InPlace(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x + 1).relu_()
+
+    with repeated_work_spared():
+        program = export(InPlace(), (torch.randn(2, 3),))
+        made = _decomposed(program, torch.ops.aten.silu.default)
+    assert torch.ops.aten.relu_.default not in {node.target for node in made.graph.nodes}
