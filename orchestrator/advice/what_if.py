@@ -26,9 +26,9 @@ from orchestrator.report.data import AdviceReport
 # Questions per kind: the most promising ones are asked.
 _MOST_QUESTIONS = 8
 # States that one answer may take before its search becomes a beam; the plan itself had more room.
-# And all answers together, about a second: a beam over a large graph alone takes more.
-_ROOM = 2_000
-_MOST_STATES = 20_000
+# And all answers together, less than a second: a beam over a large graph alone takes more.
+_ROOM = 1_000
+_MOST_STATES = 8_000
 # A limit on partitions is searched for with several prices of calls.
 _SEARCHES_PER_LIMIT = 10
 # A support that gains less than this part of the latency is not worth telling.
@@ -79,7 +79,7 @@ def advise(
         graph than this.
 
     Nothing is asked about a plan that has unknown costs. About a large graph only so much is asked
-    as can be answered in about a second.
+    as can be answered in less than a second.
     """
     base = constraints or Constraints()
     if not plan.cost.is_complete or not plan.segments:
