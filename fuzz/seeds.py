@@ -24,6 +24,7 @@ from orchestrator.planner import CostGraph, Plan, Segment, price_plan, split_int
 from tests.differential.generate import random_graph, targets
 from tests.differential.graphs import Graph
 from tests.differential.plans import export_graphs, lower_plans, only
+from tests.harness.activations import WAYS
 from tests.harness.integer_weights import SCHEMES, Several
 
 DYNAMIC = 12
@@ -62,6 +63,16 @@ def integer_weights() -> ExportedProgram:
     """A linear layer for each way to expand a weight of 8 or 4 bits."""
     layers = [make(20, 64, bits=bits) for make in SCHEMES.values() for bits in (8, 4)]
     return export(Several(layers), tuple(torch.randn(3, 64) for _ in layers))
+
+
+def quantized_activations() -> ExportedProgram:
+    """Tensors of a dynamic size, each way to quantize them by their own range."""
+
+    class Model(nn.Module):
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return [make()(x + number) for number, make in enumerate(WAYS.values())]
+
+    return export(Model(), (torch.randn(4, 5),), dynamic_shapes=({0: Dim("n", max=9)},))
 
 
 def one_call_each(graph: CostGraph) -> Plan:
@@ -138,6 +149,7 @@ def main() -> None:
     with repeated_work_spared():
         count = write_program(folder / "ir", made_from_nothing(), "nothing")
         count += write_program(folder / "ir", integer_weights(), "integers")
+        count += write_program(folder / "ir", quantized_activations(), "activations")
         names = ops_with_random_graphs()
         for start in range(0, len(names), 32):
             chosen = [random_graph(rng, target=name) for name in names[start : start + 32]]

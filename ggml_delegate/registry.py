@@ -41,6 +41,8 @@ class OpRule(ABC):
     integer_inputs: ClassVar[bool] = False
     # That constants may have beside those of floats.
     constant_dtypes: ClassVar[tuple[torch.dtype, ...]] = ()
+    # That other tensors may have, of nodes that are taken together with those that read them.
+    inner_dtypes: ClassVar[tuple[torch.dtype, ...]] = ()
     # Whether results are read through getitem nodes.
     outputs_via_getitem: ClassVar[bool] = False
 
@@ -175,7 +177,7 @@ def _check_tensors(view: NodeView, rule: OpRule, constants: Constants) -> Reason
     for what, value, constant in named:
         if not isinstance(value, torch.Tensor):
             return Reason("unsupported", f"{what} is no tensor")
-        if constant and value.dtype in rule.constant_dtypes:
+        if value.dtype in (rule.constant_dtypes if constant else rule.inner_dtypes):
             continue
         reason = _check_tensor(value, rule.integer_inputs)
         if reason is not None:

@@ -1,4 +1,4 @@
-"""Weights of integers, expanded for the products that read them: these take the integers."""
+"""What is dequantized: weights, whose integers the products take, and quantized activations."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
+from ggml_delegate.ops.fake_quantize import check_fake_quantized, lower_fake_quantized
 from ggml_delegate.ops.linear import LinearRule
 from ggml_delegate.ops.quantized_weight import DEQUANTIZES, quantized_weight
 from ggml_delegate.reasons import Reason
@@ -16,7 +17,7 @@ from ggml_delegate.registry import OpRule, check_view, register
 
 @register
 class DequantizeRule(OpRule):
-    """The dequantize of a constant weight that one linear layer reads."""
+    """The dequantize of a constant weight that one linear layer reads, or of an activation."""
 
     targets = DEQUANTIZES
     constant_dtypes: ClassVar[tuple[torch.dtype, ...]] = (
@@ -26,7 +27,11 @@ class DequantizeRule(OpRule):
         torch.float64,
     )
 
+    inner_dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.int8, torch.int32)
+
     def check(self, node: NodeView) -> Reason | None:
+        if not node.is_constant(0):
+            return check_fake_quantized(node.fx)
         if quantized_weight(node.fx, node.constants) is None:
             return Reason(
                 "quantization",
@@ -41,4 +46,6 @@ class DequantizeRule(OpRule):
         return check_view(NodeView(users[0], node.constants))
 
     def lower(self, node: NodeView, builder: Builder) -> None:
-        """The layer reads the integers."""
+        """Of a weight, the layer reads the integers."""
+        if not node.is_constant(0):
+            lower_fake_quantized(node.fx, builder)

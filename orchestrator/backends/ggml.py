@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import Node
 
-from ggml_delegate.node_view import Constants, op_name
-from ggml_delegate.ops.quantized_weight import DEQUANTIZES
+from ggml_delegate.node_view import Constants
+from ggml_delegate.ops.fake_quantize import fake_quantized
+from ggml_delegate.ops.quantized_weight import quantized_weight
 from ggml_delegate.preprocess import GgmlBackend
 from ggml_delegate.recurrent_ops import PRESERVED
 from ggml_delegate.registry import MAX_RANK, check_node, preserved_ops
@@ -76,15 +76,19 @@ class GgmlDelegate(Backend):
         """Ask the op rules about every node."""
         known, fixed = Constants(ep), constant_nodes(ep)
         candidates, rejections = [], []
-        expanded: set[Node] = set()  # weights of integers, which go with their layers
-        for node in compute_nodes(ep):
-            reason = check_node(node, ep, known)
+        nodes = list(compute_nodes(ep))
+        reasons = {node: check_node(node, ep, known) for node in nodes}
+        taken = [node for node in nodes if reasons[node] is None]
+        groups = {node: found.inner for node in taken if (found := fake_quantized(node))}
+        # What goes with the node that reads it: integer weights, and what quantizes activations.
+        inner = {node for group in groups.values() for node in group}
+        inner |= {node for node in taken if quantized_weight(node, known) is not None}
+        for node, reason in reasons.items():
             if reason is not None:
                 rejections.append(Rejection(node, str(reason), reason.code))
-            elif op_name(node) in DEQUANTIZES:
-                expanded.add(node)
-            else:
-                group = (*(arg for arg in node.all_input_nodes if arg in expanded), node)
+            elif node not in inner:
+                weights_of = (arg for arg in node.all_input_nodes if arg in inner)
+                group = (*groups.get(node, weights_of), node)
                 read = dict.fromkeys(arg for each in group for arg in each.all_input_nodes)
                 weights = tuple(arg for arg in read if arg in fixed)
                 candidates.append(Candidate(group, weights, divisible=len(group) == 1))

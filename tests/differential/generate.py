@@ -7,7 +7,6 @@ import random
 
 import torch
 
-from ggml_delegate.ops.quantized_weight import DEQUANTIZES
 from ggml_delegate.registry import rules
 from tests.differential.graphs import Graph
 from tests.differential.grow import MAX_STEPS, TRIES, finish
@@ -48,8 +47,8 @@ _ASKS_FOR_ZEROS = ("aten.logical_", "aten.any.", "aten.all.")
 def targets() -> tuple[str, ...]:
     """The rules' targets to draw from, one of those that mean the same; the heavy ones repeated."""
     seen: dict[object, str] = {}
-    for target in rules():
-        if target in _INTERNAL or target in DEQUANTIZES:  # quantized_graphs has these
+    for target, rule in rules().items():
+        if target in _INTERNAL or rule.inner_dtypes:  # quantized_graphs has the latter
             continue
         key: object = PROPOSALS.get(target) or natural_name(target) or target
         seen.setdefault(key, target)

@@ -232,12 +232,22 @@ class TestDynamic:
         model = pt2e(mlp(96), (x,), dynamic=True)
         program = lower(model, (x,), backends=backends)
         assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
-        if "xnnpack" in backends:
-            assert len(program.buffer) <= 1.1 * bytes_of_executorch(model, (x,))
+        assert len(program.buffer) <= 1.1 * bytes_of_executorch(model, (x,))
+
+    @pytest.mark.parametrize("kind", WEIGHTS)
+    def test_ggml_takes_a_layer_whole_and_exactly(self, kind: str) -> None:
+        x = torch.randn(2, 8, 64)
+        model = torchao_quantized(
+            nn.Sequential(nn.Linear(64, 200)),
+            Int8DynamicActivationIntxWeightConfig(**WEIGHTS[kind]),
+        )
+        program = lower(model, (x,), backends=["ggml"])
+        assert [each.backend for each in program.report.methods[0].segments] == ["ggml"]
+        assert_equal(program, model, torch.randn_like(x), tolerance=EXACT)
 
     @pytest.mark.parametrize(
         ("kind", "backends"),
-        [*((kind, LISTS[0]) for kind in WEIGHTS), ("8 bits", ["ggml"])],
+        [(kind, backends) for kind in WEIGHTS for backends in (LISTS[0], ["ggml"])],
         ids=str,
     )
     def test_torchao_weights(self, kind: str, backends: list[str]) -> None:

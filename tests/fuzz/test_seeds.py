@@ -12,9 +12,11 @@ from fuzz.seeds import (
     integer_weights,
     made_from_nothing,
     ops_with_random_graphs,
+    quantized_activations,
     write_program,
 )
 from tests.differential.generate import random_graph
+from tests.harness.activations import WAYS
 from tests.harness.integer_weights import SCHEMES
 
 
@@ -31,3 +33,7 @@ def test_ops_that_read_no_tensor_are_delegated(tmp_path: Path) -> None:
 def test_weights_of_integers_are_delegated(tmp_path: Path) -> None:
     calls = write_program(tmp_path, integer_weights(), "integers")
     assert calls == 2 * len(SCHEMES)
+
+
+def test_quantized_activations_are_delegated(tmp_path: Path) -> None:
+    assert write_program(tmp_path, quantized_activations(), "activations") >= len(WAYS)

@@ -79,6 +79,14 @@ def lower_ggml(
 ) -> tuple[Any, _Recorder, Any]:
     """(executorch program, what was rejected, edge program) of a model lowered for ggml alone."""
     with repeated_work_spared():
+        edge, recorder = _to_edge(model, inputs, dynamic_shapes)
+        return edge.to_executorch(), recorder, edge
+
+
+def _to_edge(
+    model: torch.nn.Module, inputs: Sequence[Any], dynamic_shapes: Any
+) -> tuple[Any, _Recorder]:
+    with repeated_work_spared():
         with RecurrentLayersPreserved():
             exported = export(model, tuple(inputs), dynamic_shapes=dynamic_shapes, strict=False)
         recorder = _Recorder()
@@ -87,7 +95,13 @@ def lower_ggml(
             partitioner=[recorder],
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
-        return edge.to_executorch(), recorder, edge
+        return edge, recorder
+
+
+def rejections(model: torch.nn.Module, inputs: Sequence[Any]) -> list[str]:
+    """What ggml rejects of a model, which need not have kernels for the rest."""
+    _, recorder = _to_edge(model, inputs, None)
+    return list(recorder.reasons.values())
 
 
 def undelegated(edge: Any) -> list[str]:

@@ -46,7 +46,8 @@ namespace ggml_delegate {
   F(IndexPut)              \
   F(Gather)                \
   F(Resize2d)              \
-  F(Recurrent)
+  F(Recurrent)             \
+  F(FakeQuantize)
 
 GGD_FOR_EACH_OP(GGD_DECLARE_LOWER)
 #undef GGD_DECLARE_LOWER
