@@ -45,7 +45,7 @@ def _is_view(target: Any) -> bool:
     )
 
 
-# Which ops each of these passes changes. What they do with others is to trace them.
+# An op of each thing that these passes change. What they do without one is to trace.
 _CHANGED_OPS: dict[type[PassBase], Callable[[Any], bool]] = {
     DimOrderOpsRevertPass: lambda op: isinstance(op, EdgeOpOverload) and op in MemoryFormatOpsMap,
     LegalizePortableDimOrderPass: lambda op: op in LegalizePortableDimOrderPass._target_ops,
@@ -54,6 +54,15 @@ _CHANGED_OPS: dict[type[PassBase], Callable[[Any], bool]] = {
     OpReplacePass: should_lower_to_edge,
     ReplaceViewOpsWithViewCopyOpsPass: _is_view,
 }
+
+
+def changes_only(kind: type[PassBase], op: Callable[[Any], bool]) -> None:
+    """Have a backend's pass run only where a graph has an op that it asks for.
+
+    op: whether an op is one without which the pass changes nothing.
+    """
+    _CHANGED_OPS[kind] = op
+
 
 # Passes that look at one op at a time. Each hands what it makes of it to the next of its bases, so
 # that a class derived from several does what they do one after the other.

@@ -27,10 +27,13 @@ from orchestrator.backends.base import (
     Support,
 )
 from orchestrator.backends.xnnpack.group import Group, Surroundings
+from orchestrator.backends.xnnpack.passes import spare_patterns
 from orchestrator.backends.xnnpack.quirks import FUSED_ACTIVATIONS, find_quirk
 from orchestrator.graph.queries import compute_nodes, constant_nodes, is_getitem, op_name
 from orchestrator.planner import Layout
 from orchestrator.versions import executorch_version
+
+spare_patterns()
 
 _TO_FLOAT = "compute it in float32: x.float() before it"
 # ExecuTorch's configs say why not as text alone; by a part of it, what it is about.
