@@ -118,17 +118,11 @@ class Builder:
         self._add_node(op, inputs, outputs)
         return outputs
 
-    def once(
-        self,
-        op: Any,
-        inputs: Sequence[int | None],
-        sizes: Sequence[Size],
-        dtype: torch.dtype = torch.float32,
-    ) -> int:
-        """As `temp`; gives the result of an equal op on the same inputs again."""
-        key = (type(op), *sorted(vars(op).items()), tuple(inputs), dtype)
+    def once(self, op: Any, inputs: Sequence[int | None], sizes: Sequence[Size]) -> int:
+        """As `temp`, float32; gives the result of an equal op on the same inputs again."""
+        key = (type(op), *sorted(vars(op).items()), tuple(inputs))
         if key not in self._known:
-            self._known[key] = self.temp(op, inputs, sizes, dtype)
+            self._known[key] = self.temp(op, inputs, sizes)
         return self._known[key]
 
     def emit(self, op: Any, inputs: Sequence[int | None], node: torch.fx.Node) -> None:
