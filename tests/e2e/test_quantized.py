@@ -303,6 +303,26 @@ class TestDynamic:
         for got, want in zip(program(x), model(x), strict=True):
             assert relative_error(got, want) <= STEPS
 
+    @backends
+    @pytest.mark.parametrize("strategy", ["cost", "greedy"])
+    def test_images_that_are_results_as_well(self, strategy: Any, backends: list[str]) -> None:
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(4, 4, 1)
+
+            def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+                y = self.conv(x)
+                return y.sigmoid(), y
+
+        x = torch.randn(1, 4, 4, 4)
+        model = pt2e(Model(), (x,))
+        program = lower(model, (x,), backends=backends, strategy=strategy)
+        with torch.no_grad():
+            expected = model(x)
+        for got, want in zip(program(x), expected, strict=True):
+            assert relative_error(got, want) <= STEPS
+
     def test_a_convolution_that_alone_reads_its_image_stays_quantized(self) -> None:
         x = torch.randn(1, 64, 6, 6)
         model = pt2e(nn.Sequential(nn.ReLU(), nn.Conv2d(64, 64, 3)), (x,), dynamic=True)

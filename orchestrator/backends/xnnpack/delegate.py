@@ -29,11 +29,13 @@ from orchestrator.backends.base import (
 from orchestrator.backends.xnnpack.group import Group, Surroundings
 from orchestrator.backends.xnnpack.passes import spare_patterns
 from orchestrator.backends.xnnpack.quirks import FUSED_ACTIVATIONS, find_quirk
+from orchestrator.graph.quantized import is_dequantize
 from orchestrator.graph.queries import compute_nodes, constant_nodes, is_getitem, op_name
 from orchestrator.planner import Layout
 from orchestrator.versions import executorch_version
 
 spare_patterns()
+_IMAGE_RANK = 4
 
 _TO_FLOAT = "compute it in float32: x.float() before it"
 # ExecuTorch's configs say why not as text alone; by a part of it, what it is about.
@@ -112,6 +114,20 @@ class XnnpackDelegate(Backend):
         """Return the ops that XNNPACK's configs preserve, filtered by their constraints."""
         ops, node_filter = self._partitioner.ops_to_not_decompose(ep)
         return ops, node_filter
+
+    def check_segment(self, nodes: Sequence[Node]) -> str | None:
+        """Refuse a call that hands out the image of a quantized layer and reads it as well.
+
+        The delegate loses track of its dim order: what reads it is wrong, with no error where C, H
+        and W coincide (ExecuTorch 1.5.1).
+        """
+        inside = set(nodes)
+        for node in nodes:
+            if is_dequantize(node) and node.meta["val"].dim() == _IMAGE_RANK:
+                readers = [user in inside for user in node.users]
+                if any(readers) and not all(readers):
+                    return f"it hands out {node.name}, an image that it also reads"
+        return None
 
     def boundary_layouts(self, rank: int) -> tuple[Layout, ...]:
         """Return both layouts for images."""
