@@ -203,11 +203,15 @@ def _run_where_any(run: Callable[..., ExportedProgram]) -> Callable[..., Exporte
     no backend says node by node what it wants. An empty table always gives a new program.
     """
 
-    def decomposed(self: ExportedProgram, table: Any = None, *more: Any, **named: Any) -> Any:
-        functional = getattr(self, _DECOMPOSED, False) and not more and not named
-        if functional and table and not contains_any_call_fn_target_op(self.graph_module, table):
-            return self
-        program = run(self, table, *more, **named)
+    def decomposed(
+        self: ExportedProgram, decomp_table: Any = None, *more: Any, **named: Any
+    ) -> Any:
+        may_skip = bool(decomp_table) and not more and not named
+        if may_skip and getattr(self, _DECOMPOSED, False):
+            left = contains_any_call_fn_target_op(self.graph_module, decomp_table)
+            if not left:
+                return self
+        program = run(self, decomp_table, *more, **named)
         setattr(program, _DECOMPOSED, True)
         return program
 

@@ -168,6 +168,7 @@ def test_decompositions_are_not_run_where_there_is_nothing_to_decompose() -> Non
         assert aten.native_layer_norm.default in called
         assert aten.layer_norm.default not in called
         assert _decomposed(again, aten.linear.default) is not again
+        assert program.run_decompositions(decomp_table={}) is not program
 
 
 def test_a_program_that_is_not_functional_is_made_so() -> None:

@@ -35,8 +35,8 @@ from orchestrator.planner import Layout
 from orchestrator.versions import executorch_version
 
 spare_patterns()
-_IMAGE_RANK = 4
 
+_IMAGE_RANK = 4
 _TO_FLOAT = "compute it in float32: x.float() before it"
 # ExecuTorch's configs say why not as text alone; by a part of it, what it is about.
 _CODES: tuple[tuple[str, Code], ...] = (
@@ -131,7 +131,7 @@ class XnnpackDelegate(Backend):
 
     def boundary_layouts(self, rank: int) -> tuple[Layout, ...]:
         """Return both layouts for images."""
-        return tuple(Layout) if rank == 4 else (Layout.CONTIGUOUS,)
+        return tuple(Layout) if rank == _IMAGE_RANK else (Layout.CONTIGUOUS,)
 
     def versions(self) -> str:
         """Return ExecuTorch's version: the delegate is part of its wheel."""
