@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import operator
 from collections.abc import Mapping, Sequence
@@ -89,7 +90,7 @@ class Builder:
         data = tensor.detach().cpu().contiguous()
         flat = data.view(-1) if data.dim() else data.view(1)
         raw = flat.view(torch.uint8).numpy().tobytes()
-        key = f"ggml/{hashlib.sha256(raw).hexdigest()[:40]}"
+        key = _data_key(raw)
         known = (key, tuple(data.shape), data.dtype)
         if known not in self._constant_keys:
             self.named_data.add_named_data(key, raw, alignment=WEIGHT_ALIGNMENT)
@@ -303,3 +304,8 @@ class Builder:
     def _error(self, message: str) -> LoweringError:
         where = f"{self._current.name} ({op_name(self._current)}): " if self._current else ""
         return LoweringError(f"ggml: {where}{message}")
+
+
+def _data_key(data: bytes) -> str:
+    """The name of a constant's bytes in the .pte. 96 bits of a hash: short, as are small files."""
+    return f"ggml/{base64.urlsafe_b64encode(hashlib.sha256(data).digest()[:12]).decode()}"

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from functools import cache
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from orchestrator.report.data import Report, ReportError
 
-# Bump when a field changes its meaning or goes away; a new field with a default needs no bump.
+# Bump when a field changes its meaning or its default, or goes away; a new field with a default
+# needs no bump.
 FORMAT = 2
 
 
-def to_json(report: Report) -> str:
-    """Return a report as one JSON object."""
-    return json.dumps({"format": FORMAT, **asdict(report)}, separators=(",", ":"))
+def to_json(report: Report, *, brief: bool = False) -> str:
+    """Return a report as one JSON object; `brief`: without fields that have their default."""
+    data = _brief(report) if brief else asdict(report)
+    return json.dumps({"format": FORMAT, **data}, separators=(",", ":"))
 
 
 def from_json(text: str | bytes) -> Report:
@@ -36,6 +38,25 @@ def from_json(text: str | bytes) -> Report:
         if isinstance(error, ReportError):
             raise
         raise ReportError(f"not a report: {error!r}") from error
+
+
+def _brief(data: Any) -> Any:
+    """As `asdict`, without fields that have their default."""
+    if is_dataclass(data):
+        return {
+            each.name: _brief(getattr(data, each.name))
+            for each in fields(data)
+            if getattr(data, each.name) != _default(each)
+        }
+    if isinstance(data, tuple):
+        return [_brief(each) for each in data]
+    if isinstance(data, Mapping):
+        return {key: _brief(value) for key, value in data.items()}
+    return data
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 @cache

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from orchestrator.report.data import Report, ReportError
 from orchestrator.report.dot import render_dot
 from orchestrator.report.embed import KEY
 from orchestrator.report.pte import PteError, read_named_data
+from orchestrator.report.vocabulary import VOCABULARY
 from tests.harness.fakes import OpsBackend, plain_flow
 from tests.report.made_up import made_up_report
 
@@ -145,6 +148,16 @@ class TestInsideAProgram:
     def test_the_file_alone_gives_the_report(self, program: LoweredProgram, saved: Path) -> None:
         assert read_report(saved) == program.report
 
+    def test_files_of_before_are_read(self) -> None:
+        # What reports were compressed with. After a change, old files are called damaged: then it
+        # takes another key, and this number.
+        assert zlib.crc32(VOCABULARY) == 0x821657AC
+
+    def test_it_takes_little_room(self, program: LoweredProgram, saved: Path) -> None:
+        data = read_named_data(saved, KEY)
+        assert data is not None
+        assert len(data) < len(gzip.compress(program.report.to_json().encode())) / 1.5
+
     def test_programs_made_otherwise_have_none(self, tmp_path: Path) -> None:
         from torch.export import export
 
@@ -155,7 +168,7 @@ class TestInsideAProgram:
         with pytest.raises(ReportError, match=r"model\.pte holds no report"):
             read_report(path)
 
-    @pytest.mark.parametrize("change", [lambda data: data[:-9], lambda data: b"x" + data[1:]])
+    @pytest.mark.parametrize("change", [lambda data: data[:-9], lambda data: b"\0" + data[1:]])
     def test_a_damaged_report_is_an_error(
         self, saved: Path, change: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
     ) -> None:
