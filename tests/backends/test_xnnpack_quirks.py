@@ -35,7 +35,7 @@ from torchao.quantization.quant_primitives import (
 )
 
 from examples.quantization import pt2e
-from orchestrator.backends.xnnpack.quirks import QUIRKS
+from orchestrator.backends.xnnpack.quirks import CALL_QUIRKS, QUIRKS
 from orchestrator.edge import edge_compile_config
 from orchestrator.frontend.torch_speed import repeated_work_spared
 from orchestrator.native import NativeProgram
@@ -43,6 +43,7 @@ from orchestrator.versions import executorch_version
 from tests.harness.ops import relative_error
 from tests.harness.quantize import torchao_quantized
 
+ALL = (*QUIRKS, *CALL_QUIRKS)
 _LAST = torch.channels_last
 
 
@@ -228,6 +229,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "unknown dim order": lambda: Case(
         nn.Conv2d(3, 4, 2), (torch.randn(2, 4, 6, 3).permute(0, 3, 2, 1),)
     ),
+    "image read and handed out": lambda: static(
+        Function(lambda x, conv: [(y := conv(x)).sigmoid(), y], nn.Conv2d(4, 4, 1)), 1, 4, 4, 4
+    ),
     "ambiguous dim order": lambda: of(lambda x: x.clone(memory_format=_LAST).sin(), 3, 1, 7, 7),
 }
 
@@ -270,16 +274,16 @@ def _runs_right_elsewhere(name: str) -> bool:
 
 
 def test_every_quirk_has_a_case() -> None:
-    assert CASES.keys() == {quirk.name for quirk in QUIRKS}
+    assert CASES.keys() == {quirk.name for quirk in ALL}
 
 
-@pytest.mark.parametrize("quirk", QUIRKS, ids=lambda quirk: quirk.name)
+@pytest.mark.parametrize("quirk", ALL, ids=lambda quirk: quirk.name)
 def test_executorch_has_not_mended_it(quirk: Any) -> None:
     case = CASES[quirk.name]()
     is_right = _runs_right_elsewhere(quirk.name) if case.crashes else runs_right(case)
     assert not is_right, (
         f"{executorch_version()} has mended {quirk.name!r}, which was seen in {quirk.version}: "
-        "take it out of QUIRKS"
+        "take it out of the table"
     )
 
 
@@ -292,4 +296,4 @@ def test_what_has_no_quirk_runs_right() -> None:
 
 def test_the_version_is_the_one_that_is_installed() -> None:
     """Quirks were seen in the version that is pinned; with another, each has to be looked at."""
-    assert {f"executorch {quirk.version}" for quirk in QUIRKS} == {executorch_version()}
+    assert {f"executorch {quirk.version}" for quirk in ALL} == {executorch_version()}

@@ -28,8 +28,7 @@ from orchestrator.backends.base import (
 )
 from orchestrator.backends.xnnpack.group import Group, Surroundings
 from orchestrator.backends.xnnpack.passes import spare_patterns
-from orchestrator.backends.xnnpack.quirks import FUSED_ACTIVATIONS, find_quirk
-from orchestrator.graph.quantized import is_dequantize
+from orchestrator.backends.xnnpack.quirks import FUSED_ACTIVATIONS, find_call_quirk, find_quirk
 from orchestrator.graph.queries import compute_nodes, constant_nodes, is_getitem, op_name
 from orchestrator.planner import Layout
 from orchestrator.versions import executorch_version
@@ -116,18 +115,8 @@ class XnnpackDelegate(Backend):
         return ops, node_filter
 
     def check_segment(self, nodes: Sequence[Node]) -> str | None:
-        """Refuse a call that hands out the image of a quantized layer and reads it as well.
-
-        The delegate loses track of its dim order: what reads it is wrong, with no error where C, H
-        and W coincide (ExecuTorch 1.5.1).
-        """
-        inside = set(nodes)
-        for node in nodes:
-            if is_dequantize(node) and node.meta["val"].dim() == _IMAGE_RANK:
-                readers = [user in inside for user in node.users]
-                if any(readers) and not all(readers):
-                    return f"it hands out {node.name}, an image that it also reads"
-        return None
+        """Refuse calls that meet a known fault of the delegate."""
+        return find_call_quirk(nodes)
 
     def boundary_layouts(self, rank: int) -> tuple[Layout, ...]:
         """Return both layouts for images."""

@@ -8,7 +8,7 @@ mended it, so that the quirk can go.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,7 @@ from orchestrator.backends.xnnpack.quantized import (
     unfit_weight,
 )
 from orchestrator.dim_orders.layouts import CHANNELS_LAST_ORDER
-from orchestrator.graph.quantized import is_quantization
+from orchestrator.graph.quantized import is_dequantize, is_quantization
 from orchestrator.graph.queries import is_getitem, op_name
 
 _MAX_RANK = 6  # XNN_MAX_TENSOR_DIMS
@@ -67,6 +67,15 @@ class Quirk:
     version: str = "1.5.1"
 
 
+@dataclass(frozen=True)
+class CallQuirk:
+    """A fault of the delegate in calls of certain nodes; fields as a Quirk's."""
+
+    name: str
+    unfit: Callable[[Sequence[Node]], str | None]
+    version: str = "1.5.1"
+
+
 def find_quirk(group: Group) -> Reason | None:
     """Return why a group is not for XNNPACK; None if no quirk is known of it."""
     ops = {op_name(node) for node in group.nodes}
@@ -77,6 +86,12 @@ def find_quirk(group: Group) -> Reason | None:
         if text is not None:
             return Reason(quirk.code, text)
     return None
+
+
+def find_call_quirk(nodes: Sequence[Node]) -> str | None:
+    """Return why nodes may not be one call of XNNPACK; None if nothing is known against it."""
+    found = (quirk.unfit(nodes) for quirk in CALL_QUIRKS)
+    return next((text for text in found if text is not None), None)
 
 
 def _of_nodes(
@@ -250,6 +265,20 @@ def _ambiguous_order(group: Group) -> str | None:
     return None
 
 
+def _read_result(nodes: Sequence[Node]) -> str | None:
+    """The delegate loses track of the dim order of a quantized layer's image that is a result.
+
+    What reads it in the same call is wrong, with no error where C, H and W coincide.
+    """
+    inside = set(nodes)
+    for node in nodes:
+        if is_dequantize(node) and rank(node) == 4:
+            readers = [user in inside for user in node.users]
+            if any(readers) and not all(readers):
+                return f"it hands out {node.name}, an image that it also reads"
+    return None
+
+
 def _permuted(group: Group) -> Iterable[tuple[Node, tuple[int, ...]]]:
     """Yield the nodes around a group whose tensors are not contiguous, with their dim orders."""
     for node in group.nodes:
@@ -302,3 +331,5 @@ QUIRKS: tuple[Quirk, ...] = (
     Quirk("ambiguous dim order", (), _ambiguous_order, "dim-order"),
 )
 """All, in the order in which they are asked."""
+
+CALL_QUIRKS: tuple[CallQuirk, ...] = (CallQuirk("image read and handed out", _read_result),)
