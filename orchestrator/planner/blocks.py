@@ -84,8 +84,9 @@ class Block:
 
     atoms: problem indices. tensors: graph indices by slot, those carried in come first.
     carried_out: slots that may matter after the block. last: the atom that every order runs last,
-    None if there are several. floating: atoms that may run aside, see `floating`. signature: equal
-    for blocks that only differ in what their atoms and tensors are called.
+        None if there are several.
+    floating: atoms that may run detached, see `floating`.
+    signature: equal for blocks that only differ in what their atoms and tensors are called.
     """
 
     atoms: Sequence[int]
@@ -191,9 +192,9 @@ class BlockBuilder:
             self._forms[tensor] = self._forms_by_users(tensor)
         made, *read = self._forms[tensor]
         users = self._problem.consumers[tensor][:until]
-        aside = any(user in self._problem.floating for user in users)
+        detached = any(user in self._problem.floating for user in users)
         return tuple(
-            ExitForms(one | other if one else None, None if made_last else other, aside)
+            ExitForms(one | other if one else None, None if made_last else other, detached)
             for one, other in zip(made, read[until], strict=True)
         )
 

@@ -205,7 +205,7 @@ def _as_segments(
     graph = problem.graph
     flows: dict[str, Flow] = {}
     groups: list[tuple[int, list[int]]] = []
-    after: list[tuple[int, list[int]]] = []  # aside, to come once the open segment closes
+    after: list[tuple[int, list[int]]] = []  # detached, to come once the open segment closes
     opened = False
     for atom, way, how in steps:
         option = problem.options[atom][way]

@@ -2,10 +2,10 @@
 
 A mask that every layer prepares anew, or an output that is reshaped for the caller, is ready long
 before it is needed, or can wait for long. Each doubles the number of ideals and leaves no cuts. The
-restricted search runs them next to their users (or makers), either in the open segment or aside: in
-a call of their own before (or after) it. Real plans lose little by that: such an atom can no longer
-share the call of some unrelated segment far away. How much at most is told by the relaxed search,
-in which such atoms read for nothing and running aside takes no call.
+restricted search runs them next to their users (or makers), either in the open segment or detached:
+in a call of their own before (or after) it. Real plans lose little by that: such an atom can no
+longer share the call of some unrelated segment far away. How much at most is told by the relaxed
+search, in which such atoms read for nothing and running detached takes no call.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ class Problem:
 
     allowed: by atom index of the graph, its options that the constraints leave. extra_call_ns:
     added to the overhead of every delegate call. near: an order with floating atoms (see
-    `floating`), for a restricted search. relaxed: let these read for nothing, and run aside without
-    a call overhead, so that the cheapest plan is a lower bound on all plans of the graph.
+    `floating`), for a restricted search. relaxed: let these read for nothing, and run detached
+    without a call overhead, so that the cheapest plan is a lower bound on all plans of the graph.
 
     Raises InfeasibleAtomError or UnknownCostError naming an atom without any option, or without one
     whose cost is known. Options of unknown cost are left out where another's is known.

@@ -38,7 +38,8 @@ _TRIED = 4
 State = tuple[int, int, int, int]
 START: State = (CLOSED, 0, 0, 0)
 
-JOINED, OPENED, ASIDE = range(3)  # how an atom was added: to the open segment, a new one, another
+# How an atom was added: to the open segment, to a new one, to a detached one.
+JOINED, OPENED, DETACHED = range(3)
 #: How a state was reached: its cost, ideal and state before, atom and way, and how it was added.
 Step = tuple[int, int, State, int, int, int]
 #: States by ideal.
@@ -72,8 +73,8 @@ class BlockResult:
 class _Moves:
     """One way to run an atom at ideals where its tensors have the same fates.
 
-    done: costs and changes of the codes, by the codes of the atom's inputs. aside: the same for
-    running aside, by the backend of the open segment as well.
+    done: costs and changes of the codes, by the codes of the atom's inputs. detached: the same for
+    running detached, by the backend of the open segment as well.
     """
 
     number: int
@@ -81,7 +82,7 @@ class _Moves:
     layout: int
     made: int
     done: dict[int, list[tuple[int, int]]]
-    aside: dict[tuple[int, int], list[tuple[int, int]]]
+    detached: dict[tuple[int, int], list[tuple[int, int]]]
 
 
 class BlockSearch:
@@ -310,7 +311,7 @@ class BlockSearch:
             target = longer.setdefault(done, {})
             fate = self._block.floating.get(atom)
             if fate is not None:
-                self._run_aside(mask, atom, done, states, target)
+                self._run_detached(mask, atom, done, states, target)
             for backend, ways in self._moves_of(atom, done):
                 overhead = self._overhead[backend]
                 starts = []
@@ -342,7 +343,7 @@ class BlockSearch:
                             if known_step is None or total < known_step[0]:
                                 target[after] = (total, mask, origin, atom, way.number, how)
 
-    def _run_aside(
+    def _run_detached(
         self,
         mask: int,
         atom: int,
@@ -354,7 +355,7 @@ class BlockSearch:
         for backend, ways in self._moves_of(atom, done):
             overhead = 0 if self._relaxed else self._overhead[backend]
             starts = [
-                (state, state[1], step[0] + overhead, state[3], ASIDE)
+                (state, state[1], step[0] + overhead, state[3], DETACHED)
                 for state, step in states.items()
             ]
             if self._ledger is not None:
@@ -366,25 +367,25 @@ class BlockSearch:
                     first = left_out.bit_length()
                 for way in ways:
                     key = (open_on, tensors & self._read[atom])
-                    if key not in way.aside:
-                        way.aside[key] = self._aside(atom, done, backend, way, *key)
-                    for more, change in way.aside[key]:
+                    if key not in way.detached:
+                        way.detached[key] = self._detached(atom, done, backend, way, *key)
+                    for more, change in way.detached[key]:
                         after = (open_on, tensors ^ change, first, used)
                         total = cost + more
                         known = target.get(after)
                         if known is None or total < known[0]:
                             target[after] = (total, mask, origin, atom, way.number, how)
 
-    def _aside(
+    def _detached(
         self, atom: int, done: int, backend: int, way: _Moves, open_on: int, tensors: int
     ) -> list[tuple[int, int]]:
-        """Costs of running an atom aside, and changes of the tensors' codes."""
+        """Costs of running an atom detached, and changes of the tensors' codes."""
         late = self._block.floating[atom] == "late"
         results = [(way.cost, 0)]
         for use in self._block.inputs[atom]:
             code = tensors >> use.shift & SLOT_MASK
             fate = _fate(use, done)
-            moves = use.kind.read_aside(open_on, code, backend, way.layout, fate, late)
+            moves = use.kind.read_detached(open_on, code, backend, way.layout, fate, late)
             results = [
                 (cost + more, change ^ (code ^ after) << use.shift)
                 for cost, change in results

@@ -3,12 +3,12 @@
 Where it is fits in a code of 9 bits:
 
 * bits 0 and 1: the forms (layouts) it has inside the open segment, made or read or converted there;
-* bit 2, FRESH: it will be in memory only after the open segment, which writes it for one aside
-  (see `floating`), or because it is made aside;
+* bit 2, FRESH: it will be in memory only after the open segment, which writes it for a detached one
+  (see `floating`), or because it is made by one;
 * the others: its state in memory. ABSENT: not there. PENDING: not there, no atom wants it any
   more, but the caller does. Else the number of a row of residuals: by layout, what it costs on top
   to have it in memory so. The choice of a layout is put off until a segment reads the tensor; then
-  the residual is paid and the layout is settled.
+  the residual is paid and the layout is fixed.
 
 Code 0 stands for a tensor of the caller that nothing has touched, and for one that is not needed.
 """
@@ -69,7 +69,7 @@ class TensorClass:
         self._inside = [one | other for one, other in zip(made, wanted, strict=True)]
         untouched = tuple(0 if m in self._allowed else _NEVER for m in self._forms)
         self._rows: list[tuple[int, ...]] = [untouched, untouched]
-        self._settled = {
+        self._fixed = {
             m: self._row(tuple(0 if other == m else _NEVER for other in self._forms))
             for m in self._allowed
         }
@@ -117,14 +117,14 @@ class TensorClass:
         self, backend: int, inside: int, memory: int, form: int
     ) -> list[tuple[int, int, int]]:
         moves = []
-        for layout, settled in self._settled.items():
+        for layout, fixed in self._fixed.items():
             residual = self._rows[memory][layout]
             if residual >= _NEVER:
                 continue
             read = self._read[backend][layout]
-            moves.append((residual + read[form], inside | 1 << form, settled))
+            moves.append((residual + read[form], inside | 1 << form, fixed))
             if self._wanted[backend] == 3 and not inside:
-                moves.append((residual + read[1 - form] + self._convert[backend], 3, settled))
+                moves.append((residual + read[1 - form] + self._convert[backend], 3, fixed))
         return moves
 
     def _normal(self, backend: int, inside: int, memory: int, fresh: int = 0) -> int:
@@ -138,10 +138,10 @@ class TensorClass:
                 return 0
         return inside | fresh | memory << 3
 
-    def read_aside(
+    def read_detached(
         self, backend: int, code: int, reader: int, layout: int, fate: int, late: bool
     ) -> tuple[Move, ...]:
-        """Ways for a segment aside to read the tensor, while one on `backend` stays open.
+        """Ways for a detached segment to read the tensor, while one on `backend` stays open.
 
         late: whether that segment runs after the open one, and so can read what is made in there
         (which is written for it now); else there is no way to.
@@ -155,10 +155,10 @@ class TensorClass:
             memory, fresh = row >> 3, FRESH
         moves = []
         for cost, after in self._acquire(reader, memory << 3, self.form[layout], KEEP):
-            settled = after >> 3
-            if not settled:
-                settled = memory or next(iter(self._settled.values()))
-            kept = self._normal(backend, inside, settled, fresh) if fate == KEEP else 0
+            fixed = after >> 3
+            if not fixed:
+                fixed = memory or next(iter(self._fixed.values()))
+            kept = self._normal(backend, inside, fixed, fresh) if fate == KEEP else 0
             moves.append((written + cost, kept))
         return tuple(moves)
 
@@ -334,9 +334,9 @@ class TensorClass:
         if exits.made is not None:
             others.append(exits.made)
         if exits.read is not None:
-            others += [settled << 3 | exits.read for settled in self._settled.values()]
-        if exits.made is not None and exits.aside:
-            others += [settled << 3 | FRESH | exits.made for settled in self._settled.values()]
+            others += [fixed << 3 | exits.read for fixed in self._fixed.values()]
+        if exits.made is not None and exits.detached:
+            others += [fixed << 3 | FRESH | exits.made for fixed in self._fixed.values()]
         return max((self.lag(backend, code, other, readers) for other in others), default=0)
 
 
@@ -344,12 +344,12 @@ class ExitForms(NamedTuple):
     """The forms (masks) that a tensor can have inside the segment that is open after a block.
 
     made: if it was made in there, None if it cannot have been. read: if it was read from memory,
-    None if it cannot be in memory. aside: whether a segment aside may have read it.
+    None if it cannot be in memory. detached: whether a detached segment may have read it.
     """
 
     made: int | None
     read: int | None
-    aside: bool
+    detached: bool
 
 
 def _best_moves(moves: Sequence[Move]) -> tuple[Move, ...]:

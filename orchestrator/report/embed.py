@@ -9,13 +9,14 @@ few layers have some kilobytes.
 from __future__ import annotations
 
 import zlib
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.report.data import Report, ReportError
 from orchestrator.report.json import to_json
 from orchestrator.report.pte import read_named_data
-from orchestrator.report.vocabulary import VOCABULARY
 
 if TYPE_CHECKING:
     from executorch.exir import EdgeProgramManager
@@ -25,9 +26,19 @@ KEY = "orchestrator.report"
 _MAX_BYTES = 1 << 28
 
 
+@cache
+def vocabulary() -> bytes:
+    """Return what nearly every report says, which compression refers back to (RFC 1950, FDICT).
+
+    It is part of the format: with another, files of before cannot be read, so that a change needs
+    another key. The more common a text, the nearer to the end.
+    """
+    return (resources.files("orchestrator.report") / "vocabulary.txt").read_bytes()
+
+
 def embed_report(edge: EdgeProgramManager, report: Report) -> None:
     """Add a report to a program that is about to become a .pte by `edge.to_executorch()`."""
-    packer = zlib.compressobj(zlib.Z_BEST_COMPRESSION, zdict=VOCABULARY)
+    packer = zlib.compressobj(zlib.Z_BEST_COMPRESSION, zdict=vocabulary())
     data = packer.compress(to_json(report, brief=True).encode()) + packer.flush()
     # The manager has no public way to add named data of one's own.
     edge._named_data_store.add_named_data(KEY, data)
@@ -44,7 +55,7 @@ def read_report(path: Path) -> Report:
     data = read_named_data(path, KEY)
     if data is None:
         raise ReportError(f"{path} holds no report; it was not made by orchestrator.lower()")
-    unpacker = zlib.decompressobj(zdict=VOCABULARY)
+    unpacker = zlib.decompressobj(zdict=vocabulary())
     try:
         text = unpacker.decompress(data, _MAX_BYTES)
     except zlib.error as error:
