@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch.export import ExportedProgram
 
+from orchestrator.centered_norms import center_norms
 from orchestrator.dim_orders.contiguous_kernels import make_kernels_contiguous
 from orchestrator.half_kernels import widen_half_kernels
 
@@ -12,3 +13,4 @@ def fit_kernels(ep: ExportedProgram) -> None:
     """Have kernels compute on what they compute right; edits `ep`, a lowered program, in place."""
     widen_half_kernels(ep)
     make_kernels_contiguous(ep)
+    center_norms(ep)

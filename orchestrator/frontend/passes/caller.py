@@ -7,9 +7,7 @@ from typing import Any
 
 import torch
 from torch._dispatch.python import enable_python_dispatcher
-from torch.fx import Node
-
-from ggml_delegate.program_editor import ProgramEditor
+from torch.fx import Graph, Node
 
 
 def arguments_of(node: Node) -> dict[str, Any]:
@@ -25,10 +23,10 @@ class Caller:
 
     _OWN = ("val", "tensor_meta", "torch_fn", "unbacked_bindings")
 
-    def __init__(self, editor: ProgramEditor, instead_of: Node) -> None:
+    def __init__(self, graph: Graph, instead_of: Node) -> None:
         source = instead_of.args[0]
         assert isinstance(source, Node)
-        self._graph = editor.graph
+        self._graph = graph
         self._mode = source.meta["val"].fake_mode
         self._meta = {k: item for k, item in instead_of.meta.items() if k not in self._OWN}
 

@@ -41,7 +41,7 @@ def _is_nonzero(node: Node) -> bool:
 def _flatten(editor: ProgramEditor, node: Node) -> None:
     source = node.args[0]
     assert isinstance(source, Node)
-    call = Caller(editor, node)
+    call = Caller(editor.graph, node)
     flat = call(aten.reshape.default, source, [-1])
     positions = call(aten.view.default, _nonzero_of(editor, flat, node), [-1])
     columns = _coordinates(call, source, positions)

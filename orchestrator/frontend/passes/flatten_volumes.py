@@ -51,7 +51,7 @@ def _is_fit(node: Node) -> bool:
 
 def _rewrite(editor: ProgramEditor, node: Node) -> None:
     rewrite = _pooled if node.target in _POOLS else _convolved
-    editor.replace(node, rewrite(Caller(editor, node), node, arguments_of(node)))
+    editor.replace(node, rewrite(Caller(editor.graph, node), node, arguments_of(node)))
 
 
 def _three(values: Sequence[int], otherwise: Sequence[int] = ()) -> list[int]:

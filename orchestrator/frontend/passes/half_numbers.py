@@ -52,7 +52,7 @@ def _widen(editor: ProgramEditor, node: Node) -> None:
     tensor, number, *more = node.args
     assert isinstance(number, (int, float))
     dtype = node.meta["val"].dtype
-    call, target = Caller(editor, node), node.target
+    call, target = Caller(editor.graph, node), node.target
     assert isinstance(target, torch._ops.OpOverload)
     wide = call(aten._to_copy.default, tensor, dtype=torch.float32)
     given: tuple[Any, ...] = (number, *more)

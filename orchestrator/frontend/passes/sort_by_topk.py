@@ -48,7 +48,7 @@ def _rewrite(editor: ProgramEditor, node: Node) -> None:
     arguments = arguments_of(node)
     dim = arguments.get("dim", 0)  # msort has none
     descending = bool(arguments.get("descending"))
-    call = Caller(editor, node)
+    call = Caller(editor.graph, node)
     count: Any = source.meta["val"].shape[dim]
     if not isinstance(count, int):
         count = call(aten.sym_size.int, source, dim)

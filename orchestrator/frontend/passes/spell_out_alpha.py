@@ -27,7 +27,7 @@ def spell_out_alpha(program: ExportedProgram) -> ExportedProgram:
 
 def _spell_out(editor: ProgramEditor, node: Node) -> None:
     first, second = node.args
-    call = Caller(editor, node)
+    call = Caller(editor.graph, node)
     scaled = call(aten.mul.Scalar, second, arguments_of(node)["alpha"])
     editor.replace(node, call(aten.add.Tensor, first, scaled))
 
