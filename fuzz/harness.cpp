@@ -78,6 +78,10 @@ class MadeUpWeights final : public NamedDataMap {
         case ir::DType_Bool:
           static_cast<uint8_t*>(data)[i] = value > 0;
           break;
+        case ir::DType_Int8:
+        case ir::DType_UInt8:
+          static_cast<uint8_t*>(data)[i] = static_cast<uint8_t>(value);
+          break;
       }
     }
   }

@@ -24,8 +24,8 @@ from orchestrator.planner import CostGraph, Plan, Segment, price_plan, split_int
 from tests.differential.generate import random_graph, targets
 from tests.differential.graphs import Graph
 from tests.differential.plans import export_graphs, lower_plans, only
-from tests.harness.activations import WAYS
-from tests.harness.integer_weights import SCHEMES, Several
+from tests.harness.activations import INT8, WAYS, dequantize, quantize
+from tests.harness.integer_weights import SCHEMES, Convolution, Several
 
 DYNAMIC = 12
 HALVES = 16
@@ -73,6 +73,24 @@ def quantized_activations() -> ExportedProgram:
             return [make()(x + number) for number, make in enumerate(WAYS.values())]
 
     return export(Model(), (torch.randn(4, 5),), dynamic_shapes=({0: Dim("n", max=9)},))
+
+
+def static_layers() -> ExportedProgram:
+    """A convolution of integers, before it and after it activations of fixed scales."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = Convolution((5, 3, 3, 3), "channel, zero points", padding=1)
+
+        def forward(self, q: Tensor) -> list[Tensor]:
+            before, after = (0.05, -3, -128, 127, INT8), (0.5, 9, 0, 255, torch.uint8)
+            made = quantize(self.layer(dequantize(q, before)), after)
+            return [made, dequantize(quantize(dequantize(made, after) + 1, after), after)]
+
+    sizes = {2: Dim("h", min=3, max=9), 3: Dim("w", min=3, max=9)}
+    image = torch.randint(-128, 128, (1, 3, 6, 5), dtype=INT8)
+    return export(Model(), (image,), dynamic_shapes=(sizes,))
 
 
 def one_call_each(graph: CostGraph) -> Plan:
@@ -150,6 +168,7 @@ def main() -> None:
         count = write_program(folder / "ir", made_from_nothing(), "nothing")
         count += write_program(folder / "ir", integer_weights(), "integers")
         count += write_program(folder / "ir", quantized_activations(), "activations")
+        count += write_program(folder / "ir", static_layers(), "static")
         names = ops_with_random_graphs()
         for start in range(0, len(names), 32):
             chosen = [random_graph(rng, target=name) for name in names[start : start + 32]]

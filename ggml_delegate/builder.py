@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 
 from ggml_delegate import ir
-from ggml_delegate.fusion import fuse_activations
+from ggml_delegate.fusion import fuse_activations, fuse_grids
 from ggml_delegate.node_view import Constants, NodeView, Size, node_value, op_name
 from ggml_delegate.own_sizes import own_sizes
 from ggml_delegate.registry import HALF_DTYPES, find_rule
@@ -31,6 +31,7 @@ _DTYPES = {
     torch.int64: ir.DType.Int64,
     torch.bool: ir.DType.Bool,
     torch.int8: ir.DType.Int8,
+    torch.uint8: ir.DType.UInt8,
 }
 
 
@@ -170,7 +171,7 @@ class Builder:
             "Program",
             version=ir.IR_VERSION,
             tensors=self._tensors,
-            nodes=fuse_activations(self._nodes, outputs),
+            nodes=fuse_activations(fuse_grids(self._nodes, outputs), outputs),
             inputs=inputs,
             outputs=outputs,
             symbols=self.symbols.symbols(),

@@ -49,3 +49,24 @@ def fuse_activations(nodes: Sequence[Any], outputs: Sequence[int]) -> list[Any]:
         producer.outputs = list(node.outputs)
         producer.debugHandles = [*(producer.debugHandles or ()), *(node.debugHandles or ())]
     return remaining
+
+
+def fuse_grids(nodes: Sequence[Any], outputs: Sequence[int]) -> list[Any]:
+    """Makes one node of a dequantize and the quantize before it, in which no integers are stored.
+
+    Arguments and result as of `fuse_activations`.
+    """
+    quantizes = {node.outputs[0]: node for node in nodes if ir.op_name(node) == "Quantize"}
+    for node in nodes:
+        before = quantizes.get(node.inputs[0]) if ir.op_name(node) == "Dequantize" else None
+        if before is not None and _same_grid(before.op.grid, node.op.grid):
+            node.op = ir.RoundToGrid(grid=node.op.grid)
+            node.opType = ir.OPS["RoundToGrid"]
+            node.inputs = list(before.inputs)
+            node.debugHandles = [*(before.debugHandles or ()), *(node.debugHandles or ())]
+    used = {*outputs, *(number for node in nodes for number in node.inputs)}
+    return [node for node in nodes if node.outputs[0] in used or node.outputs[0] not in quantizes]
+
+
+def _same_grid(one: Any, other: Any) -> bool:
+    return bool(vars(one) == vars(other))

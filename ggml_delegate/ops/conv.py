@@ -10,6 +10,7 @@ from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView
 from ggml_delegate.ops.panels import to_panels
+from ggml_delegate.ops.quantized_weight import integer_operands, quantized_weight
 from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 
@@ -73,6 +74,11 @@ def _tap_weights(weight: torch.Tensor) -> torch.Tensor:
     return weight.unsqueeze(2) if weight.dim() == 3 else weight
 
 
+def _product_rows(weight: torch.Tensor) -> torch.Tensor:
+    """[out, in, (h,) w] -> [out, h * w * in], as the patches under the windows lie."""
+    return _tap_weights(weight).permute(0, 2, 3, 1).flatten(1)
+
+
 @register
 class ConvolutionRule(OpRule):
     """aten.convolution."""
@@ -84,7 +90,8 @@ class ConvolutionRule(OpRule):
             return Reason(
                 "volume", f"a convolution over {node.rank(0) - 2} dimensions, ggml has 1 and 2"
             )
-        if not node.is_constant(1):
+        quantized = quantized_weight(node.node(1), node.constants)
+        if not node.is_constant(1) and quantized is None:
             return Reason("computed", "the weight is computed, ggml takes a constant")
         if node.node(2) is not None and not node.is_constant(2):
             return Reason("computed", "the bias is computed, ggml takes a constant")
@@ -105,18 +112,24 @@ class ConvolutionRule(OpRule):
                 "grouped convolution with 1 < groups < in_channels: left to other backends"
                 f" (groups {conv.groups}, in_channels {conv.in_channels})",
             )
+        if quantized is not None and (conv.transposed or conv.is_depthwise):
+            return Reason("quantization", "of depthwise and transposed weights, ggml takes floats")
         return None
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         conv = _Convolution(node)
-        weight = node.constant(1)
+        weight, bias = node.constant(1), node.constant(2)
+        quantized = quantized_weight(node.node(1), node.constants)
+        x = builder.value(node.node(0))
+        row = None if bias is None else builder.constant(bias)
+        op = self._op(conv)
+        if quantized is not None:
+            inputs, op.integers = integer_operands(node, quantized, builder, _product_rows)
+            builder.emit(op, [x, inputs[0], row, *inputs[1:]], node.fx)
+            return
         assert weight is not None
-        bias = node.constant(2)
-        inputs = [builder.value(node.node(0))]
-        inputs.append(builder.weight(self._lay_out(conv, _tap_weights(weight))))
-        operands: list[int | None] = [*inputs]
-        operands.append(None if bias is None else builder.constant(bias))
-        builder.emit(self._op(conv), operands, node.fx)
+        laid_out = builder.weight(self._lay_out(conv, _tap_weights(weight)))
+        builder.emit(op, [x, laid_out, row], node.fx)
 
     def _lay_out(self, conv: _Convolution, weight: torch.Tensor) -> torch.Tensor:
         """A weight [out, in / groups, h, w], or [in, out, h, w] if transposed, as stored."""
@@ -124,7 +137,7 @@ class ConvolutionRule(OpRule):
             return to_panels(weight.permute(2, 3, 1, 0).flatten(0, 2))
         if conv.is_depthwise:
             return weight.squeeze(1).permute(1, 2, 0).to(torch.float32)
-        return to_panels(weight.permute(0, 2, 3, 1).flatten(1))
+        return to_panels(_product_rows(weight))
 
     def _op(self, conv: _Convolution) -> Any:
         if conv.transposed:

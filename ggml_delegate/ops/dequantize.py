@@ -8,16 +8,20 @@ import torch
 
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
+from ggml_delegate.ops.conv import ConvolutionRule
 from ggml_delegate.ops.fake_quantize import check_fake_quantized, lower_fake_quantized
+from ggml_delegate.ops.fixed_grid import check_fixed_grid, lower_dequantized
 from ggml_delegate.ops.linear import LinearRule
 from ggml_delegate.ops.quantized_weight import DEQUANTIZES, quantized_weight
 from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, check_view, register
 
+_LAYERS = (*LinearRule.targets, *ConvolutionRule.targets)
+
 
 @register
 class DequantizeRule(OpRule):
-    """The dequantize of a constant weight that one linear layer reads, or of an activation."""
+    """The dequantize of a constant weight that one layer reads, or of an activation."""
 
     targets = DEQUANTIZES
     constant_dtypes: ClassVar[tuple[torch.dtype, ...]] = (
@@ -27,11 +31,11 @@ class DequantizeRule(OpRule):
         torch.float64,
     )
 
-    inner_dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.int8, torch.int32)
+    inner_dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.int8, torch.uint8, torch.int32)
 
     def check(self, node: NodeView) -> Reason | None:
         if not node.is_constant(0):
-            return check_fake_quantized(node.fx)
+            return check_fixed_grid(node) if _is_fixed(node) else check_fake_quantized(node.fx)
         if quantized_weight(node.fx, node.constants) is None:
             return Reason(
                 "quantization",
@@ -39,13 +43,21 @@ class DequantizeRule(OpRule):
                 "group",
             )
         users = list(node.fx.users)
-        if len(users) != 1 or op_name(users[0]) not in LinearRule.targets:
-            return Reason("quantization", "the dequantized weight is not one linear layer's alone")
+        if len(users) != 1 or op_name(users[0]) not in _LAYERS:
+            return Reason("quantization", "the dequantized weight is not one layer's alone")
         if users[0].args[1] is not node.fx:
             return Reason("quantization", "a dequantized constant that is no weight")
         return check_view(NodeView(users[0], node.constants))
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         """Of a weight, the layer reads the integers."""
-        if not node.is_constant(0):
+        if node.is_constant(0):
+            return
+        if _is_fixed(node):
+            lower_dequantized(node, builder)
+        else:
             lower_fake_quantized(node.fx, builder)
+
+
+def _is_fixed(node: NodeView) -> bool:
+    return op_name(node.fx) == "quantized_decomposed.dequantize_per_tensor.default"

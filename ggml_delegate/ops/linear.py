@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from ggml_delegate import ir
-from ggml_delegate.builder import Builder, LoweringError
+from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
 from ggml_delegate.ops.panels import to_panels
-from ggml_delegate.ops.quantized_weight import QuantizedWeight, packed, quantized_weight
+from ggml_delegate.ops.quantized_weight import integer_operands, quantized_weight
 from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 
@@ -59,7 +59,9 @@ class LinearRule(OpRule):
             bias = self._bias(node)
             row = None if bias is None else builder.constant(bias)
             if quantized is not None:
-                self._lower_quantized(node, quantized, x, row, builder)
+                operands, integers = integer_operands(node, quantized, builder)
+                inputs = [x, operands[0], row, *operands[1:]]
+                builder.emit(ir.Linear(integers=integers), inputs, node.fx)
             elif weight is not None:
                 builder.emit(ir.Linear(), [x, builder.weight(to_panels(weight)), row], node.fx)
             return
@@ -71,17 +73,6 @@ class LinearRule(OpRule):
         bias_node = node.node(2, "bias")
         addend = None if bias_node is None else builder.value(bias_node)
         builder.emit(ir.MatMul(), [x, columns, addend], node.fx)
-
-    def _lower_quantized(
-        self, node: NodeView, weight: QuantizedWeight, x: int, row: int | None, builder: Builder
-    ) -> None:
-        parts = packed(weight, node.constants)
-        if parts is None:
-            raise LoweringError(f"the weight of {node.fx.name} has zero points beyond int8")
-        zeros = None if parts.zero_points is None else builder.constant(parts.zero_points)
-        inputs = [x, builder.constant(parts.integers), row, builder.constant(parts.scales), zeros]
-        op = ir.Linear(integers=ir.Integers(bits=parts.bits, group=weight.group))
-        builder.emit(op, inputs, node.fx)
 
     def _bias(self, node: NodeView) -> torch.Tensor | None:
         index = 2 if len(node.fx.args) > 2 else None

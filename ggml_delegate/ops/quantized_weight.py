@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from ggml_delegate import ir
+from ggml_delegate.builder import Builder, LoweringError
 from ggml_delegate.node_view import Constants, NodeView, node_value, op_name
 from ggml_delegate.ops.panels import to_panels
 
@@ -25,8 +28,9 @@ _INT4 = (-8, 7)
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """A constant of int8 [n, k], and how it is expanded: (integer - zero point) * scale.
+    """A constant of int8, and how it is expanded: (integer - zero point) * scale.
 
+    Its first dimension is n, the others are k: [n, k] of a layer, [n, c, h, w] of a convolution.
     scale, zero_point: a constant with an element per row and group, or a number for all; no zero
     point is 0. group: elements of a row that share them. bits: that the integers are said to have,
     8 or 4.
@@ -58,10 +62,10 @@ def quantized_weight(node: Node | None, constants: Constants) -> QuantizedWeight
         return None
     given = NodeView(node, constants).arguments()
     integers, value = given["input"], node_value(node)
-    if integers not in constants or value.dim() != 2 or value.dtype != torch.float32:
+    if integers not in constants or value.dim() < 2 or value.dtype != torch.float32:
         return None
-    n, k = value.shape
-    group = _group(given, k)
+    n, k = value.shape[0], math.prod(value.shape[1:])
+    group = _group(given, value.shape)
     low, high = given["quant_min"], given["quant_max"]
     scale: Any = given.get("scale", given.get("scales"))
     zero_point: Any = given.get("zero_point", given.get("zero_points"))
@@ -80,15 +84,19 @@ def quantized_weight(node: Node | None, constants: Constants) -> QuantizedWeight
     return QuantizedWeight(integers, scale, zero_point, group, bits)
 
 
-def _group(given: Mapping[str, Any], k: int) -> int | None:
+def _group(given: Mapping[str, Any], sizes: torch.Size) -> int | None:
     """How many elements of a row share a scale; None where rows do not have their own."""
+    whole = math.prod(sizes[1:])
     if "block_size" in given:
-        rows, size = given["block_size"]
-        return size if rows == 1 and isinstance(size, int) else None
+        rows, *block = given["block_size"]
+        if rows != 1 or not all(isinstance(size, int) for size in block):
+            return None
+        size = math.prod(block)
+        return size if len(block) == 1 or size == whole else None
     if "group_size" in given:
         size = given["group_size"]
-        return size if isinstance(size, int) else None
-    return k if given.get("axis", 0) == 0 else None
+        return size if isinstance(size, int) and len(sizes) == 2 else None
+    return whole if given.get("axis", 0) == 0 else None
 
 
 def _has(value: object, count: int, constants: Constants) -> bool:
@@ -98,9 +106,20 @@ def _has(value: object, count: int, constants: Constants) -> bool:
     return value in constants and node_value(value).numel() == count
 
 
-def packed(weight: QuantizedWeight, constants: Constants) -> PackedWeight | None:
-    """Lay a weight out as the runtime reads it; None where zero points leave int8."""
-    integers = constants.tensor(weight.integers)
+def _unchanged(integers: torch.Tensor) -> torch.Tensor:
+    return integers
+
+
+def packed(
+    weight: QuantizedWeight,
+    constants: Constants,
+    as_rows: Callable[[torch.Tensor], torch.Tensor] = _unchanged,
+) -> PackedWeight | None:
+    """Lay a weight out as the runtime reads it; None where zero points leave int8.
+
+    as_rows: makes rows [n, k] of the integers, if they have more dimensions.
+    """
+    integers = as_rows(constants.tensor(weight.integers))
     n, k = integers.shape
     sizes = (n, -(-k // weight.group))
     scales = _filled(weight.scale, sizes, torch.float32, constants)
@@ -116,6 +135,25 @@ def packed(weight: QuantizedWeight, constants: Constants) -> PackedWeight | None
         to_panels(scales),
         to_panels(zeros.to(torch.int8)) if zeros.any() else None,
     )
+
+
+def integer_operands(
+    node: NodeView,
+    weight: QuantizedWeight,
+    builder: Builder,
+    as_rows: Callable[[torch.Tensor], torch.Tensor] = _unchanged,
+) -> tuple[list[int | None], Any]:
+    """The tensors of a weight's integers, scales and zero points, and the op's Integers.
+
+    Raises:
+        LoweringError: its zero points leave int8.
+    """
+    parts = packed(weight, node.constants, as_rows)
+    if parts is None:
+        raise LoweringError(f"the weight of {node.fx.name} has zero points beyond int8")
+    zeros = None if parts.zero_points is None else builder.constant(parts.zero_points)
+    operands = [builder.constant(parts.integers), builder.constant(parts.scales), zeros]
+    return operands, ir.Integers(bits=parts.bits, group=weight.group)
 
 
 def _filled(

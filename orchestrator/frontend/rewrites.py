@@ -72,8 +72,15 @@ def rewrite(
 
 
 def stored_bytes(program: ExportedProgram) -> int:
-    """The bytes of a program's parameters, buffers and constants."""
-    values = (*program.state_dict.values(), *program.constants.values())
+    """The bytes of the parameters, buffers and constants that a program reads."""
+    read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    signature = program.graph_signature
+    targets = {spec.target for spec in signature.input_specs if spec.arg.name in read}
+    values = (
+        program.state_dict.get(target, program.constants.get(target))
+        for target in targets
+        if target is not None
+    )
     plain = (leaf for value in values if isinstance(value, torch.Tensor) for leaf in _inner(value))
     return sum(tensor.numel() * tensor.element_size() for tensor in plain)
 

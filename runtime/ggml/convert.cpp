@@ -9,6 +9,20 @@ namespace ggml_delegate {
 
 using executorch::aten::ScalarType;
 
+namespace {
+
+template <typename Narrow>
+void widen(const Narrow* source, size_t count, int32_t* integers) {
+  for (size_t i = 0; i < count; ++i) integers[i] = source[i];
+}
+
+template <typename Narrow>
+void narrow(const int32_t* integers, size_t count, Narrow* destination) {
+  for (size_t i = 0; i < count; ++i) destination[i] = static_cast<Narrow>(integers[i]);
+}
+
+}  // namespace
+
 ScalarType scalar_type(ir::DType dtype) {
   switch (dtype) {
     case ir::DType_Float32:
@@ -25,6 +39,8 @@ ScalarType scalar_type(ir::DType dtype) {
       return ScalarType::Bool;
     case ir::DType_Int8:
       return ScalarType::Char;
+    case ir::DType_UInt8:
+      return ScalarType::Byte;
   }
   return ScalarType::Undefined;
 }
@@ -63,7 +79,11 @@ Error convert_input(const void* data, ir::DType dtype, std::vector<float>& stagi
       return Error::Ok;
     }
     case ir::DType_Int8:
-      break;
+      widen(static_cast<const int8_t*>(data), count, integers);
+      return Error::Ok;
+    case ir::DType_UInt8:
+      widen(static_cast<const uint8_t*>(data), count, integers);
+      return Error::Ok;
   }
   return Error::InvalidProgram;
 }
@@ -93,6 +113,10 @@ void convert_output(const void* data, ir::DType dtype, size_t count, void* desti
       }
       return;
     case ir::DType_Int8:
+      narrow(integers, count, static_cast<int8_t*>(destination));
+      return;
+    case ir::DType_UInt8:
+      narrow(integers, count, static_cast<uint8_t*>(destination));
       return;
   }
 }

@@ -44,9 +44,9 @@ ggml_type activation_type(ir::DType dtype) {
     case ir::DType_Int32:
     case ir::DType_Int64:
     case ir::DType_Bool:
-      return GGML_TYPE_I32;
     case ir::DType_Int8:
-      return GGML_TYPE_I8;
+    case ir::DType_UInt8:
+      return GGML_TYPE_I32;
   }
   return GGML_TYPE_F32;
 }
@@ -96,6 +96,7 @@ Error GraphBuilder::make_leaf(size_t tensor, const void* data) {
   ggml_type type = activation_type(t.dtype());
   if (data != nullptr && t.dtype() == ir::DType_Float16) type = GGML_TYPE_F16;
   if (data != nullptr && t.dtype() == ir::DType_BFloat16) type = GGML_TYPE_BF16;
+  if (data != nullptr && t.dtype() == ir::DType_Int8) type = GGML_TYPE_I8;
   GGD_CHECK(data == nullptr || element_size(t.dtype()) == ggml_type_size(type),
             "constant %zu has a dtype that weights cannot have", tensor);
   ggml_tensor* leaf = ggml_new_tensor(context(), type, 4, ne);

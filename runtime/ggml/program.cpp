@@ -73,6 +73,7 @@ size_t element_size(ir::DType dtype) {
       return 8;
     case ir::DType_Bool:
     case ir::DType_Int8:
+    case ir::DType_UInt8:
       return 1;
   }
   return 0;

@@ -62,8 +62,6 @@ Error verify_tensor(const ir::Tensor* tensor, size_t index, size_t exprs) {
   GGD_CHECK(tensor != nullptr, "tensor %zu is missing", index);
   GGD_CHECK(tensor->dtype() <= ir::DType_MAX, "tensor %zu has unknown dtype %d", index,
             static_cast<int>(tensor->dtype()));
-  GGD_CHECK(tensor->dtype() != ir::DType_Int8 || is_constant(*tensor),
-            "tensor %zu is computed in int8, which only constants can have", index);
   GGD_CHECK(aligned(tensor->dims()), "the sizes of tensor %zu are misaligned", index);
   const size_t rank = length(tensor->dims());
   GGD_CHECK(rank <= kMaxRank, "tensor %zu has rank %zu, at most %zu is possible", index, rank,

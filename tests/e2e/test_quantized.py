@@ -372,6 +372,25 @@ class TestWeightsAlone:
         program = lower(model, (x,), backends=backends)
         assert_equal(program, model, torch.randn_like(x), tolerance=EXACT)
 
+    @backends
+    @pytest.mark.parametrize("activations", ["float", "dynamic"])
+    def test_layers_that_share_a_weight(self, activations: str, backends: list[str]) -> None:
+        """Each is taken quantized, and ggml stores the integers once."""
+        x = torch.randn(3, 128)
+        model = nn.Sequential(nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, 128))
+        config = (
+            IntxWeightOnlyConfig(torch.int8, PerAxis(0))
+            if activations == "float"
+            else Int8DynamicActivationIntxWeightConfig(**WEIGHTS["8 bits"])
+        )
+        torchao_quantized(model, config)
+        model[2].weight = model[0].weight
+        program = lower(model, (x,), backends=backends)
+        tolerance = EXACT if activations == "float" else STEPS
+        assert_equal(program, model, torch.randn_like(x), tolerance=tolerance)
+        if "ggml" in backends:
+            assert len(program.buffer) < 1.6 * 128 * 128
+
     def test_a_group_beside_them_stays_quantized(self) -> None:
         x = torch.randn(1, 8, 64)
         model = nn.Sequential(mlp(64), mlp(64))

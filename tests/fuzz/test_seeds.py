@@ -13,6 +13,7 @@ from fuzz.seeds import (
     made_from_nothing,
     ops_with_random_graphs,
     quantized_activations,
+    static_layers,
     write_program,
 )
 from tests.differential.generate import random_graph
@@ -37,3 +38,7 @@ def test_weights_of_integers_are_delegated(tmp_path: Path) -> None:
 
 def test_quantized_activations_are_delegated(tmp_path: Path) -> None:
     assert write_program(tmp_path, quantized_activations(), "activations") >= len(WAYS)
+
+
+def test_static_layers_are_delegated(tmp_path: Path) -> None:
+    assert write_program(tmp_path, static_layers(), "static") == 1

@@ -1,4 +1,4 @@
-"""Activations that are quantized by their own range and dequantized, as graphs have them."""
+"""Activations that are quantized and dequantized, by their own range or a fixed one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from torch.ao.quantization.fx import _decomposed  # noqa: F401  (quantized_decom
 PT2E = torch.ops.quantized_decomposed
 TORCHAO = torch.ops.torchao
 INT8 = torch.int8
+Grid = tuple[float, int, int, int, torch.dtype]
+"""A scale, a zero point, the least and the largest integer, and their dtype."""
+
+
+def quantize(x: Tensor, grid: Grid) -> Tensor:
+    """The integers of a scale that was fixed before."""
+    q: Tensor = PT2E.quantize_per_tensor(x, *grid)
+    return q
+
+
+def dequantize(q: Tensor, grid: Grid) -> Tensor:
+    """What such integers stand for."""
+    x: Tensor = PT2E.dequantize_per_tensor(q, *grid)
+    return x
 
 
 class PerTensor(nn.Module):

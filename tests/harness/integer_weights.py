@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torchao  # noqa: F401  (torchao's ops)
@@ -65,6 +66,51 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = nn.functional.linear(x, self.weight(), self.bias)
+        return y.relu() if self.relu else y
+
+
+class Convolution(nn.Module):
+    """A convolution [out, in / groups, *kernel]; scheme: how its weight is expanded."""
+
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        scheme: str = "channel",
+        *,
+        bits: int = 8,
+        transposed: bool = False,
+        relu: bool = False,
+        **how: Any,
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(sum(sizes))
+        self.scheme, self.transposed, self.relu, self.how = scheme, transposed, relu, how
+        self.low, self.high = -(1 << bits - 1), (1 << bits - 1) - 1
+        q = torch.randint(self.low, self.high + 1, sizes, generator=generator)
+        self.register_buffer("q", q.to(torch.int8))
+        scale = torch.rand(sizes[0], generator=generator) / 100 + 1e-3
+        ones = [1] * (len(sizes) - 1 if scheme == "affine" else 0)
+        self.register_buffer("scale", scale.reshape(-1, *ones))
+        zero = torch.randint(-9, 9, (sizes[0],), generator=generator)
+        self.register_buffer("zero", zero if "zero" in scheme else torch.zeros_like(zero))
+        out = sizes[1] if transposed else sizes[0]
+        self.bias = nn.Parameter(torch.randn(out, generator=generator))
+        self.op = {3: torch.conv1d, 4: torch.conv2d}[len(sizes)]
+        if transposed:
+            self.op = torch.conv_transpose2d
+
+    def weight(self) -> Tensor:
+        limits = (self.low, self.high, torch.int8)
+        if self.scheme == "tensor":
+            return _QD.dequantize_per_tensor(self.q, 0.01, 0, *limits)
+        if self.scheme == "affine":
+            return torch.ops.torchao.dequantize_affine(
+                self.q, [1, *self.q.shape[1:]], self.scale, None, torch.int8, self.low, self.high
+            )
+        return _QD.dequantize_per_channel(self.q, self.scale, self.zero, 0, *limits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.op(x, self.weight(), self.bias, **self.how)
         return y.relu() if self.relu else y
 
 

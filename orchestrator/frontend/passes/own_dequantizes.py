@@ -1,8 +1,9 @@
-"""Gives every reader of a dequantized activation a dequantize of its own.
+"""Gives every reader of a dequantized activation or weight a dequantize of its own.
 
-XNNPACK's passes convert an image after its dequantize for one reader, and hand what they converted
-to all: the others, which go on in the order before, fail when run. PT2E has one for every reader
-that is quantized itself, but not for the others.
+A layer and its dequantizes go to a backend as one: layers that share a weight would all have to go
+to the same. Of activations, XNNPACK's passes convert an image after its dequantize for one reader,
+and hand what they converted to all: the others, which go on in the order before, fail when run.
+PT2E has one for every reader that is quantized itself, but not for the others.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ def own_dequantizes(program: ExportedProgram) -> ExportedProgram:
 
 
 def _is_shared(node: Node) -> bool:
-    """Whether several nodes read an activation whose scale was found by calibration."""
+    """Whether several nodes read a weight, or an activation whose scale calibration found."""
     if not is_dequantize(node) or len(node.users) < 2:
         return False
+    if all(source.op == "placeholder" for source in node.all_input_nodes):
+        return sum(user.op == "call_function" for user in node.users) > 1
     source = node.args[0]
     return isinstance(source, Node) and source.op == "call_function" and len(_nodes(node)) == 1
 

@@ -1,6 +1,5 @@
 #include "conv.h"
 
-#include "gemm.h"
 #include "half.h"
 #include "simd.h"
 #include "work.h"
@@ -158,7 +157,9 @@ void conv_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   op.right.data = result->src[1]->data;
   op.result = static_cast<float*>(result->data);
   op.result_stride = params.out_channels;
-  op.bias = params.has_bias ? static_cast<const float*>(result->src[2]->data) : nullptr;
+  int next = 2;
+  if (params.has_bias) op.bias = static_cast<const float*>(result->src[next++]->data);
+  op.right.integers = params.integers.read(result->src + next);
   op.clamp = params.clamp;
   gemm(op, ith, nth);
 }

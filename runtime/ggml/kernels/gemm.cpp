@@ -348,7 +348,9 @@ Range block_at(Range range, int64_t i, int64_t blocks) {
 }  // namespace
 
 void gemm(const Gemm& op, int ith, int nth) {
-  if (op.right.integers.bits != 0 && op.m <= kFewRows) return few_rows_times_integers(op, ith, nth);
+  if (op.right.integers.bits != 0 && op.left.data != nullptr && op.m <= kFewRows) {
+    return few_rows_times_integers(op, ith, nth);
+  }
   const int64_t panel_count = (op.n + kPanelWidth - 1) / kPanelWidth;
   Range rows{0, op.m};
   Range panels{0, panel_count};

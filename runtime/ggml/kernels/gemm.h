@@ -28,6 +28,22 @@ struct IntegersParams {
   const int8_t* zeros = nullptr;  // or null: 0
 };
 
+// A weight of integers as a custom op's sources have it: it is followed, after the bias, by its
+// scales and its zero points.
+struct IntegersLayout {
+  int bits = 0;  // as in IntegersParams
+  int64_t group = 0;
+  bool has_zeros = false;
+
+  // `next`: the source that follows the bias.
+  IntegersParams read(ggml_tensor* const* next) const {
+    IntegersParams params{bits, group};
+    if (bits != 0) params.scales = static_cast<const float*>(next[0]->data);
+    if (has_zeros) params.zeros = static_cast<const int8_t*>(next[1]->data);
+    return params;
+  }
+};
+
 struct RightFactor {
   Columns columns = Columns::Packed;
   ggml_type type = GGML_TYPE_F32;  // F16, BF16 and I8 only when packed

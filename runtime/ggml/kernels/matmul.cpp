@@ -18,13 +18,7 @@ void linear_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   op.result_stride = params.n;
   int next = 2;
   if (params.has_bias) op.bias = static_cast<const float*>(result->src[next++]->data);
-  if (params.bits != 0) {
-    IntegersParams& integers = op.right.integers;
-    integers.bits = params.bits;
-    integers.group = params.group;
-    integers.scales = static_cast<const float*>(result->src[next++]->data);
-    if (params.has_zeros) integers.zeros = static_cast<const int8_t*>(result->src[next]->data);
-  }
+  op.right.integers = params.integers.read(result->src + next);
   op.clamp = params.clamp;
   gemm(op, ith, nth);
 }

@@ -14,9 +14,7 @@ struct LinearParams {
   int64_t offset = 0;  // of the first row in src[0], in elements
   int64_t stride = 0;  // between rows
   bool has_bias = false;
-  int bits = 0;  // of a weight of integers, else 0
-  int64_t group = 0;
-  bool has_zeros = false;
+  IntegersLayout integers;
   ClampParams clamp;
 };
 

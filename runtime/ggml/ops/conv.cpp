@@ -93,21 +93,22 @@ Error lower_depthwise(GraphBuilder& builder, const ir::Conv2d& op, const Image& 
 Error lower_product(GraphBuilder& builder, const ir::Conv2d& op, const Image& image,
                     const Windows& windows, const int64_t (&ne)[4]) {
   const int64_t k = windows.y.kernel * windows.x.kernel * image.channels;
-  GGD_ASSIGN(ggml_tensor* const weight, panels_weight(builder, 1, ne[0], k));
+  GGD_ASSIGN(const PanelsWeight weight, panels_or_integers(builder, op.integers(), ne[0], k));
   GGD_ASSIGN(ggml_tensor* const bias, bias_or_null(builder, 2, ne[0]));
   ConvParams params;
   params.windows = windows;
   params.out_channels = ne[0];
   params.has_bias = bias != nullptr;
+  params.integers = weight.integers;
   params.clamp = clamp_of(builder, op.activation());
   return set_image(builder,
-                   builder.custom(conv_kernel, ne, sources({image.tensor, weight, bias}), params));
+                   builder.custom(conv_kernel, ne, weight.sources(image.tensor, bias), params));
 }
 
 }  // namespace
 
 Error lower(GraphBuilder& builder, const ir::Conv2d& op) {
-  GGD_TRY(builder.expect_inputs(2, 3));
+  GGD_TRY(builder.expect_inputs(2, 5));
   const size_t rank = builder.input(0).rank();
   GGD_ASSIGN(const Image image, to_image(builder, builder.input(0)));
   GGD_ASSIGN(const Output out, Output::declared(builder, rank, image.batch));

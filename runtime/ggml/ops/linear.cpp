@@ -172,43 +172,6 @@ Result<Value> add_scaled(GraphBuilder& builder, const ir::MatMul& op, const Valu
   return builder.make(ggml_add(builder.context(), sum, scaled), sizes, product.order);
 }
 
-// A constant in panels of rows [n, k] that the node has as input number i.
-Result<ggml_tensor*> panels_of(const GraphBuilder& builder, size_t i, ggml_type type, int64_t n,
-                               int64_t k, const char* what) {
-  const Value& value = builder.input(i);
-  const Sizes expected{(n + kPanelWidth - 1) / kPanelWidth, k, kPanelWidth};
-  GGD_CHECK(value.tensor->type == type && value.sizes == expected && value.contiguous() &&
-                ggml_is_contiguous(value.tensor),
-            "the %s of node %s are not in panels of [%lld, %lld] of type %s", what, builder.name(),
-            static_cast<long long>(n), static_cast<long long>(k), ggml_type_name(type));
-  return value.tensor;
-}
-
-// The weight, and what its integers stand for; adds to the sources what the kernel reads.
-Result<ggml_tensor*> add_integers(GraphBuilder& builder, const ir::Integers& integers,
-                                  LinearParams* params, std::vector<ggml_tensor*>* scales) {
-  GGD_CHECK(integers.bits() == 8 || integers.bits() == 4,
-            "node %s has a weight of %u bits, expected 8 or 4", builder.name(), integers.bits());
-  GGD_CHECK(integers.group() >= 1, "node %s has groups of no elements", builder.name());
-  params->bits = integers.bits();
-  params->group = std::min<int64_t>(integers.group(), params->k);
-  const int64_t groups = (params->k + params->group - 1) / params->group;
-  const int64_t depth = params->bits == 8 ? params->k : (params->k + 1) / 2;
-  GGD_ASSIGN(ggml_tensor* const weight,
-             panels_of(builder, 1, GGML_TYPE_I8, params->n, depth, "integers"));
-  GGD_CHECK(builder.has_input(3), "node %s has integers without scales", builder.name());
-  GGD_ASSIGN(ggml_tensor* const scale,
-             panels_of(builder, 3, GGML_TYPE_F32, params->n, groups, "scales"));
-  scales->push_back(scale);
-  params->has_zeros = builder.has_input(4);
-  if (params->has_zeros) {
-    GGD_ASSIGN(ggml_tensor* const zeros,
-               panels_of(builder, 4, GGML_TYPE_I8, params->n, groups, "zero points"));
-    scales->push_back(zeros);
-  }
-  return weight;
-}
-
 }  // namespace
 
 Error lower(GraphBuilder& builder, const ir::Linear& op) {
@@ -227,13 +190,8 @@ Error lower(GraphBuilder& builder, const ir::Linear& op) {
   params.n = sizes[rank - 1];
   params.k = x.sizes[rank - 1];
   params.m = x.count() / params.k;
-  std::vector<ggml_tensor*> scales;
-  ggml_tensor* weight = nullptr;
-  if (op.integers() == nullptr) {
-    GGD_ASSIGN(weight, panels_weight(builder, 1, params.n, params.k));
-  } else {
-    GGD_ASSIGN(weight, add_integers(builder, *op.integers(), &params, &scales));
-  }
+  GGD_ASSIGN(const PanelsWeight weight,
+             panels_or_integers(builder, op.integers(), params.n, params.k));
   GGD_ASSIGN(ggml_tensor* const bias, bias_or_null(builder, 2, params.n));
   Order order;
   GGD_ASSIGN(const Rows rows, input_rows(builder, x, &order));
@@ -243,10 +201,8 @@ Error lower(GraphBuilder& builder, const ir::Linear& op) {
   params.clamp = clamp_of(builder, op.activation());
   int64_t ne[4];
   result_ne(sizes, order, ne);
-  std::vector<ggml_tensor*> sources{rows.base, weight};
-  if (bias != nullptr) sources.push_back(bias);
-  sources.insert(sources.end(), scales.begin(), scales.end());
-  ggml_tensor* result = builder.custom(linear_kernel, ne, std::move(sources), params);
+  params.integers = weight.integers;
+  ggml_tensor* result = builder.custom(linear_kernel, ne, weight.sources(rows.base, bias), params);
   return builder.set_output(builder.make(result, sizes, order, params.clamp.precision));
 }
 

@@ -47,7 +47,10 @@ namespace ggml_delegate {
   F(Gather)                \
   F(Resize2d)              \
   F(Recurrent)             \
-  F(FakeQuantize)
+  F(FakeQuantize)          \
+  F(Quantize)              \
+  F(Dequantize)            \
+  F(RoundToGrid)
 
 GGD_FOR_EACH_OP(GGD_DECLARE_LOWER)
 #undef GGD_DECLARE_LOWER

@@ -29,6 +29,18 @@ Result<WindowAxis> checked_axis(const GraphBuilder& builder, const AxisAttribute
   return window;
 }
 
+// A constant in panels of rows [n, k] that the node has as input number i.
+Result<ggml_tensor*> panels_of(const GraphBuilder& builder, size_t i, ggml_type type, int64_t n,
+                               int64_t k, const char* what) {
+  const Value& value = builder.input(i);
+  const Sizes expected{(n + kPanelWidth - 1) / kPanelWidth, k, kPanelWidth};
+  GGD_CHECK(value.tensor->type == type && value.sizes == expected && value.contiguous() &&
+                ggml_is_contiguous(value.tensor),
+            "the %s of node %s are not in panels of [%lld, %lld] of type %s", what, builder.name(),
+            static_cast<long long>(n), static_cast<long long>(k), ggml_type_name(type));
+  return value.tensor;
+}
+
 }  // namespace
 
 Result<Image> to_image(GraphBuilder& builder, const Value& value) {
@@ -84,6 +96,38 @@ Result<ggml_tensor*> panels_weight(const GraphBuilder& builder, size_t i, int64_
             "the weight of node %s is not in panels of [%lld, %lld]", builder.name(),
             static_cast<long long>(n), static_cast<long long>(k));
   return weight.tensor;
+}
+
+std::vector<ggml_tensor*> PanelsWeight::sources(ggml_tensor* x, ggml_tensor* bias) const {
+  std::vector<ggml_tensor*> present{x, weight};
+  for (ggml_tensor* each : {bias, scales, zeros}) {
+    if (each != nullptr) present.push_back(each);
+  }
+  return present;
+}
+
+Result<PanelsWeight> panels_or_integers(const GraphBuilder& builder, const ir::Integers* integers,
+                                        int64_t n, int64_t k) {
+  PanelsWeight result;
+  if (integers == nullptr) {
+    GGD_ASSIGN(result.weight, panels_weight(builder, 1, n, k));
+    return result;
+  }
+  GGD_CHECK(integers->bits() == 8 || integers->bits() == 4,
+            "node %s has a weight of %u bits, expected 8 or 4", builder.name(), integers->bits());
+  GGD_CHECK(integers->group() >= 1, "node %s has groups of no elements", builder.name());
+  result.integers.bits = integers->bits();
+  result.integers.group = std::min<int64_t>(integers->group(), k);
+  const int64_t groups = (k + result.integers.group - 1) / result.integers.group;
+  const int64_t depth = integers->bits() == 8 ? k : (k + 1) / 2;
+  GGD_ASSIGN(result.weight, panels_of(builder, 1, GGML_TYPE_I8, n, depth, "integers"));
+  GGD_CHECK(builder.has_input(3), "node %s has integers without scales", builder.name());
+  GGD_ASSIGN(result.scales, panels_of(builder, 3, GGML_TYPE_F32, n, groups, "scales"));
+  result.integers.has_zeros = builder.has_input(4);
+  if (result.integers.has_zeros) {
+    GGD_ASSIGN(result.zeros, panels_of(builder, 4, GGML_TYPE_I8, n, groups, "zero points"));
+  }
+  return result;
 }
 
 Result<ggml_tensor*> bias_or_null(const GraphBuilder& builder, size_t i, int64_t n) {

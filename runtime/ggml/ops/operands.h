@@ -45,6 +45,21 @@ Result<WindowAxis> transposed_axis(const GraphBuilder& builder, const AxisAttrib
 // Input `i` as a weight in panels (see the schema) with rows [n, k].
 Result<ggml_tensor*> panels_weight(const GraphBuilder& builder, size_t i, int64_t n, int64_t k);
 
+// A product's weight, of floats or of integers with their scales and zero points.
+struct PanelsWeight {
+  ggml_tensor* weight = nullptr;
+  ggml_tensor* scales = nullptr;
+  ggml_tensor* zeros = nullptr;
+  IntegersLayout integers;
+
+  // What a custom op reads, in the sequence that IntegersLayout expects; `bias` may be null.
+  std::vector<ggml_tensor*> sources(ggml_tensor* x, ggml_tensor* bias) const;
+};
+
+// Inputs 1, 3 and 4 as such a weight with rows [n, k]; `integers` is null for one of floats.
+Result<PanelsWeight> panels_or_integers(const GraphBuilder& builder, const ir::Integers* integers,
+                                        int64_t n, int64_t k);
+
 // Input `i` as a bias [n], or null when there is none.
 Result<ggml_tensor*> bias_or_null(const GraphBuilder& builder, size_t i, int64_t n);
 
