@@ -1,7 +1,8 @@
 """Checking a .pte against the model it was made from, delegate call by delegate call.
 
 Each call's outputs are compared with what its ops give in eager PyTorch for the very inputs that
-the call got, so that errors of calls before it do not count.
+the call got, so that errors of calls before it do not count. Quantized layers may be off by more
+than those of floats; by how much, `orchestrator.graph.schemes` says.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from orchestrator.backends.base import QuantizedErrors
+from orchestrator.backends.registry import find_backend
 from orchestrator.dim_orders.layouts import converted
 from orchestrator.dry_run import edge_program
 from orchestrator.frontend.export import as_programs
 from orchestrator.graph.queries import compute_nodes
+from orchestrator.graph.schemes import Allowed, allowed_errors
 from orchestrator.native import NativeProgram
 from orchestrator.options import PlanOptions
 from orchestrator.report.data import MethodReport
@@ -43,13 +47,20 @@ class Check:
     what: its name; segment: of the delegate call that gave it, None for a result of the method.
     error: the largest absolute difference over the largest absolute value that was expected;
         infinite where either has NaN or the shapes differ.
+    allowed: the largest error that passes. rule: what it is made of, of quantized layers.
     """
 
     what: str
-    error: float
-    passed: bool
+    error: float = 0.0
+    allowed: float = DEFAULT_TOLERANCE
+    rule: str = ""
     segment: int | None = None
     backend: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is allowed."""
+        return self.error <= self.allowed
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ def verify(
     inputs: Iterable[Any] | None = None,
     *,
     method: str = "forward",
-    tolerance: float = DEFAULT_TOLERANCE,
+    tolerance: float | None = None,
     num_threads: int = 0,
 ) -> Verification:
     """Compare a method of a program with its model, call by call.
@@ -82,6 +93,8 @@ def verify(
         mapping of method names to exported programs.
     inputs: for the module, of the shapes that it was exported with; exported programs bring their
         own.
+    tolerance: the largest error that passes; if left out, 1e-4 and what quantized layers may be off
+        by.
 
     Raises:
         VerifyError: the program was made from another model or lacks what is needed.
@@ -106,8 +119,13 @@ def verify(
         recorded = _by_instruction(native.values())
         checks = list(_call_checks(described[method], edge, recorded, tolerance))
         expected = pytree.tree_leaves(program.module()(*arguments[0], **arguments[1]))
+    allowed = _allowed_of_results(edge)
+    beyond = _quantized_errors(described[method])
+    most = _largest(beyond.values())
     checks += [
-        _check(f"result {index}", actual, wanted, tolerance)
+        _check(
+            Check(f"result {index}"), actual, wanted, tolerance, allowed.get(index, Allowed()), most
+        )
         for index, (actual, wanted) in enumerate(zip(outputs, expected, strict=True))
         if isinstance(wanted, Tensor)
     ]
@@ -148,6 +166,13 @@ def _unconverted(name: str, nodes: Container[str], method: MethodReport) -> str:
     return name
 
 
+def _allowed_of_results(edge: ExportedProgram) -> dict[int, Allowed]:
+    """Return what is allowed of a method's results, by their numbers."""
+    found = {node.name: each for node, each in allowed_errors(list(compute_nodes(edge))).items()}
+    results = edge.graph_signature.user_outputs
+    return {index: found[name] for index, name in enumerate(results) if name in found}
+
+
 def _by_instruction(values: Sequence[tuple[int, Any]]) -> dict[int, list[Any]]:
     found: dict[int, list[Any]] = {}
     for instruction, value in values:
@@ -156,12 +181,15 @@ def _by_instruction(values: Sequence[tuple[int, Any]]) -> dict[int, list[Any]]:
 
 
 def _call_checks(
-    method: MethodReport, edge: ExportedProgram, recorded: Mapping[int, list[Any]], tolerance: float
+    method: MethodReport,
+    edge: ExportedProgram,
+    recorded: Mapping[int, list[Any]],
+    tolerance: float | None,
 ) -> Iterator[Check]:
     if method.branch_calls:
         return  # which calls are the branches' is not recorded
     nodes = {node.name: node for node in edge.graph.nodes}
-    constants = dict(_constants(edge))
+    constants, beyond = dict(_constants(edge)), _quantized_errors(method)
     calls = _delegate_calls(method, recorded)
     for number, values in calls:
         segment = method.segments[number]
@@ -170,9 +198,13 @@ def _call_checks(
         split = len(segment.inputs)
         known = dict(zip(names[:split], values[:split], strict=True))
         given = _evaluate(edge, set(segment.nodes), known, constants)
+        allowed = allowed_errors(list(given))
         for name, actual in zip(names[split:], values[split:], strict=True):
-            wanted = given[nodes[name]] if nodes[name] in given else known[name]
-            yield _check(name, actual, wanted, tolerance, number, segment.backend)
+            node = nodes[name]
+            wanted = given[node] if node in given else known[name]
+            check = Check(name, segment=number, backend=segment.backend)
+            rule = allowed.get(node, Allowed())
+            yield _check(check, actual, wanted, tolerance, rule, beyond[segment.backend])
 
 
 def _delegate_calls(
@@ -251,16 +283,38 @@ def _evaluate(
     return values
 
 
+def _quantized_errors(method: MethodReport) -> dict[str, QuantizedErrors]:
+    """What each backend of a method may be off by beyond the schemes."""
+    names = {segment.backend for segment in method.partitions}
+    return {name: find_backend(name).quantized_errors for name in names}
+
+
+def _largest(errors: Iterable[QuantizedErrors]) -> QuantizedErrors:
+    found = [QuantizedErrors(), *errors]
+    return QuantizedErrors(
+        max(each.groups for each in found), max(each.whole_tensors for each in found)
+    )
+
+
 def _check(
-    what: str,
+    check: Check,
     actual: Any,
     expected: Any,
-    tolerance: float,
-    segment: int | None = None,
-    backend: str = "",
+    tolerance: float | None,
+    rule: Allowed,
+    beyond: QuantizedErrors,
 ) -> Check:
     error = _difference(actual, expected)
-    return Check(what, error, error <= tolerance, segment, backend)
+    if tolerance is not None:
+        return replace(check, error=error, allowed=tolerance)
+    largest = expected.abs().max().item() if _has_elements(expected) else 0.0
+    more = asdict(beyond)
+    allowed = rule.error(float(largest), DEFAULT_TOLERANCE, **more)
+    return replace(check, error=error, allowed=allowed, rule=rule.text(**more))
+
+
+def _has_elements(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.numel() > 0
 
 
 def _difference(actual: Any, expected: Any) -> float:

@@ -122,6 +122,18 @@ class PrivateMemory:
     per_weight_byte: float = 1.0
 
 
+@dataclass(frozen=True)
+class QuantizedErrors:
+    """What a backend does otherwise than eager PyTorch, by what it costs a layer.
+
+    groups: of a weight with scales by group. whole_tensors: of an activation that is quantized in
+    every run, with one scale for all its rows.
+    """
+
+    groups: float = 0.0
+    whole_tensors: float = 0.0
+
+
 class Backend(ABC):
     """A place where nodes of a program can run.
 
@@ -135,6 +147,8 @@ class Backend(ABC):
             channels-last and convert inside what comes in the other one; see `ChannelsLastPass`.
         estimates: for prices where nothing was measured.
         private_memory: what its delegates hold once they are loaded.
+        quantized_errors: how far quantized layers are off, over their largest values, beyond what
+            their scheme says: see `QuantizedErrors`. `verify` allows it.
         remedies: by a rejection's code, what it would take for the node to be accepted, as a
             sentence fragment; "" where that would be of no use.
     """
@@ -144,6 +158,7 @@ class Backend(ABC):
     converts_dim_orders: ClassVar[bool] = False
     estimates: ClassVar[Estimates] = Estimates()
     private_memory: ClassVar[PrivateMemory] = PrivateMemory()
+    quantized_errors: ClassVar[QuantizedErrors] = QuantizedErrors()
     remedies: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod

@@ -10,7 +10,7 @@ from orchestrator.cli.models import MODEL_HELP, load_model
 from orchestrator.cli.output import Progress, add_json, print_json, print_table
 from orchestrator.cli.parsers import Commands
 from orchestrator.quiet import quiet_imports
-from orchestrator.report.words import modules_text, ops_text, plural, wrapped
+from orchestrator.report.words import modules_text, ops_text, plural, schemes_text, wrapped
 
 if TYPE_CHECKING:
     from orchestrator.verify import Check, Verification
@@ -37,9 +37,9 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=1e-4,
         metavar="X",
-        help="largest difference as a part of the largest expected value (default: %(default)s)",
+        help="largest difference as a part of the largest expected value (default: 1e-4, and for "
+        "quantized layers what their scheme allows)",
     )
     parser.add_argument("--method", metavar="NAME", help="the method (default: each one, in turn)")
     add_json(parser)
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         print_json({"passed": passed, "methods": list(map(_as_data, found))})
     else:
         for each in found:
-            _print(each, options.tolerance)
+            _print(each)
     return 0 if passed else _CHECK_FAILED
 
 
@@ -73,18 +73,21 @@ def _as_data(found: Verification) -> dict[str, Any]:
     return {
         "method": found.method.name,
         "passed": found.first_off is None,
-        "checks": list(map(vars, found.checks)),
+        "checks": [{**vars(check), "passed": check.passed} for check in found.checks],
     }
 
 
-def _print(found: Verification, tolerance: float) -> None:
+def _print(found: Verification) -> None:
     rows = [_row(check) for check in found.checks]
     print(f"method {found.method.name}")
-    print_table(("segment", "runs on", "tensor", "off by", ""), rows, left=3)
+    for number, segment in enumerate(found.method.segments):
+        if segment.schemes:
+            print("\n".join(wrapped(schemes_text(segment.schemes), f"  segment {number:<3} ")))
+    print_table(("segment", "runs on", "tensor", "off by", "allowed", "", ""), rows, left=3)
     print()
     first = found.first_off
     if first is None:
-        print(f"{found.method.name}: {plural(len(rows), 'tensor')} within {tolerance:g}")
+        print(f"{found.method.name}: {plural(len(rows), 'tensor')} within what is allowed")
     elif first.segment is None:
         print(f"every delegate call is right, but {first.what} is off: ops on kernels, or rewrites")
     else:
@@ -97,4 +100,5 @@ def _print(found: Verification, tolerance: float) -> None:
 def _row(check: Check) -> tuple[Any, ...]:
     where = "-" if check.segment is None else str(check.segment)
     state = "ok" if check.passed else "OFF"
-    return (where, check.backend or "-", check.what, f"{check.error:.1e}", state)
+    numbers = (f"{check.error:.1e}", f"{check.allowed:.1e}")
+    return (where, check.backend or "-", check.what, *numbers, state, check.rule)

@@ -17,6 +17,7 @@ from orchestrator.backends.portable import missing_kernel
 from orchestrator.dim_orders.layouts import converted
 from orchestrator.graph.branches import branch_nodes, delegate_calls_of
 from orchestrator.graph.queries import compute_nodes, is_getitem, module_path, nbytes, op_name
+from orchestrator.graph.schemes import schemes, stored_bytes
 from orchestrator.planner import CostGraph, Layout, Plan
 from orchestrator.report.data import (
     AtomReport,
@@ -208,7 +209,8 @@ def _segment(backend: str, nodes: Sequence[Node], layouts: Mapping[str, Layout])
         ops=_count(ops),
         inputs=tuple(_tensor(source, layouts) for source in sources),
         outputs=tuple(_tensor(result, layouts) for result in results),
-        weight_bytes=sum(nbytes(weight) for weight in weights),
+        weight_bytes=sum(map(stored_bytes, weights)),
+        schemes={str(scheme): count for scheme, count in schemes(nodes).items()},
     )
 
 

@@ -76,6 +76,7 @@ class SegmentReport:
     nodes: names of its ops. ops: how often each op occurs. modules: the user's modules in it, as
         few paths as name them.
     weight_bytes: constants inside the delegate, before the backend repacks them.
+    schemes: how its layers are quantized (`orchestrator.graph.schemes`), and how many each way.
     conversions: tensors whose layout changes on the way in, inside, or on the way out.
     predicted_ns: the whole; atoms_ns, overhead_ns and boundary_ns are its parts.
     """
@@ -86,6 +87,7 @@ class SegmentReport:
     inputs: tuple[TensorReport, ...] = ()
     outputs: tuple[TensorReport, ...] = ()
     weight_bytes: int = 0
+    schemes: Mapping[str, int] = field(default_factory=dict)
     is_delegate: bool = True
     atoms: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()

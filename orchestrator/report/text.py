@@ -28,6 +28,7 @@ from orchestrator.report.words import (
     ops_text,
     percent,
     plural,
+    schemes_text,
     shortened,
     time_text,
     type_text,
@@ -218,6 +219,8 @@ def _segment(number: int, segment: SegmentReport, style: Style) -> Iterator[str]
     backend = f" on {style.backend(segment.backend)}" if segment.is_delegate else ""
     yield f"{number}: {what}{backend}, {plural(len(segment.nodes), 'node')}{weights}"
     yield from wrapped(ops_text(segment.ops), "  ops     ")
+    if segment.schemes:
+        yield from wrapped(schemes_text(segment.schemes), "  layers  ")
     yield from wrapped(_tensors(segment.inputs), "  in      ")
     yield from wrapped(_tensors(segment.outputs), "  out     ")
     if segment.conversions:

@@ -70,6 +70,11 @@ def ops_text(ops: Mapping[str, int]) -> str:
     return listed(f"{count} {op}" for op, count in ranked)
 
 
+def schemes_text(schemes: Mapping[str, int]) -> str:
+    """Return "4 of int8 activations (dynamic), int4 weights in groups of 32; 1 of int8 weights"."""
+    return "; ".join(f"{count} of {scheme}" for scheme, count in schemes.items())
+
+
 def type_text(tensor: TensorReport) -> str:
     """Return "float32[1,3,224,224]"."""
     return f"{tensor.dtype}[{','.join(map(str, tensor.shape))}]"

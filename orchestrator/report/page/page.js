@@ -116,11 +116,12 @@ function fillTables() {
     { title: "Predicted", value: (row) => row.predicted_ns, cell: (row) => timeText(row.predicted_ns), number: true, hidden: !has("predicted_ns") },
     { title: "Measured", value: (row) => row.measured_ns, cell: (row) => timeText(row.measured_ns), number: true, hidden: !has("measured_ns") },
     { title: "Share", value: (row) => row[timed()], cell: (row) => percentText(row[timed()], total), number: true, hidden: !total },
-    { title: "Border", value: (row) => row.boundary_ns, cell: (row) => timeText(row.boundary_ns), number: true, hidden: !has("boundary_ns") },
+    { title: "Boundary", value: (row) => row.boundary_ns, cell: (row) => timeText(row.boundary_ns), number: true, hidden: !has("boundary_ns") },
     { title: "In", value: (row) => bytesIn(row.inputs), cell: (row) => bytesText(bytesIn(row.inputs)), number: true },
     { title: "Out", value: (row) => bytesIn(row.outputs), cell: (row) => bytesText(bytesIn(row.outputs)), number: true },
     { title: "Conversions", value: (row) => row.conversions.length, number: true },
     { title: "Weights", value: (row) => row.weight_bytes, cell: (row) => bytesText(row.weight_bytes), number: true },
+    { title: "Quantized layers", value: schemesText, hidden: !segments.some(schemesText) },
   ], { sort: 0, id: (row) => segments.indexOf(row), pick: (row) => pickSegment(segments.indexOf(row)) })(segments);
   const order = new Map(atoms.map((atom, index) => [atom.id, index]));
   const price = (backend) => ({ title: `on ${backend}`, number: true,
@@ -147,6 +148,9 @@ function fillTables() {
   ], { sort: 0, descending: true, id: (row) => row.nodes[0], pick: (row) => pickNode(row.nodes[0]) })(rejectionGroups());
 }
 
+// "4 of int8 weights", or "" for a segment of floats.
+const schemesText = (segment) =>
+  Object.entries(segment.schemes ?? {}).map(([scheme, count]) => `${count} of ${scheme}`).join("; ");
 const bytesIn = (tensors) => tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
 
 function rejectionGroups() {

@@ -1,0 +1,212 @@
+"""How the layers of a program are quantized, in words, and how far results may be off for it.
+
+What a backend may be off by is told for each way, of one layer, against the converted model in
+eager PyTorch:
+
+* weights alone: products of floats with the expanded weights, some 1e-6 of the largest value;
+* activations quantized in every run: integers of a value near the middle of two may differ, 2e-3;
+* activations with fixed scales: one step of the result's scale.
+
+Layers that follow each other add up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
+from typing import Literal
+
+from torch.fx import Node
+
+from ggml_delegate.node_view import op_name
+from orchestrator.graph.quantized import (
+    Quantization,
+    is_choose_qparams,
+    is_dequantize,
+    is_quantize,
+    quantization,
+)
+from orchestrator.graph.queries import nbytes
+
+DYNAMIC_ERROR = 2e-3
+"""Of a dynamically quantized layer, over its largest value."""
+
+Activations = Literal["float", "dynamic", "static"]
+_PRODUCTS = {
+    "aten.linear.default": 1,
+    "aten.addmm.default": 2,
+    "aten.mm.default": 1,
+    "aten.convolution.default": 1,
+    "aten.embedding.default": 0,
+}
+_WHOLE_TENSOR = "quantized_decomposed.quantize_per_tensor.tensor"
+_TABLES = "quantized_decomposed.embedding_"
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a layer with a weight is quantized.
+
+    activations: whether they are floats, or integers whose scales are found in every run or were
+    fixed before. bits: of the weight's integers. group: how many of a row share a scale; None where
+    a whole row does, or all.
+    """
+
+    activations: Activations
+    bits: int
+    group: int | None = None
+
+    def __str__(self) -> str:
+        weights = f"int{self.bits} weights"
+        if self.group is not None:
+            weights += f" in groups of {self.group}"
+        if self.activations == "float":
+            return weights
+        return f"int8 activations ({self.activations}), {weights}"
+
+
+def schemes(nodes: Iterable[Node]) -> dict[Scheme, int]:
+    """Count the layers of each scheme, the most frequent first."""
+    found = (layer_scheme(node) for node in nodes)
+    return dict(Counter(scheme for scheme in found if scheme is not None).most_common())
+
+
+def layer_scheme(layer: Node) -> Scheme | None:
+    """How a product or an embedding is quantized; None for a layer of floats, or no layer."""
+    if op_name(layer).startswith(_TABLES):
+        return _table_scheme(layer)
+    place = _PRODUCTS.get(op_name(layer))
+    if place is None:
+        return None
+    weight = _dequantize_of(layer.args[place])
+    found = None if weight is None else quantization(weight)
+    if weight is None or found is None or _is_computed(weight):
+        return None
+    row = weight.meta["val"].shape[-1]
+    group = None if found.group_size in (None, row) else found.group_size
+    source = layer.args[1 if place == 2 else 0]
+    return Scheme("float" if place == 0 else _activations(source), _bits(found), group)
+
+
+def _table_scheme(layer: Node) -> Scheme:
+    """Of an embedding that ExecuTorch reads quantized; some of a byte's bits are an element."""
+    bits = {"byte": 8, "4bit": 4, "2bit": 2}[op_name(layer).removeprefix(_TABLES).split(".")[0]]
+    table, scales = (layer.args[place].meta["val"] for place in (0, 1))  # type: ignore[union-attr]
+    width, groups = table.shape[-1] * 8 // bits, scales.shape[-1] if scales.dim() > 1 else 1
+    return Scheme("float", bits, None if groups == 1 else width // groups)
+
+
+def stored_bytes(weight: Node) -> int:
+    """The bytes of a constant, of which integers of 4 bits share one by two."""
+    readers = [quantization(user) if is_dequantize(user) else None for user in weight.users]
+    if readers and all(found is not None and _bits(found) <= 4 for found in readers):
+        value = weight.meta["val"]
+        return int(-(-value.numel() // 2) * value.element_size())
+    return nbytes(weight)
+
+
+def _bits(found: Quantization) -> int:
+    low, high = found.limits
+    return max((-low - 1).bit_length(), high.bit_length()) + (low < 0)
+
+
+def _dequantize_of(value: object) -> Node | None:
+    """The dequantize that a value comes from through views alone."""
+    while isinstance(value, Node) and not is_dequantize(value):
+        if op_name(value) not in {"aten.permute_copy.default", "aten.t_copy.default"}:
+            return None
+        value = value.args[0]
+    return value if isinstance(value, Node) else None
+
+
+def _is_computed(dequantize: Node) -> bool:
+    return dequantize.all_input_nodes[0].op == "call_function"
+
+
+def _activations(source: object) -> Activations:
+    dequantize = _dequantize_of(source)
+    if dequantize is None or not _is_computed(dequantize):
+        return "float"
+    return "static" if _is_fixed(dequantize) else "dynamic"
+
+
+def _is_fixed(node: Node) -> bool:
+    """Whether the scale of a quantize or dequantize is not found in every run."""
+    return not any(
+        is_choose_qparams(source) or any(map(is_choose_qparams, source.all_input_nodes))
+        for source in node.all_input_nodes[1:]
+    )
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """How far a tensor may be off for the quantization that it has gone through.
+
+    dynamic: layers whose activations are quantized in every run. static: activations that were
+    quantized with fixed scales; step: the scale of the last of them. grouped: layers whose weights
+    have scales by group. whole: of the dynamic ones, those with one scale for all rows.
+    Of ways that meet, the longer counts.
+    """
+
+    dynamic: int = 0
+    static: int = 0
+    step: float = 0.0
+    grouped: int = 0
+    whole: int = 0
+
+    def error(
+        self, largest: float, of_floats: float, groups: float = 0.0, whole_tensors: float = 0.0
+    ) -> float:
+        """The error over the largest value.
+
+        Args:
+            largest: the largest absolute value that is expected.
+            of_floats: what is allowed where nothing is quantized.
+            groups, whole_tensors: as of `backends.base.QuantizedErrors`.
+        """
+        steps = self.static * self.step / largest if largest else 0.0
+        layers = self.dynamic * DYNAMIC_ERROR + self.grouped * groups + self.whole * whole_tensors
+        return of_floats + layers + steps
+
+    def text(self, groups: float = 0.0, whole_tensors: float = 0.0) -> str:
+        """What the error is made of, beside that of floats: "2 steps of 0.1, 3 layers of 0.002"."""
+        parts = []
+        if self.static:
+            parts.append(f"{self.static} steps of {self.step:.2g}")
+        if self.dynamic:
+            parts.append(f"{self.dynamic} layers of {DYNAMIC_ERROR:g}")
+        if self.grouped and groups:
+            parts.append(f"{self.grouped} with scales by group of {groups:.2g}")
+        if self.whole and whole_tensors:
+            parts.append(f"{self.whole} with one scale for all rows of {whole_tensors:.2g}")
+        return ", ".join(parts)
+
+
+def allowed_errors(nodes: Sequence[Node]) -> dict[Node, Allowed]:
+    """Return what is allowed of the results of nodes, in graph order, for exact inputs."""
+    found: dict[Node, Allowed] = {}
+    for node in nodes:
+        before = [found[source] for source in node.all_input_nodes if source in found]
+        found[node] = _after(node, _longest(before))
+    return found
+
+
+def _longest(ways: Sequence[Allowed]) -> Allowed:
+    rows = [astuple(each) for each in ways] or [astuple(Allowed())]
+    return Allowed(*(max(column) for column in zip(*rows, strict=True)))
+
+
+def _after(node: Node, before: Allowed) -> Allowed:
+    scheme = layer_scheme(node)
+    if scheme is not None:
+        return replace(before, grouped=before.grouped + (scheme.group is not None))
+    if not is_quantize(node):
+        return before
+    if not _is_fixed(node):
+        whole = op_name(node) == _WHOLE_TENSOR
+        return replace(before, dynamic=before.dynamic + 1, whole=before.whole + whole)
+    found = quantization(node)
+    scale = found.scale if found is not None else None
+    step = float(scale) if isinstance(scale, (int, float)) else before.step
+    return replace(before, static=before.static + 1, step=step)
