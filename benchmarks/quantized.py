@@ -1,168 +1,64 @@
-"""Statically quantized CNNs: this project's default plan beside ExecuTorch alone with XNNPACK.
+"""Quantized models: this project's default plan beside what else there is, in three tables.
 
-    python benchmarks/quantized.py [MODEL ...] [--threads 1 2] [--quick] [--json FILE] [--check]
+    python benchmarks/quantized.py [MODEL ...] [--tables static dynamic weights]
+        [--threads 1 2] [--quick] [--json FILE] [--check]
 
-Models are quantized to int8 by PT2E with ExecuTorch's quantizer, per channel. Both programs run in
-turn in one process, in several repeats (see never_slower.py). "steps" is the largest difference
-from the converted model in eager PyTorch, in steps of the output's quantization.
+static: CNNs in int8 (quantized_static.py). dynamic: transformers with int8 activations
+(quantized_dynamic.py). weights: one token with weights of integers (quantized_weights.py).
+Programs run in turn in one process, in several repeats (see never_slower.py).
 
---check exits with 1 when a program is more than 1.02 times as slow or 1.1 times as large as
-ExecuTorch's, or is further from eager than ExecuTorch's own by more than a step.
+--check exits with 1 when a target of a table is missed; each table's file names its own. Half
+types have a benchmark of their own, half.py.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import torch
-from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import to_edge_transform_and_lower
-from torch import Tensor, nn
-
-from benchmarks.interleave import ratio
-from benchmarks.never_slower import ratio_spread
-from benchmarks.repeats import in_repeats
+from benchmarks import quantized_dynamic, quantized_static, quantized_weights
 from benchmarks.running import conclude, parser
-from examples.models import MODELS
-from examples.quantization import pt2e
-from orchestrator import lower
-from orchestrator.graph.quantized import is_dequantize, quantization
-from orchestrator.native import NativeProgram
 
-DEFAULT_MODELS = ("mobilenet_v2", "mobilenet_v3_small", "resnet18", "unet")
-MOST_TIME = 1.02
-MOST_BYTES = 1.1
-OURS, THEIRS = "default plan", "ExecuTorch alone"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model: times in ms, sizes in bytes, errors in steps of the output's quantization."""
-
-    model: str
-    threads: int
-    calls: int
-    ours_ms: float
-    theirs_ms: float
-    time_ratio: float
-    ratio_spread: float
-    ours_bytes: int
-    theirs_bytes: int
-    ours_steps: float
-    theirs_steps: float
-    lowering_s: float
-
-
-def output_step(model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
-    """The scale of the last dequantize of a converted model."""
-    scales = [
-        found.scale
-        for node in torch.export.export(model, inputs).graph.nodes
-        if is_dequantize(node) and (found := quantization(node)) is not None
-    ]
-    return float(scales[-1])  # type: ignore[arg-type]
-
-
-def steps(buffer: bytes, model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
-    """How far a program is from eager, on inputs that it was not calibrated on."""
-    torch.manual_seed(1)
-    given = tuple(torch.randn_like(each) for each in inputs)
-    with torch.no_grad():
-        want = model(*given)
-    (got,) = NativeProgram(buffer).run("forward", list(given), relayout=True)
-    assert isinstance(got, Tensor)
-    return float((got - want).abs().max()) / output_step(model, inputs)
-
-
-def executorch_alone(model: nn.Module, inputs: tuple[Tensor, ...]) -> bytes:
-    """What ExecuTorch's own XNNPACK flow makes of a model."""
-    edge = to_edge_transform_and_lower(
-        torch.export.export(model, inputs), partitioner=[XnnpackPartitioner()]
-    )
-    return bytes(edge.to_executorch().buffer)
-
-
-def measure(name: str, threads: list[int], seconds: float) -> list[Row]:
-    """One row per number of threads."""
-    torch.manual_seed(0)
-    inputs = MODELS[name].inputs(1, 0)
-    model = pt2e(MODELS[name].build(), inputs)
-    theirs = executorch_alone(model, inputs)
-    rows = []
-    for count in threads:
-        start = time.perf_counter()
-        program = lower(model, inputs, tune="off", threads=count)
-        lowering_s = time.perf_counter() - start
-        found = in_repeats({OURS: program.buffer, THEIRS: theirs}, inputs, count, seconds)
-        rows.append(
-            Row(
-                model=name,
-                threads=count,
-                calls=len(program.plan["forward"].partitions),
-                ours_ms=found[OURS].median_ms,
-                theirs_ms=found[THEIRS].median_ms,
-                time_ratio=ratio(found[OURS], found[THEIRS]),
-                ratio_spread=ratio_spread(found[OURS], found[THEIRS]),
-                ours_bytes=len(program.buffer),
-                theirs_bytes=len(theirs),
-                ours_steps=steps(program.buffer, model, inputs),
-                theirs_steps=steps(theirs, model, inputs),
-                lowering_s=lowering_s,
-            )
-        )
-    return rows
-
-
-HEADER = (
-    f"{'model':<19} {'th':>2} {'calls':>5} {'ms':>8} {'alone':>8} {'ratio':>6} {'+-':>6} "
-    f"{'MB':>6} {'alone':>6} {'steps':>6} {'alone':>6} {'lower s':>7}"
-)
-
-
-def show(row: Row) -> str:
-    """One line of the table."""
-    return (
-        f"{row.model:<19} {row.threads:>2} {row.calls:>5} {row.ours_ms:>8.2f} "
-        f"{row.theirs_ms:>8.2f} {row.time_ratio:>6.3f} {row.ratio_spread:>6.3f} "
-        f"{row.ours_bytes / 1e6:>6.2f} {row.theirs_bytes / 1e6:>6.2f} {row.ours_steps:>6.2f} "
-        f"{row.theirs_steps:>6.2f} {row.lowering_s:>7.1f}"
-    )
-
-
-def missed_by(row: Row) -> list[str]:
-    """Which targets a row misses."""
-    where = f"{row.model}, {row.threads} threads"
-    missed = []
-    if row.time_ratio > MOST_TIME:
-        missed.append(f"{where}: {row.time_ratio:.3f} times ExecuTorch's time")
-    if row.ours_bytes > MOST_BYTES * row.theirs_bytes:
-        missed.append(f"{where}: {row.ours_bytes / row.theirs_bytes:.2f} times ExecuTorch's file")
-    if row.ours_steps > 1 + row.theirs_steps:
-        missed.append(f"{where}: {row.ours_steps:.2f} steps off")
-    return missed
+TABLES: dict[str, ModuleType] = {
+    "static": quantized_static,
+    "dynamic": quantized_dynamic,
+    "weights": quantized_weights,
+}
+SECONDS, QUICK_SECONDS = 10.0, 2.0
 
 
 def main() -> int:
-    """Print the table."""
+    """Print the tables."""
     options = parser(__doc__ or "")
-    options.add_argument("models", nargs="*", default=DEFAULT_MODELS, help="of examples/models")
+    options.add_argument("models", nargs="*", help="rows' first columns; all if left out")
+    options.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     options.add_argument("--threads", type=int, nargs="+", default=[1])
     chosen = options.parse_args()
     warnings.filterwarnings("ignore")
-    print(HEADER, flush=True)
-    rows: list[Row] = []
-    for name in chosen.models:
-        for row in measure(name, chosen.threads, 2.0 if chosen.quick else 10.0):
-            print(show(row), flush=True)
-            rows.append(row)
-    missed = [line for row in rows for line in missed_by(row)]
-    return conclude(chosen, {"rows": [asdict(row) for row in rows]}, missed)
+    results: dict[str, list[dict[str, Any]]] = {}
+    missed: list[str] = []
+    for name in chosen.tables:
+        table = TABLES[name]
+        names = [each for each in table.NAMES if not chosen.models or each in chosen.models]
+        if not names:
+            continue
+        print(table.HEADER, flush=True)
+        rows = []
+        for model in names:
+            seconds = QUICK_SECONDS if chosen.quick else SECONDS
+            for row in table.measure(model, chosen.threads, seconds):
+                print(table.show(row), flush=True)
+                rows.append(row)
+        print()
+        missed += table.missed_by(rows)
+        results[name] = [asdict(row) for row in rows]
+    return conclude(chosen, results, missed)
 
 
 if __name__ == "__main__":
