@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,6 +103,8 @@ class Estimates:
     parallel: whether threads share the work.
     fuses: whether what follows the first node of an atom takes no memory traffic of its own.
     half: how many times as long as in float32 ops take on tensors of half types.
+    integers_per_ns: of a quantized weight, how many elements a product takes in per nanosecond,
+        however few rows it has; for a delegate that expands them to floats.
     """
 
     rates: Mapping[str, Rates] = field(default_factory=lambda: _USUAL_RATES)
@@ -110,6 +113,7 @@ class Estimates:
     parallel: bool = True
     fuses: bool = True
     half: float = 1.0
+    integers_per_ns: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class GgmlDelegate(Backend):
         },
         call_ns=1_000.0,
         half=1.05,
+        integers_per_ns=12.0,
     )
     # Weights are read where the file is mapped: 6.5 MB for 346 MB of ViT-B/16.
     private_memory = PrivateMemory(per_weight_byte=0.02)

@@ -17,9 +17,10 @@ from torch.fx import Node
 
 from ggml_delegate.aten_ops import Trait, base_name, traits
 from ggml_delegate.registry import HALF_DTYPES
-from orchestrator.backends.base import Estimates, Rates
+from orchestrator.backends.base import Estimates
 from orchestrator.graph.quantized import is_dequantize, is_quantization
 from orchestrator.graph.queries import expected_shape, is_getitem, is_view, op_name
+from orchestrator.graph.schemes import stored_bytes
 
 _TRANSCENDENTAL_FLOPS = 12.0
 
@@ -46,7 +47,7 @@ def estimate_ns(
     rates = estimates.rates
     scale = max(threads, 1) ** 0.85 if estimates.parallel else 1.0
     if estimates.fuses and _is_quantized(nodes):
-        return _quantized_ns(nodes, rates, scale)
+        return _quantized_ns(nodes, estimates, scale)
     if any(map(_is_half, nodes)):
         scale /= estimates.half
     total = 0.0
@@ -67,12 +68,15 @@ def _is_quantized(nodes: Sequence[Node]) -> bool:
     return len(nodes) > 1 and any(map(is_dequantize, nodes))
 
 
-def _quantized_ns(nodes: Sequence[Node], table: Mapping[str, Rates], scale: float) -> float:
+def _quantized_ns(nodes: Sequence[Node], estimates: Estimates, scale: float) -> float:
     """What a delegate takes that computes a group with integers: it reads and writes these only."""
-    inside = set(nodes)
+    table, inside = estimates.rates, set(nodes)
     read = {source for node in nodes for source in node.all_input_nodes} - inside
     written = {node for node in nodes if not inside.issuperset(node.users)}
-    traffic = sum(map(_size, read | written)) / table["int8 product"].gbytes
+    bytes_read = sum(stored_bytes(node) if _is_constant(node) else _size(node) for node in read)
+    traffic = (bytes_read + sum(map(_size, written))) / table["int8 product"].gbytes
+    weights = (node for node in nodes if is_dequantize(node) and _is_constant(node.args[0]))
+    expanded = sum(map(_elements, weights)) / estimates.integers_per_ns
     work = calls = 0.0
     for node in nodes:
         if is_quantization(node) or is_view(node) or is_getitem(node):
@@ -80,7 +84,11 @@ def _quantized_ns(nodes: Sequence[Node], table: Mapping[str, Rates], scale: floa
         rates = table["int8 product" if family(node) == "product" else family(node)]
         work += flops(node) / rates.gflops
         calls += rates.op_ns
-    return max(work, traffic) / scale + calls
+    return max(work, traffic, expanded) / scale + calls
+
+
+def _is_constant(value: object) -> bool:
+    return isinstance(value, Node) and value.op == "placeholder" and _is_tensor(value)
 
 
 def family(node: Node) -> str:
