@@ -23,6 +23,7 @@ from orchestrator.graph.queries import expected_shape, is_getitem, is_view, op_n
 from orchestrator.graph.schemes import stored_bytes
 
 _TRANSCENDENTAL_FLOPS = 12.0
+_FLOAT_BYTES = 4
 
 
 def estimate_ns(
@@ -69,15 +70,25 @@ def _is_quantized(nodes: Sequence[Node]) -> bool:
 
 
 def _quantized_ns(nodes: Sequence[Node], estimates: Estimates, scale: float) -> float:
-    """What a delegate takes that computes a group with integers: it reads and writes these only."""
+    """What a delegate takes that computes a group with integers: it reads and writes these only.
+
+    One that expands weights computes with floats, and writes and reads what each node makes.
+    """
     table, inside = estimates.rates, set(nodes)
     read = {source for node in nodes for source in node.all_input_nodes} - inside
-    written = {node for node in nodes if not inside.issuperset(node.users)}
-    bytes_read = sum(stored_bytes(node) if _is_constant(node) else _size(node) for node in read)
-    traffic = (bytes_read + sum(map(_size, written))) / table["int8 product"].gbytes
-    weights = (node for node in nodes if is_dequantize(node) and _is_constant(node.args[0]))
+    weights = {node for node in nodes if is_dequantize(node) and _is_constant(node.args[0])}
     expanded = sum(map(_elements, weights)) / estimates.integers_per_ns
+    moved = float(sum(stored_bytes(node) for node in read if _is_constant(node)))
+    if math.isfinite(estimates.integers_per_ns):
+        moved += sum(2 * _FLOAT_BYTES * _elements(node) for node in inside - weights)
+    else:
+        written = {node for node in nodes if not inside.issuperset(node.users)}
+        moved += sum(_size(node) for node in read | written if not _is_constant(node))
+    traffic = moved / table["int8 product"].gbytes
     work = calls = 0.0
+    if math.isfinite(estimates.integers_per_ns):
+        passes = sum(is_quantization(node) for node in inside - weights)
+        calls += passes * table["other"].op_ns
     for node in nodes:
         if is_quantization(node) or is_view(node) or is_getitem(node):
             continue
