@@ -8,6 +8,7 @@ PT2E has one for every reader that is quantized itself, but not for the others.
 
 from __future__ import annotations
 
+import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -33,11 +34,11 @@ def own_dequantizes(program: ExportedProgram) -> ExportedProgram:
 
 
 def _is_shared(node: Node) -> bool:
-    """Whether several nodes read a weight, or an activation whose scale calibration found."""
+    """Whether several linear layers read a weight, or nodes an activation of a fixed scale."""
     if not is_dequantize(node) or len(node.users) < 2:
         return False
     if all(source.op == "placeholder" for source in node.all_input_nodes):
-        return sum(user.op == "call_function" for user in node.users) > 1
+        return all(user.target is torch.ops.aten.linear.default for user in node.users)
     source = node.args[0]
     return isinstance(source, Node) and source.op == "call_function" and len(_nodes(node)) == 1
 
