@@ -160,7 +160,7 @@ def _in_last(case: Case) -> Case:
 
 
 _ROW, _RIGHT, _NUMBER = torch.randn(5), torch.randn(4, 5), torch.randn(1)
-_KERNEL = torch.randn(3, 2, 3, 2)
+_KERNEL, _SQUARE = torch.randn(3, 2, 3, 2), torch.randn(4, 4, 3, 3)
 CASES: dict[str, Callable[[], Case]] = {
     "addmm scales": lambda: of(lambda x: torch.addmm(_ROW, x, _RIGHT, alpha=0.5, beta=-2), 3, 4),
     "addmm bias": lambda: of(lambda x: torch.addmm(_NUMBER, x, _RIGHT), 3, 4),
@@ -228,6 +228,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "shared weight of a signal": lambda: Case(Tied(), (torch.randn(2, 3, 8),)),
     "unknown dim order": lambda: Case(
         nn.Conv2d(3, 4, 2), (torch.randn(2, 4, 6, 3).permute(0, 3, 2, 1),)
+    ),
+    "weight of both ways": lambda: of(
+        lambda x: functional.conv_transpose2d(functional.conv2d(x, _SQUARE), _SQUARE), 2, 4, 6, 6
     ),
     "image read and handed out": lambda: static(
         Function(lambda x, conv: [(y := conv(x)).sigmoid(), y], nn.Conv2d(4, 4, 1)), 1, 4, 4, 4

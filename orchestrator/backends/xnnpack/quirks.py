@@ -279,6 +279,21 @@ def _read_result(nodes: Sequence[Node]) -> str | None:
     return None
 
 
+def _weight_both_ways(nodes: Sequence[Node]) -> str | None:
+    """The delegate lays a weight out once, for a convolution or for a transposed one."""
+    ways: dict[object, set[object]] = {}
+    for node in nodes:
+        if op_name(node) == _CONVOLUTION:
+            weight: object = node.args[1]
+            while isinstance(weight, Node) and is_dequantize(weight):
+                weight = weight.args[0]
+            ways.setdefault(weight, set()).add(node.args[6])
+    for weight, transposed in ways.items():
+        if len(transposed) > 1:
+            return f"a convolution and a transposed one share {weight}"
+    return None
+
+
 def _permuted(group: Group) -> Iterable[tuple[Node, tuple[int, ...]]]:
     """Yield the nodes around a group whose tensors are not contiguous, with their dim orders."""
     for node in group.nodes:
@@ -332,4 +347,7 @@ QUIRKS: tuple[Quirk, ...] = (
 )
 """All, in the order in which they are asked."""
 
-CALL_QUIRKS: tuple[CallQuirk, ...] = (CallQuirk("image read and handed out", _read_result),)
+CALL_QUIRKS: tuple[CallQuirk, ...] = (
+    CallQuirk("image read and handed out", _read_result),
+    CallQuirk("weight of both ways", _weight_both_ways),
+)
