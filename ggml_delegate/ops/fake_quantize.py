@@ -158,8 +158,8 @@ _WAYS = {
 }
 _REFUSED = Reason(
     "quantization",
-    "of quantized activations, ggml takes int8 with scales that they themselves give, by row or as "
-    "a whole",
+    "of quantized activations, ggml takes int8 with a fixed scale, or with scales that they "
+    "themselves give, by row or as a whole",
 )
 
 
