@@ -105,6 +105,8 @@ class Estimates:
     half: how many times as long as in float32 ops take on tensors of half types.
     integers_per_ns: of a quantized weight, how many elements a product takes in per nanosecond,
         however few rows it has; for a delegate that expands them to floats.
+    integer_bytes: what an element of an int8 or uint8 activation makes a quantize or a dequantize
+        move; more than 1 for a delegate that computes with wider integers than it hands over.
     """
 
     rates: Mapping[str, Rates] = field(default_factory=lambda: _USUAL_RATES)
@@ -114,6 +116,7 @@ class Estimates:
     fuses: bool = True
     half: float = 1.0
     integers_per_ns: float = math.inf
+    integer_bytes: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ class GgmlDelegate(Backend):
         call_ns=1_000.0,
         half=1.05,
         integers_per_ns=12.0,
+        integer_bytes=9.0,  # int32 inside: one byte and four, and four again
     )
     # Weights are read where the file is mapped: 6.5 MB for 346 MB of ViT-B/16.
     private_memory = PrivateMemory(per_weight_byte=0.02)

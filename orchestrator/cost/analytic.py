@@ -24,6 +24,7 @@ from orchestrator.graph.schemes import stored_bytes
 
 _TRANSCENDENTAL_FLOPS = 12.0
 _FLOAT_BYTES = 4
+_NARROW = (torch.int8, torch.uint8)
 
 
 def estimate_ns(
@@ -59,7 +60,8 @@ def estimate_ns(
             total += known_ns[node]
             continue
         rate = rates[family(node)]
-        traffic = _bytes(node) / rate.gbytes if position == 0 or not estimates.fuses else 0.0
+        moved = _bytes(node, estimates.integer_bytes)
+        traffic = moved / rate.gbytes if position == 0 or not estimates.fuses else 0.0
         total += max(flops(node) / rate.gflops, traffic) / scale + rate.op_ns
     return total
 
@@ -185,10 +187,16 @@ def _size(node: Node) -> float:
     return float(sum(sizes))
 
 
-def _bytes(node: Node) -> float:
+def _bytes(node: Node, integer_bytes: float) -> float:
     if Trait.LOOKUP in traits(op_name(node)):  # reads no more of a table than it gives
         return 2 * _size(node)
     tensors = [n.meta["val"] for n in node.all_input_nodes if _is_tensor(n)]
     value = node.meta.get("val")
     tensors += [value] if isinstance(value, torch.Tensor) else []
-    return float(sum(math.prod(expected_shape(t)) * t.element_size() for t in tensors))
+    narrow = integer_bytes if is_quantization(node) else 1.0
+    return float(
+        sum(
+            math.prod(expected_shape(t)) * t.element_size() * (narrow if t.dtype in _NARROW else 1)
+            for t in tensors
+        )
+    )

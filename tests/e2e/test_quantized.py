@@ -20,6 +20,7 @@ from torchao.quantization import (
     PerGroup,
 )
 
+from examples.models.layers import SqueezeExcite
 from examples.quantization import pt2e
 from orchestrator import lower
 from orchestrator.program import LoweredProgram
@@ -202,6 +203,20 @@ class TestStatic:
             # Small values have few steps: of 38, one is more than STEPS.
             (wanted,) = allowed_outputs(model, (given,))
             assert wanted.difference(program(given)) is None
+
+    def test_images_are_quantized_where_they_are_made(self) -> None:
+        # A delegate that widens integers would move every pixel three times more.
+        x = torch.randn(1, 16, 32, 32)
+        block = nn.Sequential(nn.Conv2d(16, 64, 1), nn.Hardswish())
+        block.append(SqueezeExcite(64, 16, nn.ReLU, nn.Hardsigmoid))
+        model = pt2e(block.append(nn.Conv2d(64, 16, 1)), (x,))
+        program = lower(model, (x,), tune="off", threads=1)
+        (method,) = program.report.methods
+        by_ggml = [part for part in method.partitions if part.backend == "ggml"]
+        assert [part.ops["aten.hardsigmoid.default"] for part in by_ggml] == [1]
+        read = [tensor.shape for part in by_ggml for tensor in part.inputs]
+        assert read == [(1, 64, 1, 1)]
+        assert_equal(program, model, torch.randn_like(x), tolerance=STEPS)
 
     @backends
     def test_images_in_channels_last(self, backends: list[str]) -> None:
