@@ -107,6 +107,7 @@ class Estimates:
         however few rows it has; for a delegate that expands them to floats.
     integer_bytes: what an element of an int8 or uint8 activation makes a quantize or a dequantize
         move; more than 1 for a delegate that computes with wider integers than it hands over.
+    expanded_ops: how many of its own ops a backend takes an op as, by name, where not as one.
     """
 
     rates: Mapping[str, Rates] = field(default_factory=lambda: _USUAL_RATES)
@@ -117,6 +118,7 @@ class Estimates:
     half: float = 1.0
     integers_per_ns: float = math.inf
     integer_bytes: float = 1.0
+    expanded_ops: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ def estimate_ns(
         rate = rates[family(node)]
         moved = _bytes(node, estimates.integer_bytes)
         traffic = moved / rate.gbytes if position == 0 or not estimates.fuses else 0.0
-        total += max(flops(node) / rate.gflops, traffic) / scale + rate.op_ns
+        ops = estimates.expanded_ops.get(op_name(node), 1)
+        total += ops * (max(flops(node) / rate.gflops, traffic) / scale + rate.op_ns)
     return total
 
 

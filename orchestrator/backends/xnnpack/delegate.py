@@ -27,6 +27,12 @@ from orchestrator.backends.base import (
     Rejection,
     Support,
 )
+from orchestrator.backends.xnnpack.expansions import (
+    EXPANDED,
+    expand_first,
+    expanded_ops,
+    is_expandable,
+)
 from orchestrator.backends.xnnpack.group import Group, Surroundings
 from orchestrator.backends.xnnpack.passes import spare_patterns
 from orchestrator.backends.xnnpack.quirks import FUSED_ACTIVATIONS, find_call_quirk, find_quirk
@@ -35,6 +41,7 @@ from orchestrator.planner import Layout
 from orchestrator.versions import executorch_version
 
 spare_patterns()
+expand_first()
 
 _IMAGE_RANK = 4
 _TO_FLOAT = "compute it in float32: x.float() before it"
@@ -61,6 +68,7 @@ class XnnpackDelegate(Backend):
             "other": Rates(16.0, 16.0, 200.0, 0.6),
         },
         half=1.4,
+        expanded_ops=expanded_ops(),
     )
     # Weights are packed at load: 358 MB for 346 MB of ViT-B/16.
     private_memory = PrivateMemory(per_weight_byte=1.035)
@@ -92,6 +100,7 @@ class XnnpackDelegate(Backend):
         around = Surroundings(ep, self._has_operator)
         fixed = constant_nodes(ep)
         groups = self._partitioner.get_matched_nodes_from_configs(ep)
+        groups += [[node] for node in compute_nodes(ep) if is_expandable(node)]
         # A constant with several users is listed in the first one's group only.
         packed = {node for group in groups for node in group if node in fixed}
         for group in groups:
@@ -113,9 +122,9 @@ class XnnpackDelegate(Backend):
     def preserved_ops(
         self, ep: ExportedProgram
     ) -> tuple[Sequence[torch._ops.OpOverload], NodeFilter]:
-        """Return the ops that XNNPACK's configs preserve, filtered by their constraints."""
-        ops, node_filter = self._partitioner.ops_to_not_decompose(ep)
-        return ops, node_filter
+        """Return the ops that XNNPACK's configs preserve, and those that are expanded for it."""
+        ops, accepted = self._partitioner.ops_to_not_decompose(ep)
+        return [*ops, *EXPANDED], lambda node: is_expandable(node) or accepted(node)
 
     def check_segment(self, nodes: Sequence[Node]) -> str | None:
         """Refuse calls that meet a known fault of the delegate."""
