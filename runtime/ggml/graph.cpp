@@ -11,6 +11,12 @@
 namespace ggml_delegate {
 namespace {
 
+// What a tensor is the same elements of, in the same sequence.
+const ggml_tensor* reshaped_from(const ggml_tensor* tensor) {
+  while (tensor->op == GGML_OP_RESHAPE) tensor = tensor->src[0];
+  return tensor;
+}
+
 // More tensors than any single lowering makes, apart from those that call reserve() themselves.
 constexpr size_t kTensorsPerNode = 48;
 // Below this, handing work to another thread costs more than doing it.
@@ -126,11 +132,16 @@ Error GraphBuilder::lower_node(const ir::Node& node) {
   for (const uint32_t out : *node.outputs()) {
     ggml_tensor* tensor = values_[out].tensor;
     GGD_CHECK(tensor != nullptr, "node %s set no output %u", name(), out);
-    const bool waits = std::any_of(deferred_.begin(), deferred_.end(),
-                                   [&](const Deferred& each) { return each.copy == tensor; });
-    if (!waits) GGD_TRY(expand(tensor));
+    if (!waits(tensor)) GGD_TRY(expand(tensor));
   }
   return Error::Ok;
+}
+
+bool GraphBuilder::waits(const ggml_tensor* result) const {
+  return std::any_of(deferred_.begin(), deferred_.end(),
+                     [&](const Deferred& each) { return each.copy == result; }) ||
+         std::any_of(quantized_.begin(), quantized_.end(),
+                     [&](const Quantized& each) { return each.rounded == reshaped_from(result); });
 }
 
 Error GraphBuilder::lower_op(const ir::Node& node) {
@@ -350,6 +361,29 @@ Value GraphBuilder::unsqueeze_to(const Value& value, size_t rank) {
   result.order = order;
   // ne are padded with 1 on the outside, so a strided view up to rank 4 stays as it is.
   return rank > 4 ? make(dense(value).tensor, sizes, order) : result;
+}
+
+void GraphBuilder::note_quantized(ggml_tensor* rounded, ggml_tensor* source,
+                                  const FakeQuantizeParams& grid) {
+  quantized_.push_back({rounded, source, grid, {}, {}});
+}
+
+ggml_tensor* GraphBuilder::quantized_rows(const Value& value, int64_t k, bool pairs) {
+  if (!value.contiguous()) return nullptr;
+  const ggml_tensor* rounded = reshaped_from(value.tensor);
+  for (Quantized& each : quantized_) {
+    const bool same_rows = each.grid.rows == 1 || each.grid.count == k;
+    if (each.rounded != rounded || !same_rows || value.count() % k != 0) continue;
+    ggml_tensor*& rows = each.rows[pairs ? 1 : 0];
+    if (rows == nullptr) {
+      const int64_t ne[4] = {quantized_row_bytes(k), value.count() / k, 1, 1};
+      rows = custom(quantize_rows_kernel, ne, {each.source},
+                    QuantizeRowsParams{each.grid, k, pairs}, GGML_TYPE_I8);
+      each.k[pairs ? 1 : 0] = k;
+    }
+    if (each.k[pairs ? 1 : 0] == k) return rows;
+  }
+  return nullptr;
 }
 
 void GraphBuilder::defer(const Value& copy, const StridedView& view) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "fault.h"
+#include "kernels/quantized_rows.h"
 #include "program.h"
 #include "strided.h"
 #include "value.h"
@@ -120,6 +121,13 @@ class GraphBuilder {
   // Whether the value waits to be copied; fills `view` with what it is a copy of.
   bool deferred(const Value& value, StridedView* view) const;
 
+  // Notes that `rounded` is what quantizing rows of `source`, and back, leaves of it: it is
+  // computed only if something reads these floats.
+  void note_quantized(ggml_tensor* rounded, ggml_tensor* source, const FakeQuantizeParams& grid);
+  // The integers of rows of k elements, as quantize_rows_kernel makes them; null for a value that
+  // is no result of note_quantized, or has other rows. `pairs`: see QuantizeRowsParams.
+  ggml_tensor* quantized_rows(const Value& value, int64_t k, bool pairs);
+
   // A custom op with an own kernel, which every thread of the program runs on its part. `params`
   // (trivially destructible or not) lives as long as the graph and is the kernel's userdata.
   // `sources` holds at most 8 tensors.
@@ -149,6 +157,8 @@ class GraphBuilder {
   Error lower_node(const ir::Node& node);
   Error lower_op(const ir::Node& node);
   Error make_leaf(size_t tensor, const void* data);
+  // Whether a node's result is computed only if something reads it.
+  bool waits(const ggml_tensor* result) const;
   // Whether the node's result, of a half type, holds nothing but numbers of its inputs.
   bool only_moves(ir::DType dtype) const;
   Result<Value> rounded(const Value& value, Precision precision);
@@ -175,6 +185,14 @@ class GraphBuilder {
     StridedView view;  // dimensions in the copy's memory sequence
   };
   std::vector<Deferred> deferred_;
+  struct Quantized {
+    const ggml_tensor* rounded;
+    ggml_tensor* source;
+    FakeQuantizeParams grid;
+    ggml_tensor* rows[2];  // without pairs, and with
+    int64_t k[2];
+  };
+  std::vector<Quantized> quantized_;
 };
 
 // The type of ggml tensor that holds a dtype inside a graph: floats are float32 unless they are a

@@ -1,4 +1,5 @@
 // Products: rows of activations with a constant weight, or with other activations.
+#include "../kernels/integer_product.h"
 #include "../kernels/matmul.h"
 
 #include "operands.h"
@@ -172,6 +173,25 @@ Result<Value> add_scaled(GraphBuilder& builder, const ir::MatMul& op, const Valu
   return builder.make(ggml_add(builder.context(), sum, scaled), sizes, product.order);
 }
 
+// The product of rows that are integers as well as the weight.
+Error lower_integers(GraphBuilder& builder, const LinearParams& linear, const PanelsWeight& weight,
+                     ggml_tensor* rows, ggml_tensor* bias, const ir::Linear& op) {
+  IntegerLinearParams params;
+  params.m = linear.m;
+  params.n = linear.n;
+  params.k = linear.k;
+  params.has_bias = bias != nullptr;
+  params.integers = weight.integers;
+  params.clamp = clamp_of(builder, op.activation());
+  const Sizes& sizes = builder.out_sizes();
+  const Order order = identity_order(sizes.size());
+  int64_t ne[4];
+  result_ne(sizes, order, ne);
+  ggml_tensor* result =
+      builder.custom(integer_linear_kernel, ne, weight.sources(rows, bias), params);
+  return builder.set_output(builder.make(result, sizes, order, params.clamp.precision));
+}
+
 }  // namespace
 
 Error lower(GraphBuilder& builder, const ir::Linear& op) {
@@ -193,6 +213,10 @@ Error lower(GraphBuilder& builder, const ir::Linear& op) {
   GGD_ASSIGN(const PanelsWeight weight,
              panels_or_integers(builder, op.integers(), params.n, params.k));
   GGD_ASSIGN(ggml_tensor* const bias, bias_or_null(builder, 2, params.n));
+  if (multiplies_integers(weight.integers, params.k)) {
+    ggml_tensor* rows = builder.quantized_rows(x, params.k, weight.integers.bits == 4);
+    if (rows != nullptr) return lower_integers(builder, params, weight, rows, bias, op);
+  }
   Order order;
   GGD_ASSIGN(const Rows rows, input_rows(builder, x, &order));
   params.offset = rows.offset;

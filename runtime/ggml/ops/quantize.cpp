@@ -93,6 +93,10 @@ Error lower(GraphBuilder& builder, const ir::FakeQuantize& op) {
   params.eps = op.eps();
   ggml_tensor* result = builder.custom(fake_quantize_kernel, x.tensor->ne, {x.tensor}, params);
   if (params.rows > 1) builder.allow_in_place(result);
+  constexpr auto kInt8 = std::numeric_limits<int8_t>();
+  if (params.rows > 0 && op.low() >= kInt8.min() && op.high() <= kInt8.max()) {
+    builder.note_quantized(result, x.tensor, params);
+  }
   return builder.set_output(builder.make(result, x.sizes, x.order));
 }
 

@@ -1,0 +1,384 @@
+#include "integer_product.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "half.h"
+#include "quantized_rows.h"
+#include "simd.h"
+#include "work.h"
+
+namespace ggml_delegate {
+namespace {
+
+// Sums of so many products of 8 bits each fit 32 bits.
+constexpr int64_t kMostOfGroup = 1 << 15;
+
+#if defined(GGD_INTEGERS_BY_FOUR) || defined(GGD_INTEGERS_BY_TWO)
+
+using simd::Vec;
+
+constexpr int kVecs = static_cast<int>(kPanelWidth) / simd::kLanes;  // sums of a panel
+
+// What a step along k reads of a panel, and how it is multiplied. A lane sums up one column, so
+// that the elements of a column that one instruction takes have to become neighbours.
+#if defined(GGD_INTEGERS_BY_FOUR)
+
+using Integers = __m512i;
+constexpr int kMostRows = 8;
+constexpr int panels_for(int rows) { return rows > 4 ? 2 : 4; }
+// Up to such groups all sums stay in registers: storing some would take as long as to add them up.
+constexpr int64_t kShortGroup = 64;
+// Rows are not less their zero point: what that adds to a sum is taken off at its end.
+constexpr bool kRowsHaveZeros = true;
+
+constexpr int kMostSumsInline = 8;
+inline Integers ones() { return _mm512_set1_epi8(1); }
+inline Integers splat_integer(int32_t value) { return _mm512_set1_epi32(value); }
+inline Vec to_float(Integers v) { return _mm512_maskz_cvtepi32_ps(simd::kAllLanes, v); }
+// Of four elements each, the row's without a sign.
+inline void dot(Integers& sum, Integers row, Integers columns) {
+  sum = _mm512_dpbusd_epi32(sum, row, columns);
+}
+
+// [4][16] bytes as [16][4].
+inline Integers four_rows(const int8_t* from) {
+  constexpr __mmask64 kAll = ~__mmask64{0};
+  alignas(64) static const uint8_t kTransposed[64] = {
+      0,  16, 32, 48, 1,  17, 33, 49, 2,  18, 34, 50, 3,  19, 35, 51, 4,  20, 36, 52, 5,  21,
+      37, 53, 6,  22, 38, 54, 7,  23, 39, 55, 8,  24, 40, 56, 9,  25, 41, 57, 10, 26, 42, 58,
+      11, 27, 43, 59, 12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63};
+  return _mm512_maskz_permutexvar_epi8(kAll, _mm512_load_si512(kTransposed),
+                                       _mm512_loadu_si512(from));
+}
+
+template <int Bits>
+struct Step {
+  static constexpr int64_t kDepth = Bits == 8 ? 4 : 8;
+  static constexpr int kParts = Bits == 8 ? 1 : 2;
+  // Of 4 bits, they stay at the upper end of their bytes.
+  static constexpr float kUnit = Bits == 8 ? 1.0F : 1.0F / 16;
+  Integers bytes;
+
+  void load(const int8_t* from) { bytes = four_rows(from); }
+  Integers columns(int part, int /*vec*/) const {
+    if constexpr (Bits == 8) return bytes;
+    const Integers half = part == 0 ? _mm512_maskz_slli_epi16(~__mmask32{0}, bytes, 4) : bytes;
+    return _mm512_and_si512(half, _mm512_set1_epi8(static_cast<char>(0xF0)));
+  }
+};
+
+#else
+
+constexpr bool kRowsHaveZeros = false;
+constexpr int kMostSumsInline = 0;
+constexpr int64_t kShortGroup = 0;
+#if defined(__AVX512F__)
+using Integers = __m512i;
+constexpr int kMostRows = 4;
+constexpr int panels_for(int) { return 4; }
+inline Integers splat_integer(int32_t value) { return _mm512_set1_epi32(value); }
+inline Integers ones() { return _mm512_set1_epi16(1); }
+inline Vec to_float(Integers v) { return _mm512_maskz_cvtepi32_ps(simd::kAllLanes, v); }
+// Of two elements of 16 bits each.
+inline void dot(Integers& sum, Integers row, Integers columns) {
+  sum = _mm512_add_epi32(sum, _mm512_maskz_madd_epi16(simd::kAllLanes, row, columns));
+}
+#else
+using Integers = __m256i;
+constexpr int kMostRows = 4;
+constexpr int panels_for(int rows) { return rows == 1 ? 2 : 1; }
+inline Integers splat_integer(int32_t value) { return _mm256_set1_epi32(value); }
+inline Integers ones() { return _mm256_set1_epi16(1); }
+inline Vec to_float(Integers v) { return _mm256_cvtepi32_ps(v); }
+inline void dot(Integers& sum, Integers row, Integers columns) {
+  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(row, columns));
+}
+#endif
+
+template <int Bits>
+struct Step {
+  static constexpr int64_t kDepth = 2;
+  static constexpr int kParts = 1;
+  static constexpr float kUnit = 1;
+  __m128i first, second;
+
+  void load(const int8_t* from) {
+    first = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    if constexpr (Bits == 8) {
+      second = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + kPanelWidth));
+    } else {
+      const __m128i values = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+      const __m128i low = _mm_set1_epi8(0xF);
+      second = _mm_shuffle_epi8(values, _mm_and_si128(_mm_srli_epi16(first, 4), low));
+      first = _mm_shuffle_epi8(values, _mm_and_si128(first, low));
+    }
+  }
+  Integers columns(int /*part*/, [[maybe_unused]] int vec) const {
+    const __m128i low = _mm_unpacklo_epi8(first, second);
+    const __m128i high = _mm_unpackhi_epi8(first, second);
+#if defined(__AVX512F__)
+    return _mm512_maskz_cvtepi8_epi16(~__mmask32{0}, _mm256_set_m128i(high, low));
+#else
+    return _mm256_cvtepi8_epi16(vec == 0 ? low : high);
+#endif
+  }
+};
+
+#endif
+
+struct Product {
+  const IntegerLinearParams* params;
+  const char* rows;
+  const int8_t* weight;
+  IntegersParams integers;
+  const float* bias;
+  float* result;
+
+  const RowHeader& header(int64_t row) const {
+    return *reinterpret_cast<const RowHeader*>(rows + row * quantized_row_bytes(params->k));
+  }
+  const RowInteger* row(int64_t row) const {
+    return reinterpret_cast<const RowInteger*>(&header(row) + 1);
+  }
+};
+
+inline Integers load_row(const RowInteger* from) {
+  int32_t bytes;
+  std::memcpy(&bytes, from, sizeof(bytes));
+  return splat_integer(bytes);
+}
+
+// The zero points of a panel's columns, a number to a lane.
+inline Vec zeros_at(const int8_t* from) {
+#if defined(__AVX512F__)
+  return to_float(_mm512_maskz_cvtepi8_epi32(
+      simd::kAllLanes, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#else
+  return to_float(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+#endif
+}
+
+// Sums over one group. Where rows still have their zero points in them, and for weights with some,
+// the sums of the columns and of the rows alone are needed as well.
+template <int Rows, int Vecs>
+struct GroupSums {
+  Integers products[Rows][Vecs];
+  Integers columns[Vecs];
+  Integers rows[Rows];
+};
+
+template <int Bits, bool Zeros, int Rows, int Panels>
+[[gnu::always_inline]] inline void sum_group(const RowInteger* const (&rows)[Rows], int64_t first,
+                                             int64_t last, const int8_t* weights,
+                                             int64_t panel_bytes,
+                                             GroupSums<Rows, Panels * kVecs>& result) {
+  using Of = Step<Bits>;
+  constexpr int kCount = Panels * kVecs;
+  Integers products[Rows][kCount] = {};
+  [[maybe_unused]] Integers of_columns[kCount] = {};
+  [[maybe_unused]] Integers of_rows[Rows] = {};
+  for (int64_t k = first; k < last; k += Of::kDepth) {
+    Of steps[Panels];
+#pragma GCC unroll 4
+    for (int p = 0; p < Panels; ++p) steps[p].load(weights + p * panel_bytes);
+#pragma GCC unroll 2
+    for (int part = 0; part < Of::kParts; ++part) {
+      Integers columns[kCount];
+#pragma GCC unroll 8
+      for (int v = 0; v < kCount; ++v) {
+        columns[v] = steps[v / kVecs].columns(part, v % kVecs);
+        if constexpr (kRowsHaveZeros) dot(of_columns[v], ones(), columns[v]);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < Rows; ++r) {
+        const Integers row = load_row(rows[r] + k + part * (Of::kDepth / Of::kParts));
+        if constexpr (Zeros) dot(of_rows[r], row, ones());
+#pragma GCC unroll 8
+        for (int v = 0; v < kCount; ++v) dot(products[r][v], row, columns[v]);
+      }
+    }
+    weights += Of::kDepth * kPanelWidth * Bits / 8;
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < kCount; ++v) {
+    if constexpr (kRowsHaveZeros) result.columns[v] = of_columns[v];
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r) result.products[r][v] = products[r][v];
+  }
+  if constexpr (Zeros) {
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r) result.rows[r] = of_rows[r];
+  }
+}
+
+// Out of line, so that all registers are for the sums.
+template <int Bits, bool Zeros, int Rows, int Panels>
+[[gnu::noinline]] void sum_long_group(const RowInteger* const (&rows)[Rows], int64_t first,
+                                      int64_t last, const int8_t* weights, int64_t panel_bytes,
+                                      GroupSums<Rows, Panels * kVecs>& result) {
+  sum_group<Bits, Zeros, Rows, Panels>(rows, first, last, weights, panel_bytes, result);
+}
+
+// Rows x Panels of the result, all of k.
+template <int Bits, bool Zeros, int Rows, int Panels>
+void multiply(const Product& op, int64_t row0, int64_t panel0) {
+  constexpr int kCount = Panels * kVecs;
+  const int64_t k_all = op.params->k;
+  const int64_t panel_bytes = k_all * kPanelWidth * Bits / 8;
+  const int64_t size = op.integers.group;
+  const int64_t groups = (k_all + size - 1) / size;
+  const RowInteger* rows[Rows];
+  for (int r = 0; r < Rows; ++r) rows[r] = op.row(row0 + r);
+  Vec totals[Rows][kCount] = {};
+  [[maybe_unused]] Vec of_columns[kCount] = {};  // what a row's zero point adds, by 1
+  const int8_t* weights = op.weight + panel0 * panel_bytes;
+  for (int64_t group = 0; group < groups; ++group) {
+    const int64_t k = group * size;
+    const int64_t end = std::min(k_all, k + size);
+    GroupSums<Rows, kCount> sums;
+    const int8_t* from = weights + k * kPanelWidth * Bits / 8;
+    if constexpr (Rows * kCount <= kMostSumsInline) {
+      sum_group<Bits, Zeros, Rows, Panels>(rows, k, end, from, panel_bytes, sums);
+    } else {
+      sum_long_group<Bits, Zeros, Rows, Panels>(rows, k, end, from, panel_bytes, sums);
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < kCount; ++v) {
+      const int64_t at =
+          ((panel0 + v / kVecs) * groups + group) * kPanelWidth + v % kVecs * simd::kLanes;
+      const Vec whole = simd::load(op.integers.scales + at);
+      const Vec scale = whole * Step<Bits>::kUnit;
+      Vec zeros{};
+      if constexpr (Zeros) zeros = zeros_at(op.integers.zeros + at) * whole;
+      if constexpr (kRowsHaveZeros) {
+        of_columns[v] += to_float(sums.columns[v]) * scale - zeros * static_cast<float>(end - k);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < Rows; ++r) {
+        totals[r][v] += to_float(sums.products[r][v]) * scale;
+        if constexpr (Zeros) totals[r][v] -= to_float(sums.rows[r]) * zeros;
+      }
+    }
+  }
+  const Vec min = simd::splat(op.params->clamp.min);
+  const Vec max = simd::splat(op.params->clamp.max);
+  for (int v = 0; v < kCount; ++v) {
+    const int64_t column = panel0 * kPanelWidth + v * simd::kLanes;
+    const int64_t count = std::clamp<int64_t>(op.params->n - column, 0, simd::kLanes);
+    if (count == 0) break;
+    Vec bias{};
+    if (op.bias != nullptr) bias = simd::load_part(op.bias + column, count);
+    for (int r = 0; r < Rows; ++r) {
+      const RowHeader& header = op.header(row0 + r);
+      Vec sum = totals[r][v];
+      if constexpr (kRowsHaveZeros) {
+        sum -= simd::splat(static_cast<float>(header.zero)) * of_columns[v];
+      }
+      float* to = op.result + (row0 + r) * op.params->n + column;
+      simd::store_part(to, simd::clamp(sum * simd::splat(header.scale) + bias, min, max), count);
+      simd::round_to(op.params->clamp.precision, to, count);
+    }
+  }
+}
+
+using Kernel = void (*)(const Product& op, int64_t row0, int64_t panel0);
+
+// For at most kMostRows rows and panels_for(rows) panels: how many of each it takes, and the
+// kernel.
+struct Chosen {
+  int64_t rows;
+  int64_t panels;
+  Kernel kernel;
+};
+
+template <int Bits, bool Zeros, int Rows>
+Chosen choose_panels(int64_t panels) {
+  constexpr int kMost = panels_for(Rows);
+  if (panels >= kMost) return {Rows, kMost, multiply<Bits, Zeros, Rows, kMost>};
+  if constexpr (kMost > 2) {
+    if (panels >= 2) return {Rows, 2, multiply<Bits, Zeros, Rows, 2>};
+  }
+  return {Rows, 1, multiply<Bits, Zeros, Rows, 1>};
+}
+
+template <int Bits, bool Zeros>
+Chosen choose(int64_t rows, int64_t panels) {
+  if constexpr (kMostRows > 4) {
+    if (rows >= kMostRows) return choose_panels<Bits, Zeros, kMostRows>(panels);
+  }
+  switch (std::min<int64_t>(rows, 4)) {
+    case 1:
+      return choose_panels<Bits, Zeros, 1>(panels);
+    case 2:
+      return choose_panels<Bits, Zeros, 2>(panels);
+    case 3:
+      return choose_panels<Bits, Zeros, 3>(panels);
+    default:
+      return choose_panels<Bits, Zeros, 4>(panels);
+  }
+}
+
+Chosen choose(const IntegersParams& integers, int64_t rows, int64_t panels) {
+  const bool zeros = integers.zeros != nullptr;
+  if (integers.bits == 8) return (zeros ? choose<8, true> : choose<8, false>)(rows, panels);
+  return (zeros ? choose<4, true> : choose<4, false>)(rows, panels);
+}
+
+void multiply_all(const Product& op, Range rows, Range panels) {
+  const int64_t height = std::min<int64_t>(rows.last - rows.first, kMostRows);
+  int64_t most = panels_for(static_cast<int>(height));
+  if (op.integers.group <= kShortGroup) {
+    most = std::clamp<int64_t>(kMostSumsInline / (height * kVecs), 1, most);
+  }
+  for (int64_t panel = panels.first; panel < panels.last;) {
+    const int64_t group = std::min(most, panels.last - panel);
+    for (int64_t row = rows.first; row < rows.last;) {
+      int64_t taken = 0;
+      for (int64_t done = 0; done < group;) {
+        const Chosen chosen = choose(op.integers, rows.last - row, group - done);
+        chosen.kernel(op, row, panel + done);
+        done += chosen.panels;
+        taken = chosen.rows;
+      }
+      row += taken;
+    }
+    panel += group;
+  }
+}
+
+#endif
+
+}  // namespace
+
+bool multiplies_integers(const IntegersLayout& integers, int64_t k) {
+  const bool aligned = k % kRowGrain == 0 && integers.group % kRowGrain == 0;
+  return kMultipliesIntegers && integers.bits != 0 && aligned && integers.group <= kMostOfGroup;
+}
+
+void integer_linear_kernel([[maybe_unused]] ggml_tensor* result, [[maybe_unused]] int ith,
+                           [[maybe_unused]] int nth, [[maybe_unused]] void* userdata) {
+#if defined(GGD_INTEGERS_BY_FOUR) || defined(GGD_INTEGERS_BY_TWO)
+  const auto& params = *static_cast<const IntegerLinearParams*>(userdata);
+  Product op{};
+  op.params = &params;
+  op.rows = static_cast<const char*>(result->src[0]->data);
+  op.weight = static_cast<const int8_t*>(result->src[1]->data);
+  int next = 2;
+  if (params.has_bias) op.bias = static_cast<const float*>(result->src[next++]->data);
+  op.integers = params.integers.read(result->src + next);
+  op.result = static_cast<float*>(result->data);
+  const int64_t panel_count = (params.n + kPanelWidth - 1) / kPanelWidth;
+  Range rows{0, params.m};
+  Range panels{0, panel_count};
+  // Threads share the columns, so that each reads a part of the weight; the rows if they are more.
+  if (panel_count >= 2 * nth || params.m < 2 * kMostRows * nth) {
+    panels = part_of(panel_count, ith, nth);
+  } else {
+    rows = part_of(params.m, ith, nth, kMostRows);
+  }
+  multiply_all(op, rows, panels);
+#endif
+}
+
+}  // namespace ggml_delegate
