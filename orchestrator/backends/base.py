@@ -104,7 +104,8 @@ class Estimates:
     fuses: whether what follows the first node of an atom takes no memory traffic of its own.
     half: how many times as long as in float32 ops take on tensors of half types.
     integers_per_ns: of a quantized weight, how many elements a product takes in per nanosecond,
-        however few rows it has; for a delegate that expands them to floats.
+        however few rows it has; for a delegate that expands them to floats, unless activations
+        become integers in every run.
     integer_bytes: what an element of an int8 or uint8 activation makes a quantize or a dequantize
         move; more than 1 for a delegate that computes with wider integers than it hands over.
     expanded_ops: how many of its own ops a backend takes an op as, by name, where not as one.

@@ -44,7 +44,7 @@ class GgmlDelegate(Backend):
     estimates = Estimates(
         {
             "product": Rates(80.0, 16.0, 200.0, 0.25),
-            "int8 product": Rates(80.0, 16.0, 200.0, 0.35),
+            "int8 product": Rates(220.0, 16.0, 350.0, 0.35),
             "depthwise": Rates(36.0, 16.0, 200.0, 0.35),
             "other": Rates(16.0, 16.0, 150.0, 0.6),
         },

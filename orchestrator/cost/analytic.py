@@ -18,9 +18,9 @@ from torch.fx import Node
 from ggml_delegate.aten_ops import Trait, base_name, traits
 from ggml_delegate.registry import HALF_DTYPES
 from orchestrator.backends.base import Estimates
-from orchestrator.graph.quantized import is_dequantize, is_quantization
+from orchestrator.graph.quantized import is_choose_qparams, is_dequantize, is_quantization
 from orchestrator.graph.queries import expected_shape, is_getitem, is_view, op_name
-from orchestrator.graph.schemes import stored_bytes
+from orchestrator.graph.schemes import layer_scheme, stored_bytes
 
 _TRANSCENDENTAL_FLOPS = 12.0
 _FLOAT_BYTES = 4
@@ -75,30 +75,38 @@ def _is_quantized(nodes: Sequence[Node]) -> bool:
 def _quantized_ns(nodes: Sequence[Node], estimates: Estimates, scale: float) -> float:
     """What a delegate takes that computes a group with integers: it reads and writes these only.
 
-    One that expands weights computes with floats, and writes and reads what each node makes.
+    One that expands weights computes with floats, and writes and reads what each node makes; but
+    not where activations become integers in every run.
     """
     table, inside = estimates.rates, set(nodes)
     read = {source for node in nodes for source in node.all_input_nodes} - inside
     weights = {node for node in nodes if is_dequantize(node) and _is_constant(node.args[0])}
-    expanded = sum(map(_elements, weights)) / estimates.integers_per_ns
     moved = float(sum(stored_bytes(node) for node in read if _is_constant(node)))
-    if math.isfinite(estimates.integers_per_ns):
+    expands = math.isfinite(estimates.integers_per_ns) and not any(map(_is_dynamic, nodes))
+    expanded = work = calls = 0.0
+    if expands:
+        expanded = sum(map(_elements, weights)) / estimates.integers_per_ns
         moved += sum(2 * _FLOAT_BYTES * _elements(node) for node in inside - weights)
+        passes = sum(is_quantization(node) for node in inside - weights)
+        calls += passes * table["other"].op_ns
     else:
         written = {node for node in nodes if not inside.issuperset(node.users)}
         moved += sum(_size(node) for node in read | written if not _is_constant(node))
     traffic = moved / table["int8 product"].gbytes
-    work = calls = 0.0
-    if math.isfinite(estimates.integers_per_ns):
-        passes = sum(is_quantization(node) for node in inside - weights)
-        calls += passes * table["other"].op_ns
+    product = "product" if expands else "int8 product"
     for node in nodes:
         if is_quantization(node) or is_view(node) or is_getitem(node):
             continue
-        rates = table["int8 product" if family(node) == "product" else family(node)]
+        rates = table[product if family(node) == "product" else family(node)]
         work += flops(node) / rates.gflops
         calls += rates.op_ns
     return max(work, traffic, expanded) / scale + calls
+
+
+def _is_dynamic(node: Node) -> bool:
+    """Whether a node belongs to a layer whose activations are quantized in every run."""
+    scheme = layer_scheme(node)
+    return is_choose_qparams(node) or (scheme is not None and scheme.activations == "dynamic")
 
 
 def _is_constant(value: object) -> bool:
