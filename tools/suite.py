@@ -73,7 +73,7 @@ def run_flow(flow: str, jobs: int, seed: int, expression: str | None) -> None:
             f"--rootdir={suite}",
             "-n",
             str(jobs),
-            "--dist=worksteal",
+            *("--dist=load", "--maxschedchunk=1"),  # in sequence: what takes minutes is first
             "--max-worker-restart=1000",
             "--tb=short",
         ),
