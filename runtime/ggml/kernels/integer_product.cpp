@@ -37,8 +37,19 @@ inline Integers ones() { return _mm512_set1_epi8(1); }
 inline Integers splat_integer(int32_t value) { return _mm512_set1_epi32(value); }
 inline Vec to_float(Integers v) { return _mm512_maskz_cvtepi32_ps(simd::kAllLanes, v); }
 // Of four elements each, the row's without a sign.
-inline void dot(Integers& sum, Integers row, Integers columns) {
-  sum = _mm512_dpbusd_epi32(sum, row, columns);
+inline Integers plus_dot(Integers sum, Integers row, Integers columns) {
+  return _mm512_dpbusd_epi32(sum, row, columns);
+}
+
+// Sums of so many weights fit 16 bits.
+constexpr int64_t kMediumGroup = 255;
+// What is left of sums once a row's zero point, times sums of the weights, is taken off.
+inline Integers without_zero(Integers sum, int32_t zero, Integers columns, int64_t group) {
+  if (group <= kMediumGroup) {  // the upper halves of the lanes meet zeros
+    return _mm512_dpwssd_epi32(sum, columns, splat_integer(-zero & 0xFFFF));
+  }
+  const Integers product = _mm512_maskz_mullo_epi32(simd::kAllLanes, columns, splat_integer(zero));
+  return _mm512_sub_epi32(sum, product);
 }
 
 // [4][16] bytes as [16][4].
@@ -81,8 +92,8 @@ inline Integers splat_integer(int32_t value) { return _mm512_set1_epi32(value); 
 inline Integers ones() { return _mm512_set1_epi16(1); }
 inline Vec to_float(Integers v) { return _mm512_maskz_cvtepi32_ps(simd::kAllLanes, v); }
 // Of two elements of 16 bits each.
-inline void dot(Integers& sum, Integers row, Integers columns) {
-  sum = _mm512_add_epi32(sum, _mm512_maskz_madd_epi16(simd::kAllLanes, row, columns));
+inline Integers plus_dot(Integers sum, Integers row, Integers columns) {
+  return _mm512_add_epi32(sum, _mm512_maskz_madd_epi16(simd::kAllLanes, row, columns));
 }
 #else
 using Integers = __m256i;
@@ -91,8 +102,8 @@ constexpr int panels_for(int rows) { return rows == 1 ? 2 : 1; }
 inline Integers splat_integer(int32_t value) { return _mm256_set1_epi32(value); }
 inline Integers ones() { return _mm256_set1_epi16(1); }
 inline Vec to_float(Integers v) { return _mm256_cvtepi32_ps(v); }
-inline void dot(Integers& sum, Integers row, Integers columns) {
-  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(row, columns));
+inline Integers plus_dot(Integers sum, Integers row, Integers columns) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(row, columns));
 }
 #endif
 
@@ -188,14 +199,14 @@ template <int Bits, bool Zeros, int Rows, int Panels>
 #pragma GCC unroll 8
       for (int v = 0; v < kCount; ++v) {
         columns[v] = steps[v / kVecs].columns(part, v % kVecs);
-        if constexpr (kRowsHaveZeros) dot(of_columns[v], ones(), columns[v]);
+        if constexpr (kRowsHaveZeros) of_columns[v] = plus_dot(of_columns[v], ones(), columns[v]);
       }
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
         const Integers row = load_row(rows[r] + k + part * (Of::kDepth / Of::kParts));
-        if constexpr (Zeros) dot(of_rows[r], row, ones());
+        if constexpr (Zeros) of_rows[r] = plus_dot(of_rows[r], row, ones());
 #pragma GCC unroll 8
-        for (int v = 0; v < kCount; ++v) dot(products[r][v], row, columns[v]);
+        for (int v = 0; v < kCount; ++v) products[r][v] = plus_dot(products[r][v], row, columns[v]);
       }
     }
     weights += Of::kDepth * kPanelWidth * Bits / 8;
@@ -229,9 +240,12 @@ void multiply(const Product& op, int64_t row0, int64_t panel0) {
   const int64_t size = op.integers.group;
   const int64_t groups = (k_all + size - 1) / size;
   const RowInteger* rows[Rows];
-  for (int r = 0; r < Rows; ++r) rows[r] = op.row(row0 + r);
+  [[maybe_unused]] int32_t row_zeros[Rows];
+  for (int r = 0; r < Rows; ++r) {
+    rows[r] = op.row(row0 + r);
+    row_zeros[r] = op.header(row0 + r).zero;
+  }
   Vec totals[Rows][kCount] = {};
-  [[maybe_unused]] Vec of_columns[kCount] = {};  // what a row's zero point adds, by 1
   const int8_t* weights = op.weight + panel0 * panel_bytes;
   for (int64_t group = 0; group < groups; ++group) {
     const int64_t k = group * size;
@@ -243,21 +257,32 @@ void multiply(const Product& op, int64_t row0, int64_t panel0) {
     } else {
       sum_long_group<Bits, Zeros, Rows, Panels>(rows, k, end, from, panel_bytes, sums);
     }
+#if defined(GGD_INTEGERS_BY_FOUR)
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kCount; ++v) {
+        sums.products[r][v] =
+            without_zero(sums.products[r][v], row_zeros[r], sums.columns[v], size);
+      }
+      if constexpr (Zeros) {
+        const Integers zeros = splat_integer(row_zeros[r] * static_cast<int32_t>(end - k));
+        sums.rows[r] = _mm512_sub_epi32(sums.rows[r], zeros);
+      }
+    }
+#endif
 #pragma GCC unroll 8
     for (int v = 0; v < kCount; ++v) {
       const int64_t at =
           ((panel0 + v / kVecs) * groups + group) * kPanelWidth + v % kVecs * simd::kLanes;
-      const Vec whole = simd::load(op.integers.scales + at);
-      const Vec scale = whole * Step<Bits>::kUnit;
+      const Vec scale = simd::load(op.integers.scales + at) * Step<Bits>::kUnit;
       Vec zeros{};
-      if constexpr (Zeros) zeros = zeros_at(op.integers.zeros + at) * whole;
-      if constexpr (kRowsHaveZeros) {
-        of_columns[v] += to_float(sums.columns[v]) * scale - zeros * static_cast<float>(end - k);
-      }
+      if constexpr (Zeros) zeros = zeros_at(op.integers.zeros + at) / Step<Bits>::kUnit;
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
-        totals[r][v] += to_float(sums.products[r][v]) * scale;
-        if constexpr (Zeros) totals[r][v] -= to_float(sums.rows[r]) * zeros;
+        Vec sum = to_float(sums.products[r][v]);
+        if constexpr (Zeros) sum -= to_float(sums.rows[r]) * zeros;
+        totals[r][v] += sum * scale;
       }
     }
   }
@@ -271,10 +296,7 @@ void multiply(const Product& op, int64_t row0, int64_t panel0) {
     if (op.bias != nullptr) bias = simd::load_part(op.bias + column, count);
     for (int r = 0; r < Rows; ++r) {
       const RowHeader& header = op.header(row0 + r);
-      Vec sum = totals[r][v];
-      if constexpr (kRowsHaveZeros) {
-        sum -= simd::splat(static_cast<float>(header.zero)) * of_columns[v];
-      }
+      const Vec sum = totals[r][v];
       float* to = op.result + (row0 + r) * op.params->n + column;
       simd::store_part(to, simd::clamp(sum * simd::splat(header.scale) + bias, min, max), count);
       simd::round_to(op.params->clamp.precision, to, count);
