@@ -56,7 +56,7 @@ class DequantizeRule(OpRule):
         if _is_fixed(node):
             lower_dequantized(node, builder)
         else:
-            lower_fake_quantized(node.fx, builder)
+            lower_fake_quantized(node, builder)
 
 
 def _is_fixed(node: NodeView) -> bool:

@@ -14,8 +14,8 @@ import torch
 from torch.fx import Node
 
 from ggml_delegate import ir
-from ggml_delegate.builder import Builder
-from ggml_delegate.node_view import NodeView, node_value, op_name
+from ggml_delegate.builder import Builder, LoweringError
+from ggml_delegate.node_view import Constants, NodeView, node_value, op_name
 from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 
@@ -39,8 +39,11 @@ class FakeQuantized:
     eps: float
 
 
-def fake_quantized(node: Node) -> FakeQuantized | None:
-    """Return what a dequantize does together with what is before it; None for any other node."""
+def fake_quantized(node: Node, constants: Constants | None = None) -> FakeQuantized | None:
+    """Return what a dequantize does together with what is before it; None for any other node.
+
+    constants: of a delegate's program, where ExecuTorch has given each reader of a constant a copy.
+    """
     ways = _WAYS.get(op_name(node))
     if ways is None:
         return None
@@ -59,7 +62,7 @@ def fake_quantized(node: Node) -> FakeQuantized | None:
     if (
         not same
         or readers != {quantize, node}
-        or _arguments(choice)["input"] is not source
+        or not _alike(_arguments(choice)["input"], source, constants)
         or value.dtype != torch.float32
         or node_value(node).dtype != torch.float32
         or node_value(quantize).dtype != torch.int8
@@ -67,6 +70,12 @@ def fake_quantized(node: Node) -> FakeQuantized | None:
         return None
     found = ways.read(_arguments(choice), before, given, value)
     return None if found is None else FakeQuantized(source, (choice, quantize), *found)
+
+
+def _alike(node: Node, other: Node, constants: Constants | None) -> bool:
+    if node is other or constants is None or node not in constants or other not in constants:
+        return node is other
+    return torch.equal(constants.tensor(node), constants.tensor(other))
 
 
 def _arguments(node: Node) -> dict[str, Any]:
@@ -168,10 +177,12 @@ def check_fake_quantized(node: Node) -> Reason | None:
     return None if fake_quantized(node) is not None else _REFUSED
 
 
-def lower_fake_quantized(node: Node, builder: Builder) -> None:
+def lower_fake_quantized(view: NodeView, builder: Builder) -> None:
     """One FakeQuantize op for the whole group, and for others that do the same to its input."""
-    found = fake_quantized(node)
-    assert found is not None
+    node = view.fx
+    found = fake_quantized(node, view.constants)
+    if found is None:
+        raise LoweringError(f"{node.name} has lost the quantize before it")
     op = ir.FakeQuantize(whole=found.whole, low=found.low, high=found.high, eps=found.eps)
     sizes = list(node_value(node).shape)
     builder.alias(node, builder.once(op, [builder.value(found.source)], sizes))
@@ -227,4 +238,4 @@ class DequantizeTensorRule(_InnerRule):
         return check_fake_quantized(node.fx)
 
     def lower(self, node: NodeView, builder: Builder) -> None:
-        lower_fake_quantized(node.fx, builder)
+        lower_fake_quantized(node, builder)

@@ -92,6 +92,22 @@ def test_what_is_quantized_may_be_read_otherwise(way: str) -> None:
     check_op(Model(), [torch.randn(2, 17, 24)], rtol=1e-6)
 
 
+@ways
+def test_a_constant_of_which_each_reader_has_a_copy(way: str) -> None:
+    """Such as the first state of a recurrent layer that was taken apart."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rounded = WAYS[way]()
+            self.register_buffer("state", torch.linspace(-1, 2, 60).reshape(3, 20))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rounded(self.state) + x
+
+    check_op(Model(), [torch.randn(3, 20)], rtol=0)
+
+
 def test_layers_that_read_one_activation_share_its_integers() -> None:
     """Torchao quantizes it once for each of them."""
 
