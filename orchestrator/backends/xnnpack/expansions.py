@@ -90,13 +90,14 @@ class ExpandOps(XNNPACKPass):  # type: ignore[misc]  # executorch is untyped
     def _constant(self, graph_module: GraphModule, number: float) -> Node:
         graph = graph_module.graph
         with graph.inserting_before(next(iter(graph.nodes))):
-            return create_constant_placeholder(
+            made: Node = create_constant_placeholder(
                 self.exported_program,
                 graph,
                 f"constant_{number:.3f}".replace(".", "_"),
                 InputKind.CONSTANT_TENSOR,
                 torch.tensor([number]),
             )
+        return made
 
 
 def _write(graph_module: GraphModule, node: Node, op: Any, *args: Any) -> Node:
