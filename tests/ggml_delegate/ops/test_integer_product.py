@@ -103,7 +103,7 @@ def test_a_number_that_is_none_leaves_other_rows(odd: float) -> None:
     with torch.no_grad():
         (expected,) = model(x)
     assert expected[4].isnan().all()
-    check_op(model, [tensor(9, 64, seed=6)], more_inputs=[[x]], rtol=ERROR)
+    check_op(model, [tensor(9, 64, seed=6)], more_inputs=[[x]], rtol=ERROR, may_be_constant=True)
 
 
 @each_bits
