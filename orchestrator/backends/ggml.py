@@ -44,7 +44,8 @@ class GgmlDelegate(Backend):
     estimates = Estimates(
         {
             "product": Rates(80.0, 16.0, 200.0, 0.25),
-            "int8 product": Rates(220.0, 16.0, 350.0, 0.35),
+            # XNNPACK's is low by as much; many rows of 8 bits take up to 1.3 times as long here.
+            "int8 product": Rates(100.0, 16.0, 350.0, 0.35),
             "depthwise": Rates(36.0, 16.0, 200.0, 0.35),
             "other": Rates(16.0, 16.0, 150.0, 0.6),
         },
