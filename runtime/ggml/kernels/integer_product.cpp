@@ -29,7 +29,7 @@ constexpr int kMostRows = 8;
 constexpr int panels_for(int rows) { return rows > 4 ? 2 : 4; }
 // Up to such groups all sums stay in registers: storing some would take as long as to add them up.
 constexpr int64_t kShortGroup = 64;
-// Rows are not less their zero point: what that adds to a sum is taken off at its end.
+// Rows still have their zero point in them: what that adds to a sum is taken off at its end.
 constexpr bool kRowsHaveZeros = true;
 
 constexpr int kMostSumsInline = 8;
