@@ -27,21 +27,16 @@ from orchestrator.backends.base import (
     Rejection,
     Support,
 )
-from orchestrator.backends.xnnpack.expansions import (
-    EXPANDED,
-    expand_first,
-    expanded_ops,
-    is_expandable,
-)
+from orchestrator.backends.xnnpack.expansions import EXPANDED, expanded_ops, is_expandable
 from orchestrator.backends.xnnpack.group import Group, Surroundings
-from orchestrator.backends.xnnpack.passes import spare_patterns
+from orchestrator.backends.xnnpack.passes import run_ours_first, spare_patterns
 from orchestrator.backends.xnnpack.quirks import FUSED_ACTIVATIONS, find_call_quirk, find_quirk
 from orchestrator.graph.queries import compute_nodes, constant_nodes, is_getitem, op_name
 from orchestrator.planner import Layout
 from orchestrator.versions import executorch_version
 
 spare_patterns()
-expand_first()
+run_ours_first()
 
 _IMAGE_RANK = 4
 _TO_FLOAT = "compute it in float32: x.float() before it"

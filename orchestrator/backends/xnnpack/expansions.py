@@ -14,15 +14,12 @@ from typing import Any
 
 import torch
 from executorch.backends.transforms.utils import create_constant_placeholder
-from executorch.backends.xnnpack._passes import XNNPACKPassManager
 from executorch.backends.xnnpack._passes.xnnpack_pass import XNNPACKPass
 from executorch.exir.dialects._ops import ops as exir_ops
-from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
-from orchestrator.frontend.pass_speed import changes_only
 from orchestrator.graph.queries import aten_op, expected_shape, op_name
 
 _EDGE = exir_ops.edge.aten
@@ -74,7 +71,7 @@ class ExpandOps(XNNPACKPass):  # type: ignore[misc]  # executorch is untyped
 
     def call(self, graph_module: GraphModule) -> PassResult:
         graph = graph_module.graph
-        found = [node for node in graph.nodes if _is_expanded(node.target)]
+        found = [node for node in graph.nodes if is_expanded(node.target)]
         for node in found:
             (x,) = node.all_input_nodes
             result = EXPANDED[aten_op(node)].write(
@@ -107,20 +104,6 @@ def _write(graph_module: GraphModule, node: Node, op: Any, *args: Any) -> Node:
     return made
 
 
-def _is_expanded(op: object) -> bool:
+def is_expanded(op: object) -> bool:
+    """Whether an op, of ATen or of the edge dialect, is taken written in others."""
     return getattr(op, "_op", op) in EXPANDED
-
-
-def expand_first() -> None:
-    """Have the delegate's passes start with `ExpandOps`."""
-    changes_only(ExpandOps, _is_expanded)
-    XNNPACKPassManager.__init__ = _expanding_first(XNNPACKPassManager.__init__)
-
-
-def _expanding_first(init: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(init)
-    def expanding(self: Any, exported_program: ExportedProgram, passes: Any = None) -> None:
-        init(self, exported_program, passes)
-        self.passes = [ExpandOps, *self.passes]
-
-    return expanding
