@@ -320,7 +320,9 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         check_segments(planned.graph, plan.segments)
         tags |= self._tag(exported_program, candidates, plan.partitions)
         self._check_what_is_left(exported_program, candidates)
-        report = describe_method(exported_program, candidates, plan, planned.graph)
+        report = describe_method(
+            exported_program, candidates, plan, planned.graph, calls=planned.constraints.calls
+        )
         estimated = AnalyticCosts(estimates_of(self.backends), threads=1)
         asked = questions(candidates, planned.graph, estimated.estimate_ns)
         self.results.append(PartitionedMethod(plan, report, planned, asked))

@@ -192,8 +192,11 @@ class Backend(ABC):
     def check_segment(self, nodes: Sequence[Node]) -> str | None:
         """Return why nodes that it takes one by one cannot be in one call, or None if they can.
 
-        nodes: all nodes of a call, in graph order. A subset of nodes that can be in one call must
-        be able to as well: a plan that breaks this is mended by taking a call apart.
+        A plan has no call for which this returns a reason. A node that cannot even be alone in a
+        call is rejected, for the same reason.
+
+        nodes: of a call, all of them, in graph order. What is refused must stay refused with more
+        nodes: smaller sets of them are asked about as well, to find out what is to be kept apart.
         """
         return None
 

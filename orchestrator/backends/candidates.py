@@ -105,6 +105,7 @@ def collect_candidates(
     refused: by backend, nodes that it is not to get, whatever it proposes, and why; "*" is all.
     """
     nodes = list(compute_nodes(ep))
+    by_name = {backend.name: backend for backend in backends}
     offers = {backend.name: _with_getitems(backend.propose(ep)) for backend in backends}
     for name, reasons in (refused or {}).items():
         for refusal, reason in reasons.items():
@@ -125,10 +126,23 @@ def collect_candidates(
         for candidate in offer.candidates:
             _merge_if_some_backend_takes_it(contraction, candidate, covered.values())
     groups = contraction.groups_in_topological_order()
-    atoms = tuple(
-        Atom(group[0].name, tuple(group), _takers(group, support, covered)) for group in groups
-    )
-    return Candidates(atoms, _rejections(backends, support), _wanted_constants(support))
+    atoms = []
+    refused_alone: dict[str, list[Rejection]] = {backend.name: [] for backend in backends}
+    for group in groups:
+        takers: list[str] = []
+        for name in _takers(group, support, covered):
+            against = by_name[name].check_segment(group)
+            if against is None:
+                takers.append(name)
+            else:  # what cannot be a call cannot be in one
+                refused_alone[name] += [
+                    Rejection(node, against) for node in group if not is_getitem(node)
+                ]
+        atoms.append(Atom(group[0].name, tuple(group), tuple(takers)))
+    rejections = {
+        name: (*offer.rejections, *refused_alone[name]) for name, offer in support.items()
+    }
+    return Candidates(tuple(atoms), _rejections(backends, rejections), _wanted_constants(support))
 
 
 def _with_getitems(offer: Support) -> Support:
@@ -235,7 +249,7 @@ def _takers(
 
 
 def _rejections(
-    backends: Sequence[Backend], support: Mapping[str, Support]
+    backends: Sequence[Backend], rejections: Mapping[str, Sequence[Rejection]]
 ) -> tuple[BackendRejection, ...]:
     return tuple(
         BackendRejection(
@@ -246,7 +260,7 @@ def _rejections(
             backend.remedies.get(each.code, ""),
         )
         for backend in backends
-        for each in support[backend.name].rejections
+        for each in rejections[backend.name]
     )
 
 

@@ -5,6 +5,7 @@ Build a `CostGraph`, then ask `greedy` (capability in list order) or `solve` (ch
 """
 
 from .bounds import lower_bound, min_cut_bound
+from .calls import Calls
 from .constraints import Constraints, Exclude, Pin, duplicated_bytes, private_bytes
 from .cost_graph import CostGraph
 from .elements import (
@@ -43,6 +44,7 @@ __all__ = [
     "Atom",
     "AtomCost",
     "Backend",
+    "Calls",
     "Constant",
     "ConstraintError",
     "Constraints",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from .calls import Calls
 from .cost_graph import CostGraph, Option
 from .errors import ConstraintError
 from .pricing import feasible_backends
@@ -41,7 +42,8 @@ class Constraints:
 
     max_partitions: delegate calls; kernels do not count. max_duplicated_bytes: of constants
     (`Constant`) that more than one backend uses, summed over every backend but the first.
-    max_private_bytes: see `private_bytes`.
+    max_private_bytes: see `private_bytes`. calls: which atoms may not be in one delegate call;
+    what is learned of them serves every graph that is solved under these constraints.
     """
 
     pins: tuple[Pin, ...] = ()
@@ -49,6 +51,7 @@ class Constraints:
     max_partitions: int | None = None
     max_duplicated_bytes: int | None = None
     max_private_bytes: int | None = None
+    calls: Calls | None = None
 
     @property
     def has_limits(self) -> bool:
@@ -58,9 +61,10 @@ class Constraints:
 
 
 def allowed_options(graph: CostGraph, constraints: Constraints) -> list[tuple[Option, ...]]:
-    """By atom index, the options that pins and excludes leave.
+    """By atom index, the options that pins and excludes leave, and that are not refused alone.
 
-    Raises ConstraintError naming the pins or excludes that contradict each other or the graph.
+    Raises ConstraintError naming the pins or excludes that contradict each other or the graph, or
+    what refuses an atom.
     """
     pinned: dict[int, Pin] = {}
     for pin in constraints.pins:
@@ -85,10 +89,24 @@ def allowed_options(graph: CostGraph, constraints: Constraints) -> list[tuple[Op
             row = excluded.setdefault(graph.atom_index[name], {})
             for backend in exclude.backends:
                 row.setdefault(graph.backend_index[backend], exclude)
+    if constraints.calls is not None:
+        for atom, exclude in _refused_alone(graph, constraints.calls):
+            for backend in exclude.backends:
+                excluded.setdefault(atom, {}).setdefault(graph.backend_index[backend], exclude)
     return [
         _left(graph, atom, pinned.get(atom), excluded.get(atom, {}))
         for atom in range(len(graph.atoms))
     ]
+
+
+def _refused_alone(graph: CostGraph, calls: Calls) -> Iterator[tuple[int, Exclude]]:
+    """The atoms (by index) that a backend refuses in any call."""
+    for index, options in enumerate(graph.options):
+        atom = graph.atoms[index].id
+        for number in dict.fromkeys(option.backend for option in options):
+            backend = graph.backends[number]
+            if backend.is_delegate and (reason := calls.reason(backend.name, (atom,))) is not None:
+                yield index, Exclude(reason, (atom,), (backend.name,))
 
 
 def _left(
@@ -191,8 +209,20 @@ class LimitLedger:
         """The count after opening a segment."""
         return used + self._calls[backend]
 
+    def closed(self, used: int) -> int:
+        """The count after closing the open segment."""
+        return used
+
+    def ran_detached(self, used: int, atom: int, backend: int) -> int:
+        """The count after running an atom (problem index) in a segment of its own."""
+        return self.ran(self.opened(used, backend), atom, backend)
+
+    def signature(self, atoms: Sequence[int]) -> Hashable:
+        """What is counted of atoms (problem indices); equal where paths count alike."""
+        return tuple((tuple(self._bits[atom]), tuple(self._own[atom])) for atom in atoms)
+
     def ran(self, used: int, atom: int, backend: int) -> int:
-        """The count after running an atom (problem index)."""
+        """The count after running an atom (problem index) in the open segment."""
         used += self._own[atom][backend] << _CALL_BITS
         for place in self._bits[atom]:
             used |= 1 << place + backend

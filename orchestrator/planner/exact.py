@@ -80,7 +80,9 @@ class _Walk:
     def _search(self, block: Block, entries: dict[State, int]) -> BlockResult:
         least = min(entries.values())
         relative = {state: cost - least for state, cost in entries.items()}
-        key = (block.signature, frozenset(relative.items()))
+        ledger = self._problem.ledger
+        counted = None if ledger is None else ledger.signature(block.atoms)
+        key = (block.signature, frozenset(relative.items()), counted)
         if key not in self._known:
             self._known[key] = self._search_anew(block, relative)
         result = self._known[key]

@@ -6,7 +6,7 @@ lowest bits, so that among equally cheap plans the one with fewer calls wins, ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,14 +26,23 @@ class Ledger(Protocol):
     def opened(self, used: int, backend: int) -> int:
         """The count after opening a segment."""
 
+    def closed(self, used: int) -> int:
+        """The count after closing the open segment."""
+
     def ran(self, used: int, atom: int, backend: int) -> int:
-        """The count after running an atom (problem index)."""
+        """The count after running an atom (problem index) in the open segment."""
+
+    def ran_detached(self, used: int, atom: int, backend: int) -> int:
+        """The count after running an atom (problem index) in a segment of its own."""
 
     def allows(self, used: int) -> bool:
         """Whether a plan may have come to this."""
 
     def covers(self, used: int, other: int) -> bool:
         """Whether whatever is allowed after the other is allowed after this one."""
+
+    def signature(self, atoms: Sequence[int]) -> Hashable:
+        """What is counted of atoms (problem indices); equal where paths count alike."""
 
 
 @dataclass(frozen=True)

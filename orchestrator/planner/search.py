@@ -232,7 +232,8 @@ class BlockSearch:
     def _closed(self, state: State, cost: int) -> tuple[State, int]:
         """A state once its open segment is closed."""
         more, tensors = self._close(state[0], state[1])
-        return (CLOSED, tensors, 0, state[3]), cost + more
+        used = state[3] if self._ledger is None else self._ledger.closed(state[3])
+        return (CLOSED, tensors, 0, used), cost + more
 
     def _is_dominated(
         self,
@@ -303,6 +304,8 @@ class BlockSearch:
                 open_states.setdefault(backend, []).append((state, cost))
                 more, tensors = self._close(backend, tensors)
                 cost += more
+                if self._ledger is not None:
+                    used = self._ledger.closed(used)
             known = closed.get((tensors, used))
             if known is None or cost < known[0]:
                 closed[tensors, used] = (cost, state)
@@ -405,8 +408,11 @@ class BlockSearch:
         assert self._ledger is not None
         allowed = []
         for origin, tensors, cost, used, how in starts:
-            opened = used if how == JOINED else self._ledger.opened(used, backend)
-            after = self._ledger.ran(opened, atom, backend)
+            if how == DETACHED:
+                after = self._ledger.ran_detached(used, atom, backend)
+            else:
+                opened = used if how == JOINED else self._ledger.opened(used, backend)
+                after = self._ledger.ran(opened, atom, backend)
             if self._ledger.allows(after):
                 allowed.append((origin, tensors, cost, after, how))
         return allowed

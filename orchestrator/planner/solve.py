@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 from .bounds import lower_bound
+from .calls import CallLedger, Calls
 from .constraints import (
     Constraints,
     LimitLedger,
@@ -16,7 +18,7 @@ from .constraints import (
     duplicated_bytes,
     private_bytes,
 )
-from .cost_graph import CostGraph
+from .cost_graph import CostGraph, Option
 from .errors import ConstraintError
 from .exact import Found, find_plan
 from .floating import NearOrder, near_order
@@ -47,6 +49,9 @@ _LIGHTER = 0.1
 _LEAST_BYTES = 1 << 20
 _MOST_MORE = 0.03
 _BISECTIONS = 8
+# Searches that may meet calls that a backend refuses, before the best of what they found, taken
+# apart, is the plan; "exact" has no such end.
+_MOST_ROUNDS = 8
 # How much more than a lower bound a greedy plan may cost for no search to follow.
 _CLOSE = 0.003
 # Minimum cuts of larger graphs take seconds.
@@ -70,15 +75,56 @@ def solve(
     Among equally cheap plans the one with the fewest partitions is taken. Among plans whose costs
     differ by less than the spread of what they do differently, it is one whose delegates hold less
     memory of their own (`private_bytes`), if it costs hardly more, or else the one with the fewest
-    partitions.
+    partitions. No call of the plan is one that a backend refuses (`Constraints.calls`).
 
     Raises InfeasibleAtomError or UnknownCostError naming an atom that nothing can run or price,
     ConstraintError naming constraints that contradict each other or leave no plan.
     """
     if method not in ("auto", "exact", "beam", "greedy"):
         raise ValueError(f"unknown method {method!r}; known: 'auto', 'exact', 'beam', 'greedy'.")
-    solver = Solver(graph, constraints or Constraints(), method, room)
-    return replace(solver.solve(), states=solver.states)
+    asked = constraints or Constraints()
+    if asked.calls is None:
+        solver = Solver(graph, asked, method, room)
+        return replace(solver.solve(), states=solver.states)
+    return _with_allowed_calls(graph, asked, asked.calls, method, room)
+
+
+def _with_allowed_calls(
+    graph: CostGraph, constraints: Constraints, calls: Calls, method: Method, room: int | None
+) -> Plan:
+    """Solve until no call of the best plan is refused, or one taken apart is as good.
+
+    A plan in which refused calls are left costs no more than the best one without: its bound holds.
+    Every search keeps apart what those before it have met, so that there is an end to them.
+    """
+    states = 0
+    best: Plan | None = None
+    for number in itertools.count(1):
+        solver = Solver(graph, constraints, method, room)
+        found = solver.solve()
+        states += solver.states
+        apart = calls.taken_apart(graph, found)
+        if solver.within_limits(apart) and (best is None or apart.total_ns < best.total_ns):
+            best = apart
+        if apart is found:
+            if best is None or best.total_ns >= found.total_ns or is_tie(graph, best, found):
+                best = found
+            break
+        bound = found.lower_bound_ns
+        if best is not None and bound is not None and best.total_ns <= bound:
+            break
+        if method != "exact" and (number == _MOST_ROUNDS or states > _ROOM):
+            break
+        calls.learn(found)
+    if best is None:
+        raise ConstraintError(
+            f"no plan that respects {solver.limits_text()} was found among those whose calls their "
+            f"backends take: {next(iter(calls.apart.values()))}. Loosen the limits."
+        )
+    bound = found.lower_bound_ns
+    if bound is not None:
+        best = replace(best, lower_bound_ns=min(bound, best.total_ns))
+    return replace(best.noting(*_reasons(graph, calls)), states=states)
 
 
 class Solver:
@@ -90,6 +136,7 @@ class Solver:
         self.graph = graph
         self.constraints = constraints
         self.allowed = allowed_options(graph, constraints)
+        self._apart = () if constraints.calls is None else tuple(constraints.calls.apart)
         self._method = method
         if method in ("exact", "greedy"):
             self._room = None
@@ -110,7 +157,7 @@ class Solver:
         close = self._close_baseline()
         if close is not None:
             return close
-        problem = Problem(self.graph, self.allowed, near=self._near)
+        problem = self._problem(near=self._near)
         found = self._find(problem)
         plan = self.plan(found)
         if not self.within_limits(plan):
@@ -144,7 +191,7 @@ class Solver:
 
     def _proved_by_relaxing(self, plan: Plan) -> Plan:
         """The best plan of the restricted search, with the bound that the relaxed one gives."""
-        relaxed = self._find(Problem(self.graph, self.allowed, near=self._near, relaxed=True))
+        relaxed = self._find(self._problem(near=self._near, relaxed=True))
         if relaxed.dropped:
             return self._bounded(plan)
         bound = min(plan.total_ns, relaxed.cost_ns)
@@ -164,13 +211,15 @@ class Solver:
         return near if near.early or near.late else None
 
     def greedy(self, order: Sequence[str] | None = None) -> Plan:
-        """The baseline under the constraints' pins and excludes."""
+        """The baseline under the constraints' pins and excludes, refused calls taken apart."""
         names = [backend.name for backend in self.graph.backends]
         allowed = {
             atom.id: {names[option.backend] for option in options}
             for atom, options in zip(self.graph.atoms, self.allowed, strict=True)
         }
-        return greedy(self.graph, order, allowed=allowed)
+        plan = greedy(self.graph, order, allowed=allowed)
+        calls = self.constraints.calls
+        return plan if calls is None else calls.taken_apart(self.graph, plan)
 
     def within_limits(self, plan: Plan) -> bool:
         """Whether a plan respects the limits on the whole."""
@@ -193,8 +242,28 @@ class Solver:
 
     def with_call_price(self, extra_ns: float) -> Plan:
         """The best plan if every call cost more, at its true cost."""
-        problem = Problem(self.graph, self.allowed, extra_call_ns=extra_ns, near=self._near)
+        problem = self._problem(extra_call_ns=extra_ns, near=self._near)
         return self.plan(self._find(problem))
+
+    def _problem(
+        self,
+        allowed: Sequence[Sequence[Option]] | None = None,
+        *,
+        extra_call_ns: float = 0.0,
+        near: NearOrder | None = None,
+        relaxed: bool = False,
+        limited: bool = False,
+    ) -> Problem:
+        """A problem that keeps apart what is known to be refused, and heeds the limits if asked."""
+        options = self.allowed if allowed is None else allowed
+        problem = Problem(
+            self.graph, options, extra_call_ns=extra_call_ns, near=near, relaxed=relaxed
+        )
+        if limited:
+            problem.ledger = LimitLedger(self.graph, self.constraints, problem.atoms)
+        if self._apart:
+            problem.ledger = CallLedger(self.graph, self._apart, problem.atoms, problem.ledger)
+        return problem
 
     def _find(self, problem: Problem) -> Found:
         return self._found(problem, self._room)
@@ -243,7 +312,7 @@ class Solver:
             return None
         room = None if self._room is None else min(self._room, _ROOM_FOR_TIES)
         for part in _TIES:
-            problem = Problem(self.graph, levelled(self.allowed, part, sizes), near=self._near)
+            problem = self._problem(levelled(self.allowed, part, sizes), near=self._near)
             plan = self.plan(self._found(problem, room))
             is_light = private_bytes(self.graph, plan.assignment) <= bound
             if not is_light or plan.total_ns > (1 + _MOST_MORE) * best.total_ns:
@@ -267,7 +336,7 @@ class Solver:
             return best
         room = None if self._room is None else min(self._room, _ROOM_FOR_TIES)
         for part in _TIES:
-            problem = Problem(self.graph, levelled(self.allowed, part), near=self._near)
+            problem = self._problem(levelled(self.allowed, part), near=self._near)
             plan = self.plan(self._found(problem, room))
             if len(plan.partitions) >= len(best.partitions):
                 break
@@ -278,11 +347,12 @@ class Solver:
     def _check_limits(self, plan: Plan) -> None:
         if not self.within_limits(plan):
             raise ConstraintError(
-                f"the greedy plan has {self._counts_text(plan)}, more than {self._limits_text()}; "
+                f"the greedy plan has {self._counts_text(plan)}, more than {self.limits_text()}; "
                 "use another method."
             )
 
-    def _limits_text(self) -> str:
+    def limits_text(self) -> str:
+        """Name the limits on the whole and their values."""
         names = ("max_partitions", "max_duplicated_bytes", "max_private_bytes")
         limits = {name: getattr(self.constraints, name) for name in names}
         return " and ".join(
@@ -298,14 +368,13 @@ class Solver:
 
     def _limited(self, free: Plan) -> Plan:
         """The best plan within the limits, which the best plan without them exceeds."""
-        problem = Problem(self.graph, self.allowed)
-        problem.ledger = LimitLedger(self.graph, self.constraints, problem.atoms)
+        problem = self._problem(limited=True)
         found = self._find(problem)
         if found.segments is not None and not found.dropped:
             return _proved(self.plan(found).noting(*_unknown_notes(problem)))
         if found.segments is None and not found.dropped:
             raise ConstraintError(
-                f"no plan respects {self._limits_text()}; the best one without has "
+                f"no plan respects {self.limits_text()}; the best one without has "
                 f"{self._counts_text(free)}."
             )
         plans = [*self._baselines, *self._by_call_prices()]
@@ -313,7 +382,7 @@ class Solver:
             plans.append(self.plan(found))
         if not plans:
             raise ConstraintError(
-                f"no plan that respects {self._limits_text()} was found; there may be one, but the "
+                f"no plan that respects {self.limits_text()} was found; there may be one, but the "
                 "graph is too large to look at every plan. Loosen the limits."
             )
         return self._bounded(min(plans, key=_by_cost).noting(*_unknown_notes(problem)))
@@ -378,3 +447,15 @@ def _unknown_notes(problem: Problem) -> list[str]:
     (atom, backend), *others = problem.skipped_unknown
     more = f", and {len(others)} more" if others else ""
     return [f"Left out because its cost is unknown: {atom!r} on {backend!r}{more}."]
+
+
+def _reasons(graph: CostGraph, calls: Calls) -> list[str]:
+    """Say what is kept apart, and why: of each backend and reason one example."""
+    examples: dict[tuple[str, str], list[str]] = {}
+    for (backend, atoms), reason in calls.apart.items():
+        names = sorted(atoms, key=lambda atom: graph.order.index(graph.atom_index[atom]))
+        examples.setdefault((backend, reason), names)
+    return [
+        f"Not in one call of {backend}: {', '.join(names)} ({reason})."
+        for (backend, reason), names in examples.items()
+    ]

@@ -27,20 +27,19 @@ def split_by_capability(
 ) -> Plan:
     """Return a legal plan in which no delegate call carries views that feed nothing in it.
 
-    constraints: their pins and excludes; limits on the whole are not looked at. order: of the
-        backends; the graph's if left out.
+    constraints: their pins, excludes and refused calls; limits on the whole are not looked at.
+        order: of the backends; the graph's if left out.
 
     A call that merges independent parts of the graph may hold parts that are views alone. They
     cost a copy in and a copy out there, and nothing on ExecuTorch's kernels.
     """
+    constraints = constraints or Constraints()
     names = [backend.name for backend in graph.backends]
     if order is not None:
         order = [*order, *(name for name in names if name not in order)]
     allowed = {
         atom.id: {names[option.backend] for option in options}
-        for atom, options in zip(
-            graph.atoms, allowed_options(graph, constraints or Constraints()), strict=True
-        )
+        for atom, options in zip(graph.atoms, allowed_options(graph, constraints), strict=True)
     }
     plan = greedy(graph, order, allowed=allowed)
     while True:
@@ -52,9 +51,10 @@ def split_by_capability(
             for atom in part
         }
         if not moved:
-            return plan
+            break
         segments = split_into_segments(graph, {**plan.assignment, **moved})
         plan = price_plan(graph, segments, solver=plan.solver)
+    return plan if constraints.calls is None else constraints.calls.taken_apart(graph, plan)
 
 
 def _connected_parts(graph: CostGraph, atoms: Collection[str]) -> Iterator[set[str]]:

@@ -16,6 +16,7 @@ from orchestrator.cost.model import AnalyticCosts, estimates_of
 from orchestrator.cost.source import find_costs
 from orchestrator.options import PlanOptions
 from orchestrator.planner import (
+    Calls,
     Constraints,
     CostGraph,
     Exclude,
@@ -28,7 +29,6 @@ from orchestrator.planning.choice import Choice
 from orchestrator.planning.greedy_split import split_by_capability
 from orchestrator.planning.pricing_graph import cost_graph
 from orchestrator.planning.regret import find_regrets
-from orchestrator.planning.segments import plan_what_lowers
 
 Solver = Callable[[CostGraph], Plan]
 
@@ -70,34 +70,41 @@ def make_plan(
     names = [backend.name for backend in backends]
     found = find_costs(ep, candidates, backends, options, choice.only, known_ns)
     graph = cost_graph(ep, candidates, backends, found.model)
-    asked = plan_constraints(candidates, options, names)
+    calls = _calls(candidates, backends)
+    asked = replace(plan_constraints(candidates, options, names), calls=calls)
+    if solver is not None:
+        plan = calls.taken_apart(graph, solver(graph))
+        return Planned(plan.noting(*found.notes()), graph, asked, found.interrupted)
     constraints = asked
     if choice.only is not None:
         constraints = _restricted(graph, asked, choice.only)
-    solve_within = _solver_of(graph, options, choice) if solver is None else lambda _: solver(graph)
-    plan = plan_what_lowers(graph, candidates, backends, constraints, solve_within)
-    if solver is not None:
-        return Planned(plan.noting(*found.notes()), graph, asked, found.interrupted)
+    plan = _plan_within(graph, constraints, calls, options, choice)
     estimated = AnalyticCosts(estimates_of(backends), options.thread_count, known_ns or {})
     regrets = find_regrets(ep, candidates, graph, constraints, plan, estimated)
     plan = plan.noting(*found.notes(), *map(str, regrets))
     return Planned(plan, graph, asked, found.interrupted)
 
 
-def _solver_of(
-    graph: CostGraph, options: PlanOptions, choice: Choice
-) -> Callable[[Constraints], Plan]:
-    """Return what makes a plan within constraints, as the options and the choice say."""
+def _calls(candidates: Candidates, backends: Sequence[Backend]) -> Calls:
+    """Ask the backends which atoms can be in one call."""
+    by_name = {backend.name: backend for backend in backends}
 
-    def plan(constraints: Constraints) -> Plan:
-        if choice.assignment is not None and set(choice.assignment) == set(graph.atom_index):
-            segments = split_into_segments(graph, choice.assignment)
-            return price_plan(graph, segments, solver=choice.name)
-        if options.strategy == "greedy" or choice.order is not None:
-            return split_by_capability(graph, constraints, choice.order)
-        return solve(graph, constraints)
+    def refusal(backend: str, atoms: Sequence[str]) -> str | None:
+        return by_name[backend].check_segment(list(candidates.nodes(atoms)))
 
-    return plan
+    return Calls(refusal)
+
+
+def _plan_within(
+    graph: CostGraph, constraints: Constraints, calls: Calls, options: PlanOptions, choice: Choice
+) -> Plan:
+    """Make a plan within constraints, as the options and the choice say."""
+    if choice.assignment is not None and set(choice.assignment) == set(graph.atom_index):
+        segments = split_into_segments(graph, choice.assignment)
+        return calls.taken_apart(graph, price_plan(graph, segments, solver=choice.name))
+    if options.strategy == "greedy" or choice.order is not None:
+        return split_by_capability(graph, constraints, choice.order)
+    return solve(graph, constraints)
 
 
 def _restricted(graph: CostGraph, constraints: Constraints, only: Sequence[str]) -> Constraints:

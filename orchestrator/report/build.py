@@ -18,7 +18,7 @@ from orchestrator.dim_orders.layouts import converted
 from orchestrator.graph.branches import branch_nodes, delegate_calls_of
 from orchestrator.graph.queries import compute_nodes, is_getitem, module_path, nbytes, op_name
 from orchestrator.graph.schemes import schemes, stored_bytes
-from orchestrator.planner import CostGraph, Layout, Plan
+from orchestrator.planner import Calls, CostGraph, Layout, Plan
 from orchestrator.report.data import (
     AtomReport,
     BranchCalls,
@@ -38,11 +38,12 @@ def describe_method(
     plan: Plan,
     graph: CostGraph,
     name: str = "forward",
+    calls: Calls | None = None,
 ) -> MethodReport:
     """Describe a program whose nodes are tagged as a plan says.
 
     graph: what the plan was made for; the plan's costs are None in the report where the graph has
-        no prices.
+        no prices. calls: see `describe_plan`.
     """
     atoms = {atom.id: atom for atom in candidates.atoms}
     rejections = tuple(
@@ -75,7 +76,7 @@ def describe_method(
             )
             for tensor in graph.tensors
         ),
-        plan=describe_plan(plan, graph),
+        plan=describe_plan(plan, graph, calls),
         converted={
             node.name: source.name
             for node in compute_nodes(ep)

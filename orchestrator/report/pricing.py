@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from orchestrator.planner import (
+    Calls,
     CostGraph,
     Plan,
     PlannerError,
@@ -21,8 +22,11 @@ NO_DELEGATE = "no delegate"
 HINT = " (see `plan`)"
 
 
-def describe_plan(plan: Plan, graph: CostGraph) -> PlanReport:
-    """Describe a plan and the plans that it was chosen over."""
+def describe_plan(plan: Plan, graph: CostGraph, calls: Calls | None = None) -> PlanReport:
+    """Describe a plan and the plans that it was chosen over.
+
+    calls: which of them backends refuse, so that the other plans are ones that can be lowered, too.
+    """
     complete = plan.cost.is_complete
     return PlanReport(
         solver=plan.solver,
@@ -32,7 +36,7 @@ def describe_plan(plan: Plan, graph: CostGraph) -> PlanReport:
         gap=plan.gap,
         unknown=plan.cost.unknown,
         notes=plan.notes,
-        alternatives=tuple(_alternatives(graph)),
+        alternatives=tuple(_alternatives(graph, calls)),
         private_bytes=private_bytes(graph, plan.assignment),
     )
 
@@ -54,20 +58,23 @@ def alone(backend: str) -> str:
     return f"{backend} alone"
 
 
-def _alternatives(graph: CostGraph) -> Iterable[AlternativeReport]:
+def _alternatives(graph: CostGraph, calls: Calls | None) -> Iterable[AlternativeReport]:
     names = [backend.name for backend in graph.backends]
     delegates = [backend.name for backend in graph.backends if backend.is_delegate]
     kernels = [name for name in names if name not in delegates]
     for name in delegates:
-        yield _alternative(graph, alone(name), "single", [name, *kernels])
+        yield _alternative(graph, calls, alone(name), "single", [name, *kernels])
     if kernels:
-        yield _alternative(graph, NO_DELEGATE, "single", kernels)
+        yield _alternative(graph, calls, NO_DELEGATE, "single", kernels)
     for first in delegates if len(delegates) > 1 else ():
         order = [first, *(name for name in delegates if name != first)]
-        yield _alternative(graph, f"greedy: {', '.join(order)}", "greedy", [*order, *kernels])
+        title = f"greedy: {', '.join(order)}"
+        yield _alternative(graph, calls, title, "greedy", [*order, *kernels])
 
 
-def _alternative(graph: CostGraph, name: str, kind: str, backends: list[str]) -> AlternativeReport:
+def _alternative(
+    graph: CostGraph, calls: Calls | None, name: str, kind: str, backends: list[str]
+) -> AlternativeReport:
     """A greedy plan on some backends alone, by the same prices as the chosen one."""
     allowed = {
         atom.id: {backend for backend in backends if graph.capable(atom.id, backend)}
@@ -80,6 +87,7 @@ def _alternative(graph: CostGraph, name: str, kind: str, backends: list[str]) ->
     others = [backend.name for backend in graph.backends if backend.name not in backends]
     try:
         plan = greedy(graph, [*backends, *others], allowed=allowed)
+        plan = plan if calls is None else calls.taken_apart(graph, plan)
     except PlannerError as error:
         return AlternativeReport(name, kind, problem=str(error))
     complete = plan.cost.is_complete

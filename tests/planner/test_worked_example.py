@@ -9,6 +9,8 @@ import pytest
 from orchestrator.planner import (
     Atom,
     Backend,
+    Calls,
+    Constraints,
     CostGraph,
     IllegalPlanError,
     Plan,
@@ -99,3 +101,14 @@ def test_ties() -> None:
     assert _segments(plan) == [(W, tuple(COSTS))]
     assert plan.total_ns == 255
     assert "is within the spread of the costs" in plan.notes[0]
+
+
+def test_a_call_that_is_refused() -> None:
+    pair = {"left", "join"}
+    calls = Calls(lambda name, atoms: "a fault" if name == F and pair <= {*atoms} else None)
+    apart = calls.taken_apart(example(), solve(example()))
+    assert _segments(apart) == [(W, ("stem", "right")), (F, ("left",)), (F, ("join", "head"))]
+    assert apart.total_ns == 210
+    plan = solve(example(), Constraints(calls=calls))
+    assert list(calls.apart) == [(F, frozenset({"left", "join"}))]
+    assert (plan.total_ns, len(plan.partitions), plan.gap) == (200, 3, 0)
