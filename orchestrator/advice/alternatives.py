@@ -13,7 +13,6 @@ from orchestrator.options import OptionError
 from orchestrator.planner import PlannerError
 from orchestrator.planning.choice import Choice
 from orchestrator.report.data import AlternativeReport, MethodReport
-from orchestrator.report.pricing import HINT, NO_DELEGATE, alone
 
 
 def with_decomposed_alternatives(
@@ -27,23 +26,19 @@ def with_decomposed_alternatives(
     plan = method.plan
     if plan is None:
         return method
-    gaps = {each.name for each in plan.alternatives if each.problem}
-    ways: dict[str, tuple[str, ...]] = {alone(name): (name,) for name in backends}
-    ways[NO_DELEGATE] = ()
-    found: dict[str, AlternativeReport] = {}
-    for name, only in ways.items():
-        if name not in gaps - found.keys():
+    gaps = {each.key for each in plan.alternatives if each.problem}
+    found: dict[tuple[str, ...], AlternativeReport] = {}
+    for choice in (*map(Choice.of_one, backends), Choice("no delegate", only=(), order=())):
+        if ("single", *(choice.only or ())) not in gaps - found.keys():
             continue
         try:
-            other = plan_with(Choice(name, only=only, order=only)).plan
+            other = plan_with(choice).plan
         except (PlannerError, OptionError):
             continue  # pins leave no such plan
         priced = () if other is None else other.alternatives
-        found.update({each.name: each for each in priced if not each.problem})
+        found.update({each.key: each for each in priced if not each.problem})
     filled = [
-        found.get(each.name, replace(each, problem=each.problem.removesuffix(HINT)))
-        if each.problem
-        else each
+        found.get(each.key, replace(each, remedy="")) if each.problem else each
         for each in plan.alternatives
     ]
     return replace(method, plan=replace(plan, alternatives=tuple(filled)))

@@ -133,7 +133,8 @@ class AlternativeReport:
 
     kind: "single" (one backend, with kernels for what it does not take), "greedy" (by
         capability, in list order) or "cost" (another plan by cost). problem: why it has no price
-        or cannot be made.
+        or cannot be made; remedy: what gives it one, as a sentence fragment. backends: the
+        delegates of a plan that is not by cost, the preferred one first.
     """
 
     name: str
@@ -142,6 +143,18 @@ class AlternativeReport:
     predicted_ns: float | None = None
     measured_ns: float | None = None
     problem: str = ""
+    remedy: str = ""
+    backends: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The same for plans that were made alike, whatever they are called."""
+        return (self.kind, self.name) if self.kind == "cost" else (self.kind, *self.backends)
+
+    @property
+    def why_not(self) -> str:
+        """The problem, with what helps."""
+        return f"{self.problem} ({self.remedy})" if self.remedy else self.problem
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from orchestrator.planner import (
@@ -17,9 +17,8 @@ from orchestrator.planner import (
 from orchestrator.report.data import AlternativeReport, PlanReport, SegmentReport
 from orchestrator.report.words import plural
 
-NO_DELEGATE = "no delegate"
 # Only planning anew tells what a graph made for fewer backends would cost.
-HINT = " (see `plan`)"
+_REMEDY = "see `plan`"
 
 
 def describe_plan(plan: Plan, graph: CostGraph, calls: Calls | None = None) -> PlanReport:
@@ -53,47 +52,43 @@ def with_cost(segment: SegmentReport, cost: SegmentCost) -> SegmentReport:
     )
 
 
-def alone(backend: str) -> str:
-    """Name the plan on one backend, with kernels for what it does not take."""
-    return f"{backend} alone"
-
-
 def _alternatives(graph: CostGraph, calls: Calls | None) -> Iterable[AlternativeReport]:
     names = [backend.name for backend in graph.backends]
     delegates = [backend.name for backend in graph.backends if backend.is_delegate]
     kernels = [name for name in names if name not in delegates]
     for name in delegates:
-        yield _alternative(graph, calls, alone(name), "single", [name, *kernels])
+        yield _alternative(graph, calls, f"{name} alone", "single", [name])
     if kernels:
-        yield _alternative(graph, calls, NO_DELEGATE, "single", kernels)
+        yield _alternative(graph, calls, "no delegate", "single", [])
     for first in delegates if len(delegates) > 1 else ():
         order = [first, *(name for name in delegates if name != first)]
         title = f"greedy: {', '.join(order)}"
-        yield _alternative(graph, calls, title, "greedy", [*order, *kernels])
+        yield _alternative(graph, calls, title, "greedy", order)
 
 
 def _alternative(
-    graph: CostGraph, calls: Calls | None, name: str, kind: str, backends: list[str]
+    graph: CostGraph, calls: Calls | None, name: str, kind: str, delegates: Sequence[str]
 ) -> AlternativeReport:
-    """A greedy plan on some backends alone, by the same prices as the chosen one."""
+    """A greedy plan on some delegates alone, by the same prices as the chosen one."""
+    made = AlternativeReport(name, kind, backends=tuple(delegates))
+    kernels = (backend.name for backend in graph.backends if not backend.is_delegate)
+    backends = [*delegates, *kernels]
     allowed = {
         atom.id: {backend for backend in backends if graph.capable(atom.id, backend)}
         for atom in graph.atoms
     }
     impossible = sum(not options for options in allowed.values())
     if impossible:
-        problem = f"no kernel here for {plural(impossible, 'op')} of this graph{HINT}"
-        return AlternativeReport(name, kind, problem=problem)
+        problem = f"no kernel here for {plural(impossible, 'op')} of this graph"
+        return replace(made, problem=problem, remedy=_REMEDY)
     others = [backend.name for backend in graph.backends if backend.name not in backends]
     try:
         plan = greedy(graph, [*backends, *others], allowed=allowed)
         plan = plan if calls is None else calls.taken_apart(graph, plan)
     except PlannerError as error:
-        return AlternativeReport(name, kind, problem=str(error))
-    complete = plan.cost.is_complete
-    return AlternativeReport(
-        name, kind, len(plan.partitions), predicted_ns=plan.total_ns if complete else None
-    )
+        return replace(made, problem=str(error))
+    predicted = plan.total_ns if plan.cost.is_complete else None
+    return replace(made, partitions=len(plan.partitions), predicted_ns=predicted)
 
 
 def atom_prices(

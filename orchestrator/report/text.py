@@ -150,7 +150,7 @@ def _alternatives(plan: PlanReport, calls: int, style: Style) -> Iterator[str]:
     yield style.bold(f"{'plan':34}{'calls':>7}" + (f"{'':10}".join(f"{t:>12}" for t, _ in times)))
     for row in rows:
         if row.problem:
-            yield f"{shortened(row.name, 33):34}{'':9}{shortened(row.problem, 57)}"
+            yield f"{shortened(row.name, 33):34}{'':9}{shortened(row.why_not, 57)}"
             continue
         cells = f"{shortened(row.name, 33):34}{row.partitions:7}"
         for _, field in times:

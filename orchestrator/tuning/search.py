@@ -226,7 +226,7 @@ class Search:
                         _described(each, choice)
                         for each in timed
                         for choice in each.choices
-                        if each is not best or choice.name != best.choice.name
+                        if choice != best.choice
                     ),
                 )
             if timed and not self._is_over():
@@ -269,4 +269,5 @@ def _described(plan: LoweredPlan, choice: Choice) -> AlternativeReport:
         partitions=len(plan.plan.partitions),
         predicted_ns=plan.plan.total_ns,
         measured_ns=plan.measurement().median_ns,
+        backends=choice.order or (),
     )

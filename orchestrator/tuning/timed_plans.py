@@ -24,8 +24,8 @@ class TimedPlans:
         """Put the times into a method's report, over mere predictions."""
         if method.plan is None:
             return method
-        known = {each.name for each in self.alternatives}
-        others = [each for each in method.plan.alternatives if each.name not in known]
+        known = {each.key for each in self.alternatives}
+        others = [each for each in method.plan.alternatives if each.key not in known]
         plan = replace(
             method.plan,
             measured_ns=self.measured_ns,
@@ -41,5 +41,8 @@ class TimedPlans:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> TimedPlans:
         """Return what `to_data` was called on."""
-        alternatives = tuple(AlternativeReport(**each) for each in data["alternatives"])
+        alternatives = tuple(
+            AlternativeReport(**{**each, "backends": tuple(each.get("backends", ()))})
+            for each in data["alternatives"]
+        )
         return cls(data["name"], data["measured_ns"], alternatives)

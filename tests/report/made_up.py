@@ -82,7 +82,9 @@ _PLAN = PlanReport(
     private_bytes=12_400_000,
     notes=("2 partitions instead of 4: the difference of 900 ns is within the spread.",),
     alternatives=(
-        AlternativeReport("ggml alone", "single", 1, problem="no kernel here for 2 ops"),
+        AlternativeReport(
+            "ggml alone", "single", 1, problem="no kernel here for 2 ops", backends=("ggml",)
+        ),
         AlternativeReport("xnnpack alone", "single", 1, 12_100_000.0, 12_000_000.0),
         AlternativeReport("no delegate", "single", 0, 2_280_000_000.0),
         AlternativeReport("greedy: ggml, xnnpack", "greedy", 2, 7_128_512.0, 7_300_000.0),

@@ -37,6 +37,11 @@ function certainty(plan) {
   return texts.join(", ");
 }
 
+function nameOf(plan) {
+  const remedy = plan.remedy ? ` (${plan.remedy})` : "";
+  return plan.problem ? `${plan.name}: ${plan.problem}${remedy}` : plan.name;
+}
+
 function alternatives(plan, each) {
   const chosen = { name: "chosen", partitions: each.segments.filter((s) => s.is_delegate).length,
     predicted_ns: plan.predicted_ns, measured_ns: plan.measured_ns, problem: "" };
@@ -48,7 +53,7 @@ function alternatives(plan, each) {
   const measured = rows.some((row) => row.measured_ns !== null);
   const table = element("table", { id: "alternatives" });
   makeTable(table, [
-    { title: "Plan", value: (row) => row.name, cell: (row) => row.problem ? `${row.name}: ${row.problem}` : row.name },
+    { title: "Plan", value: (row) => row.name, cell: (row) => nameOf(row) },
     { title: "Calls", value: (row) => row.partitions, number: true },
     { title: "Predicted", value: (row) => row.predicted_ns, cell: (row) => timeText(row.predicted_ns), number: true },
     { title: "Against chosen", value: against("predicted_ns"), cell: (row) => signed(against("predicted_ns")(row)), number: true },
