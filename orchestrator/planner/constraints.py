@@ -1,4 +1,4 @@
-"""What a user may ask of a plan: pins, excluded backends, limits on calls and on copied weights."""
+"""What a plan must respect: pins, excluded backends, limits, and calls that are refused."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch.export import ExportedProgram
 
-from orchestrator.centered_norms import center_norms
 from orchestrator.dim_orders.contiguous_kernels import make_kernels_contiguous
-from orchestrator.half_kernels import widen_half_kernels
+from orchestrator.kernels.centered_norms import center_norms
+from orchestrator.kernels.half import widen_half_kernels
 
 
 def fit_kernels(ep: ExportedProgram) -> None:

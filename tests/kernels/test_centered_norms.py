@@ -68,7 +68,7 @@ def test_numbers_far_from_0(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["layer", "group", "batch"])
 def test_executorch_has_not_mended_it(name: str) -> None:
-    """Once it has, `orchestrator.centered_norms` can go."""
+    """Once it has, `orchestrator.kernels.centered_norms` can go."""
     norm, sizes = NORMS[name]
     x = far(*sizes)
     exported = export(Norm(norm), (x,))
