@@ -7,7 +7,6 @@ its weights in memory of its own, and of which nothing was measured.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import inspect
 import math
@@ -23,7 +22,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.planner import Layout
-from orchestrator.versions import executorch_version
+from orchestrator.versions import digest_of, executorch_version
 
 NodeFilter = Callable[[Node], bool]
 
@@ -225,8 +224,7 @@ class Backend(ABC):
         named = [f"{each} {importlib.metadata.version(each)}" for each in sorted(set(found))]
         if not named:
             file = inspect.getsourcefile(type(self))
-            data = Path(file).read_bytes() if file else type(self).__qualname__.encode()
-            named = [f"{package} {hashlib.sha256(data).hexdigest()[:12]}"]
+            named = [f"{package} {digest_of([Path(file)]) if file else type(self).__qualname__}"]
         return ", ".join([executorch_version(), *named])
 
 

@@ -25,7 +25,6 @@ import weakref
 from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from importlib.metadata import version
 from typing import Any
 from unittest import mock
 
@@ -41,11 +40,11 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from orchestrator.frontend.known_ops import ops_looked_up_once
 from orchestrator.frontend.pass_speed import spared_traces
 from orchestrator.frontend.shared_patches import SharedPatches
+from orchestrator.versions import is_known_executorch
 
 # What is patched was read in this version of torch. torch.fx._lazy_graph_module does the same for
 # modules that torch's tracers make, but not for those that ExecuTorch's passes do.
 _KNOWN_TORCH = "2.13.0"
-_KNOWN_EXECUTORCH = "1.5.1"
 
 
 class _CallableType(ABCMeta):
@@ -204,11 +203,6 @@ class _PresentObjects:
 _PRESENT_OBJECTS = _PresentObjects()
 
 
-@functools.cache
-def _executorch_version() -> str:
-    return version("executorch")
-
-
 def _patches() -> Iterator[AbstractContextManager[Any]]:
     """If a private name is missing, that optimisation is skipped; in another torch, all are."""
     yield _PRESENT_OBJECTS.set_aside()
@@ -227,7 +221,7 @@ def _patches() -> Iterator[AbstractContextManager[Any]]:
     if hasattr(GraphModule, "_recompile_submodules"):
         yield mock.patch.object(GraphModule, "recompile", _recompile_when_asked)
         yield mock.patch.object(GraphModule, "__str__", _str_without_code)
-    if _executorch_version() == _KNOWN_EXECUTORCH:
+    if is_known_executorch():
         yield from spared_traces()
 
 

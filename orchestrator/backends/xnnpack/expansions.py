@@ -22,6 +22,7 @@ from torch.fx.passes.infra.pass_base import PassResult
 
 from orchestrator.graph.queries import aten_op, expected_shape, op_name
 
+from orchestrator.versions import is_known_executorch
 _EDGE = exir_ops.edge.aten
 _MAX_RANK = 6
 
@@ -60,7 +61,7 @@ def expanded_ops() -> Mapping[str, int]:
 
 def is_expandable(node: Node) -> bool:
     """Whether XNNPACK takes a node written in other ops, as precisely as they are."""
-    if op_name(node) not in expanded_ops():
+    if not is_known_executorch() or op_name(node) not in expanded_ops():
         return False
     value = node.meta["val"]
     return value.dtype == torch.float32 and 0 < len(expected_shape(value)) <= _MAX_RANK
