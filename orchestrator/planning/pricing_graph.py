@@ -10,7 +10,7 @@ from torch.fx import Node
 from orchestrator.backends import Backend, portable
 from orchestrator.backends.candidates import Atom, Candidates, runs_on
 from orchestrator.cost.model import CostModel, Unpriced
-from orchestrator.dim_orders.layouts import (
+from orchestrator.graph.layouts import (
     BOTH_LAYOUTS,
     CONTIGUOUS_ONLY,
     image_nodes,
