@@ -125,10 +125,13 @@ class Estimates:
 class PrivateMemory:
     """What a loaded delegate holds in memory of its own, beside the file that is mapped.
 
-    per_weight_byte: bytes, per byte of a weight inside the delegate.
+    per_weight_byte: bytes, per byte of a weight inside the delegate. per_state_byte: bytes, per
+        byte of mutable state (a buffer that the model changes) that the delegate writes; 0 if it
+        works on the memory that ExecuTorch has planned for the state.
     """
 
     per_weight_byte: float = 1.0
+    per_state_byte: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,26 @@ def test_it_shows_what_the_report_says(page: Page) -> None:
     assert "Missing: aten.linalg_inv_ex.default" in text
 
 
+@pytest.mark.parametrize(
+    ("size", "line"),
+    [
+        (12_400_000, "12.4 MB of delegates' own memory, beside the file"),
+        (0, "0 B of delegates' own memory, beside the file"),
+        (None, None),
+    ],
+)
+def test_it_shows_the_memory_that_delegates_hold(
+    size: int | None, line: str | None, chromium: Any, tmp_path: Path
+) -> None:
+    report = made_up_report()
+    method = report.methods[0]
+    assert method.plan is not None
+    plan = replace(method.plan, private_bytes=size)
+    changed = replace(report, methods=(replace(method, plan=plan), *report.methods[1:]))
+    lines = opened(chromium, tmp_path, changed).one("#summary").text.splitlines()
+    assert [text for text in lines if "own memory" in text] == ([] if line is None else [line])
+
+
 def test_the_graph_is_drawn_in_the_backends_colours(page: Page) -> None:
     page.settle()
     assert {"47,111,222", "201,122,0", "122,130,140"} <= page.pixels()
