@@ -20,11 +20,11 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
+from orchestrator.backends.xnnpack.group import MAX_RANK
 from orchestrator.graph.queries import aten_op, expected_shape, op_name
 
 from orchestrator.versions import is_known_executorch
 _EDGE = exir_ops.edge.aten
-_MAX_RANK = 6
 
 Write = Callable[..., Node]
 """Adds an op of the edge dialect to a graph; its result is like the op's that it stands for."""
@@ -64,7 +64,7 @@ def is_expandable(node: Node) -> bool:
     if not is_known_executorch() or op_name(node) not in expanded_ops():
         return False
     value = node.meta["val"]
-    return value.dtype == torch.float32 and 0 < len(expected_shape(value)) <= _MAX_RANK
+    return value.dtype == torch.float32 and 0 < len(expected_shape(value)) <= MAX_RANK
 
 
 class ExpandOps(XNNPACKPass):  # type: ignore[misc]  # executorch is untyped

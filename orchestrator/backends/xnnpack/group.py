@@ -68,6 +68,10 @@ class Surroundings:
         return found
 
 
+MAX_RANK = 6
+"""Of a tensor: XNN_MAX_TENSOR_DIMS."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Nodes, in graph order, with the constants that they would have packed."""

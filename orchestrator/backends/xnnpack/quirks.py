@@ -16,7 +16,7 @@ from torch.fx import Node
 
 from ggml_delegate.reasons import Code, Reason
 from orchestrator.backends.xnnpack.dynamic_images import unfit_dynamic_image
-from orchestrator.backends.xnnpack.group import Group, argument, rank
+from orchestrator.backends.xnnpack.group import MAX_RANK, Group, argument, rank
 from orchestrator.backends.xnnpack.quantized import (
     unfit_activation,
     unfit_conversion,
@@ -32,7 +32,6 @@ from orchestrator.graph.layouts import CHANNELS_LAST_ORDER
 from orchestrator.graph.quantized import is_dequantize, is_quantization
 from orchestrator.graph.queries import is_getitem, is_one, op_name
 
-_MAX_RANK = 6  # XNN_MAX_TENSOR_DIMS
 _CONVOLUTION = "aten.convolution.default"
 _POOLS = (
     "aten.avg_pool2d.default",
@@ -223,8 +222,8 @@ def _softmax(group: Group) -> str | None:
 def _rank(group: Group) -> str | None:
     for node in group.nodes:
         most = max(map(rank, (node, *node.all_input_nodes)), default=0)
-        if most > _MAX_RANK:
-            return f"a tensor of rank {most}, XNNPACK has at most {_MAX_RANK}"
+        if most > MAX_RANK:
+            return f"a tensor of rank {most}, XNNPACK has at most {MAX_RANK}"
     return None
 
 
