@@ -291,7 +291,7 @@ def _quantized_errors(method: MethodReport) -> dict[str, QuantizedErrors]:
 def _largest(errors: Iterable[QuantizedErrors]) -> QuantizedErrors:
     found = [QuantizedErrors(), *errors]
     return QuantizedErrors(
-        max(each.groups for each in found), max(each.whole_tensors for each in found)
+        max(each.groups for each in found), max(each.per_tensor for each in found)
     )
 
 

@@ -138,12 +138,12 @@ class PrivateMemory:
 class QuantizedErrors:
     """What a backend does otherwise than eager PyTorch, by what it costs a layer.
 
-    groups: of a weight with scales by group. whole_tensors: of an activation that is quantized in
+    groups: of a weight with scales by group. per_tensor: of an activation that is quantized in
     every run, with one scale for all its rows.
     """
 
     groups: float = 0.0
-    whole_tensors: float = 0.0
+    per_tensor: float = 0.0
 
 
 class Backend(ABC):

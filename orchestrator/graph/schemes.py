@@ -40,7 +40,7 @@ _PRODUCTS = {
     "aten.convolution.default": 1,
     "aten.embedding.default": 0,
 }
-_WHOLE_TENSOR = "quantized_decomposed.quantize_per_tensor.tensor"
+_DYNAMIC_PER_TENSOR = "quantized_decomposed.quantize_per_tensor.tensor"
 _TABLES = "quantized_decomposed.embedding_"
 
 
@@ -48,9 +48,9 @@ _TABLES = "quantized_decomposed.embedding_"
 class Scheme:
     """How a layer with a weight is quantized.
 
-    activations: whether they are floats, or integers whose scales are found in every run or were
-    fixed before. bits: of the weight's integers. group: how many of a row share a scale; None where
-    a whole row does, or all.
+    activations: "float", or int8 with scales that are found in every run ("dynamic") or fixed
+    ("static"). bits: of the weight's integers. group: how many elements of a row share a scale;
+    None where all of a row or of the weight do.
     """
 
     activations: Activations
@@ -143,34 +143,36 @@ def _is_fixed(node: Node) -> bool:
 class Allowed:
     """How far a tensor may be off for the quantization that it has gone through.
 
-    dynamic: layers whose activations are quantized in every run. static: activations that were
-    quantized with fixed scales; step: the scale of the last of them. grouped: layers whose weights
-    have scales by group. whole: of the dynamic ones, those with one scale for all rows.
-    Of ways that meet, the longer counts.
+    Where paths join, the largest number of each kind counts.
+
+    dynamic: how often activations are quantized with a scale that is found in every run.
+    per_tensor: how often of these one scale is for all rows. static: how often they are quantized
+    with a fixed scale. step: the last one of these scales. grouped: layers whose weights have
+    scales by group.
     """
 
     dynamic: int = 0
     static: int = 0
     step: float = 0.0
     grouped: int = 0
-    whole: int = 0
+    per_tensor: int = 0
 
     def error(
-        self, largest: float, of_floats: float, groups: float = 0.0, whole_tensors: float = 0.0
+        self, largest: float, of_floats: float, groups: float = 0.0, per_tensor: float = 0.0
     ) -> float:
         """The error over the largest value.
 
         Args:
             largest: the largest absolute value that is expected.
-            of_floats: what is allowed where nothing is quantized.
-            groups, whole_tensors: as of `backends.base.QuantizedErrors`.
+            of_floats: the same where nothing is quantized.
+            groups, per_tensor: as of `backends.base.QuantizedErrors`.
         """
         steps = self.static * self.step / largest if largest else 0.0
-        layers = self.dynamic * DYNAMIC_ERROR + self.grouped * groups + self.whole * whole_tensors
+        layers = self.dynamic * DYNAMIC_ERROR + self.grouped * groups + self.per_tensor * per_tensor
         return of_floats + layers + steps
 
-    def text(self, groups: float = 0.0, whole_tensors: float = 0.0) -> str:
-        """What the error is made of, beside that of floats: "2 steps of 0.1, 3 layers of 0.002"."""
+    def text(self, groups: float = 0.0, per_tensor: float = 0.0) -> str:
+        """Return what adds to the error of floats: "2 steps of 0.1, 3 layers of 0.002"."""
         parts = []
         if self.static:
             parts.append(f"{self.static} steps of {self.step:.2g}")
@@ -178,8 +180,8 @@ class Allowed:
             parts.append(f"{self.dynamic} layers of {DYNAMIC_ERROR:g}")
         if self.grouped and groups:
             parts.append(f"{self.grouped} with scales by group of {groups:.2g}")
-        if self.whole and whole_tensors:
-            parts.append(f"{self.whole} with one scale for all rows of {whole_tensors:.2g}")
+        if self.per_tensor and per_tensor:
+            parts.append(f"{self.per_tensor} with one scale for all rows of {per_tensor:.2g}")
         return ", ".join(parts)
 
 
@@ -204,8 +206,10 @@ def _after(node: Node, before: Allowed) -> Allowed:
     if not is_quantize(node):
         return before
     if not _is_fixed(node):
-        whole = op_name(node) == _WHOLE_TENSOR
-        return replace(before, dynamic=before.dynamic + 1, whole=before.whole + whole)
+        per_tensor = op_name(node) == _DYNAMIC_PER_TENSOR
+        return replace(
+            before, dynamic=before.dynamic + 1, per_tensor=before.per_tensor + per_tensor
+        )
     found = quantization(node)
     scale = found.scale if found is not None else None
     step = float(scale) if isinstance(scale, (int, float)) else before.step

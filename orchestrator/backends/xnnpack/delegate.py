@@ -67,7 +67,7 @@ class XnnpackDelegate(Backend):
     # Weights are packed at load: 358 MB for 346 MB of ViT-B/16.
     private_memory = PrivateMemory(per_weight_byte=1.035)
     # Scales of groups become bfloat16, and rows have scales of their own.
-    quantized_errors = QuantizedErrors(groups=2.0**-9, whole_tensors=2e-2)
+    quantized_errors = QuantizedErrors(groups=2.0**-9, per_tensor=2e-2)
     remedies: ClassVar[Mapping[str, str]] = {
         "op": "write it with ops that XNNPACK has",
         "rank": "reshape to rank 4 around it",

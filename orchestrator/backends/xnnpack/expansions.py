@@ -22,8 +22,8 @@ from torch.fx.passes.infra.pass_base import PassResult
 
 from orchestrator.backends.xnnpack.group import MAX_RANK
 from orchestrator.graph.queries import aten_op, expected_shape, op_name
-
 from orchestrator.versions import is_known_executorch
+
 _EDGE = exir_ops.edge.aten
 
 Write = Callable[..., Node]
