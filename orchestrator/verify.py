@@ -160,7 +160,10 @@ def _edge_program_of(
 
 
 def _unconverted(name: str, nodes: Container[str], method: MethodReport) -> str:
-    """Return the node that has a tensor's value: the one it was converted from, if none is it."""
+    """Return the name of a tensor if `nodes` has it, else of the tensor it was converted from.
+
+    Plans differ in where they convert dim orders, which leaves the values as they are.
+    """
     while name not in nodes and name in method.converted:
         name = method.converted[name]
     return name

@@ -192,10 +192,12 @@ class Backend(ABC):
         return (), lambda node: False
 
     def check_segment(self, nodes: Sequence[Node]) -> str | None:
-        """Return why nodes that it takes one by one cannot be in one call, or None if they can.
+        """Return why nodes cannot share one call, though each of them is taken; None if they can.
 
-        nodes: all nodes of a call, in graph order. A subset of nodes that can be in one call must
-        be able to as well: a plan that breaks this is mended by taking a call apart.
+        A backend that accepts some nodes has to accept every subset of them: what it refuses is
+        split until all parts are accepted.
+
+        nodes: all nodes of a call, in graph order.
         """
         return None
 

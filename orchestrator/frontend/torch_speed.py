@@ -229,18 +229,20 @@ _SHARED = SharedPatches(_patches)
 
 
 def repeated_work_spared() -> AbstractContextManager[None]:
-    """Inside, torch.export finds the composite ops once instead of for every program and namespace.
+    """Inside, torch.export and ExecuTorch's passes do once what they otherwise repeat.
 
-    It has them handled by what it made for that once.
+    * Composite ops are found, and their handlers made, once in a process.
+    * Copies of a node share the object that says where the node comes from.
+    * The code of a graph module is generated when it is called or looked at, from the graph as it
+      is then. `str` of a graph module shows no code.
+    * Passes of ExecuTorch that would change nothing are not run.
+    * Python looks for garbage among new objects only.
 
-    Where a node comes from is told by one object, however often the node is copied. Graph modules
-    get the code of `forward` when it is called or looked at; it is that of the graph at this time.
-    Their `str` has none.
-    Garbage is looked for among new objects only.
+    In another version of torch than the one that was read, only the last holds; in another version
+    of ExecuTorch, its passes all run.
 
-    Custom ops that are registered inside with a composite implementation may be missed; ones
-    registered before are not. May be nested, and used by several threads at once: torch is as it
-    was when the last of them is done. In another version of torch than the one that this was
-    written for, only the last is done: then this saves less.
+    Custom ops with a composite implementation may be missed if they are registered inside. May be
+    nested, and used by several threads at once: when the last of them leaves, all patches are
+    removed.
     """
     return _SHARED.applied()

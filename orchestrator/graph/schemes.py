@@ -1,13 +1,15 @@
-"""How the layers of a program are quantized, in words, and how far results may be off for it.
+"""How the layers of a program are quantized, and how large an error of their results may be.
 
-What a backend may be off by is told for each way, of one layer, against the converted model in
-eager PyTorch:
+The error is that of one layer against the converted model in eager PyTorch. It depends on what is
+quantized:
 
-* weights alone: products of floats with the expanded weights, some 1e-6 of the largest value;
-* activations quantized in every run: integers of a value near the middle of two may differ, 2e-3;
-* activations with fixed scales: one step of the result's scale.
+* weights alone: floats are multiplied by the dequantized weights, which is as exact as float32 is
+  (1e-6 of the largest value);
+* activations, with scales that are found in every run: a value near the middle between two integers
+  may be rounded to either (2e-3 of the largest value);
+* activations, with fixed scales: for the same reason, one step of the result's scale.
 
-Layers that follow each other add up.
+The errors of layers that follow each other add up.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ def schemes(nodes: Iterable[Node]) -> dict[Scheme, int]:
 
 
 def layer_scheme(layer: Node) -> Scheme | None:
-    """How a product or an embedding is quantized; None for a layer of floats, or no layer."""
+    """Return how a product or an embedding is quantized; None if it is not, or of other nodes."""
     if op_name(layer).startswith(_TABLES):
         return _table_scheme(layer)
     place = _PRODUCTS.get(op_name(layer))
@@ -90,7 +92,7 @@ def layer_scheme(layer: Node) -> Scheme | None:
 
 
 def _table_scheme(layer: Node) -> Scheme:
-    """Of an embedding that ExecuTorch reads quantized; some of a byte's bits are an element."""
+    """The scheme of an op that reads rows of a quantized table; a byte holds 1, 2 or 4 elements."""
     bits = {"byte": 8, "4bit": 4, "2bit": 2}[op_name(layer).removeprefix(_TABLES).split(".")[0]]
     table, scales = (layer.args[place].meta["val"] for place in (0, 1))  # type: ignore[union-attr]
     width, groups = table.shape[-1] * 8 // bits, scales.shape[-1] if scales.dim() > 1 else 1
@@ -98,7 +100,7 @@ def _table_scheme(layer: Node) -> Scheme:
 
 
 def stored_bytes(weight: Node) -> int:
-    """The bytes of a constant, of which integers of 4 bits share one by two."""
+    """Return the bytes of a constant in the file, where two integers of 4 bits share a byte."""
     readers = [quantization(user) if is_dequantize(user) else None for user in weight.users]
     if readers and all(found is not None and _bits(found) <= 4 for found in readers):
         value = weight.meta["val"]
@@ -112,7 +114,7 @@ def _bits(found: Quantization) -> int:
 
 
 def _dequantize_of(value: object) -> Node | None:
-    """The dequantize that a value comes from through views alone."""
+    """The dequantize that makes a value, perhaps with transposes behind it; None if none does."""
     while isinstance(value, Node) and not is_dequantize(value):
         if op_name(value) not in {"aten.permute_copy.default", "aten.t_copy.default"}:
             return None
@@ -132,7 +134,7 @@ def _activations(source: object) -> Activations:
 
 
 def _is_fixed(node: Node) -> bool:
-    """Whether the scale of a quantize or dequantize is not found in every run."""
+    """Whether the scale of a quantize or dequantize is a constant."""
     return not any(
         is_choose_qparams(source) or any(map(is_choose_qparams, source.all_input_nodes))
         for source in node.all_input_nodes[1:]
@@ -141,7 +143,7 @@ def _is_fixed(node: Node) -> bool:
 
 @dataclass(frozen=True)
 class Allowed:
-    """How far a tensor may be off for the quantization that it has gone through.
+    """What quantization lies between a program's inputs and a tensor: its error may be as large.
 
     Where paths join, the largest number of each kind counts.
 
@@ -160,7 +162,7 @@ class Allowed:
     def error(
         self, largest: float, of_floats: float, groups: float = 0.0, per_tensor: float = 0.0
     ) -> float:
-        """The error over the largest value.
+        """Return the largest error that is allowed, over the largest value.
 
         Args:
             largest: the largest absolute value that is expected.
@@ -186,7 +188,10 @@ class Allowed:
 
 
 def allowed_errors(nodes: Sequence[Node]) -> dict[Node, Allowed]:
-    """Return what is allowed of the results of nodes, in graph order, for exact inputs."""
+    """Return how large the errors of nodes' results may be, if inputs are exact.
+
+    nodes: in graph order.
+    """
     found: dict[Node, Allowed] = {}
     for node in nodes:
         before = [found[source] for source in node.all_input_nodes if source in found]
