@@ -55,7 +55,7 @@ SEED ?= 0
 
 test: build
 	tools/system_packages.sh "$(PYTHON)" test
-	$(PY) -m pytest -q -n $(JOBS) --dist worksteal --seed $(SEED) tests
+	$(PY) -m pytest -q -n $(JOBS) --dist worksteal --seed $(SEED) --durations=30 tests
 
 # ExecuTorch's own backend test suite; FLOWS and FILTER narrow it down.
 suite: build

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.interleave import interleave, ratio
-from benchmarks.running import conclude, native, parser, settled, timed
+from benchmarks.running import conclude, native, parser, timed, warmed_up
 from examples.models import MODELS
 from orchestrator import lower
 
@@ -79,7 +79,7 @@ def measure(name: str, dtype_name: str, threads: int, rounds: int) -> Row:
         "eager": timed(lambda: half(*given)),
     }
     with torch.no_grad():
-        found = interleave({name: settled(run) for name, run in runs.items()}, rounds)
+        found = interleave({name: warmed_up(run) for name, run in runs.items()}, rounds)
         got = tree_leaves(half_program(*given))[0]
         eager = tree_leaves(half(*given))[0]
         exact = tree_leaves(model.double()(*_cast(inputs, torch.float64)))[0]

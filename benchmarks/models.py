@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import peers
 from benchmarks.interleave import interleave, ratio
-from benchmarks.running import conclude, native, parser, settled, timed
+from benchmarks.running import conclude, native, parser, timed, warmed_up
 from examples.models import MODELS
 from orchestrator import lower
 
@@ -57,7 +57,7 @@ def measure(
         alternatives |= peers.alternatives(others, model, inputs, count) if others else {}
         alternatives["eager"] = timed(lambda: model(*inputs))
         with torch.no_grad():
-            timings = interleave({n: settled(run) for n, run in alternatives.items()}, rounds)
+            timings = interleave({n: warmed_up(run) for n, run in alternatives.items()}, rounds)
         fastest = min(others, key=lambda peer: timings[peer].median_ms) if others else None
         rows += [
             {

@@ -17,7 +17,7 @@ from torch import nn
 from torchao.quantization import IntxWeightOnlyConfig, PerAxis, PerGroup, quantize_
 
 from benchmarks.interleave import Timing, interleave, ratio
-from benchmarks.running import native, settled, timed
+from benchmarks.running import native, timed, warmed_up
 from orchestrator import lower
 
 WIDTH, DEPTH = 4096, 8
@@ -78,7 +78,7 @@ def _measure(
         "sum": timed(read.sum),
     }
     rounds = max(4, int(seconds * ROUNDS_PER_SECOND))
-    found = interleave({what: settled(run) for what, run in runs.items()}, rounds)
+    found = interleave({what: warmed_up(run) for what, run in runs.items()}, rounds)
     with torch.no_grad():
         want, got = model(x), plan(x)
     rates = (

@@ -13,7 +13,7 @@ from typing import Any
 from orchestrator.native import NativeProgram
 
 Timed = Callable[[], float]
-SETTLING_S = 0.15
+WARM_UP_S = 0.15
 
 
 def timed(run: Callable[[], Any]) -> Timed:
@@ -53,7 +53,7 @@ def batched(run: Timed, at_least_ms: float) -> Timed:
     return once
 
 
-def settled(run: Timed) -> Timed:
+def warmed_up(run: Timed) -> Timed:
     """Runs untimed for a while before each run that counts.
 
     Threads of what ran before may still spin, and have used the caches; and after a pause the
@@ -61,7 +61,7 @@ def settled(run: Timed) -> Timed:
     """
 
     def once() -> float:
-        until = time.perf_counter() + SETTLING_S
+        until = time.perf_counter() + WARM_UP_S
         while True:
             run()
             if time.perf_counter() >= until:

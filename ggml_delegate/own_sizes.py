@@ -129,7 +129,7 @@ class OwnSizes:
         self.env = ShapeEnv()
         self._mode = FakeTensorMode(shape_env=self.env, allow_non_fake_inputs=True)
         self._known: dict[sympy.Expr, sympy.Expr] = {}  # the program's expression: our own
-        self._wholes: dict[sympy.Expr, sympy.Expr] = {}  # the same, of sizes as they stand
+        self._as_they_stand: dict[sympy.Expr, sympy.Expr] = {}  # the same, of sizes as they stand
 
     def input(self, value: Any) -> Any:
         """What an input of the partition stands for; each size of a new kind gets a symbol."""
@@ -138,7 +138,7 @@ class OwnSizes:
                 base, scale, offset = affine(size.node.expr)
                 if base not in self._known:
                     self._known[base] = self._symbol(size, base, scale, offset)
-                self._wholes[size.node.expr] = scale * self._known[base] + offset
+                self._as_they_stand[size.node.expr] = scale * self._known[base] + offset
         return pytree.tree_map_only((torch.Tensor, torch.SymInt), self._replaced, value)
 
     def result(self, node: torch.fx.Node, declared: Any, values: Any = None) -> Any:
@@ -175,8 +175,8 @@ class OwnSizes:
         if isinstance(size, int):
             return sympy.Integer(size)
         expr = size.node.expr
-        if expr in self._wholes:
-            return self._wholes[expr]
+        if expr in self._as_they_stand:
+            return self._as_they_stand[expr]
         own = expr.subs(self._known)
         return own if own.free_symbols.isdisjoint(expr.free_symbols) else None
 
@@ -241,7 +241,7 @@ class OwnSizes:
                     f"{node.name} ({op_name(node)}): the size {size} does not follow from the "
                     f"sizes of what it reads, which give {own}"
                 )
-            self._wholes[size.node.expr] = own.node.expr
+            self._as_they_stand[size.node.expr] = own.node.expr
             base, scale, offset = affine(size.node.expr)
             if scale == 1:
                 self._known[base] = own.node.expr - offset

@@ -302,7 +302,7 @@ class NativeProgram:
             if isinstance(value, tuple) and isinstance(info, TensorInfo):
                 array, dtype = value
                 if array.ndim == len(info.dim_order):
-                    array = _in_dim_order(array, info.dim_order)
+                    array = in_dim_order(array, info.dim_order)
                 value = (array, dtype)
             result.append(value)
         return result
@@ -366,8 +366,8 @@ def _tensor_buffer(torch: Any, tensor: Any, index: int) -> tuple[NDArray[Any], s
         raise TypeError(f"input {index}: the tensor's memory cannot be read: {error}") from error
 
 
-def _in_dim_order(array: NDArray[Any], dim_order: tuple[int, ...]) -> NDArray[Any]:
-    """The same array, copied unless it is dense in that order already."""
+def in_dim_order(array: NDArray[Any], dim_order: tuple[int, ...]) -> NDArray[Any]:
+    """Return the same array, copied unless it is dense in that order already."""
     if dim_order == tuple(range(array.ndim)):
         return np.asarray(array, order="C")
     ordered: NDArray[Any] = np.asarray(array.transpose(dim_order), order="C")

@@ -28,9 +28,9 @@ from orchestrator.cost.model import AnalyticCosts, estimates_of
 from orchestrator.dim_orders.channels_last import ChannelsLastPass
 from orchestrator.dim_orders.quantized_images import QuantizedOrderPass
 from orchestrator.frontend.recurrent_layers import with_recurrent_layers
-from orchestrator.frontend.rewrites import Rewriting, StartOver, rewrite, stored_bytes
+from orchestrator.frontend.rewrites import Rewriting, StartOver, constant_bytes, rewrite
 from orchestrator.graph.branches import Branch, branch_nodes, branches_of
-from orchestrator.graph.quantized import ALL_ZERO, dequantized_weights, zero_constants
+from orchestrator.graph.quantized import dequantized_weights, note_zeros, zero_constants
 from orchestrator.graph.queries import (
     aten_op,
     compute_nodes,
@@ -175,7 +175,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             expand=self._rewriting.weights,
         )
         self.seen.zeros = zero_constants(program)
-        self.seen.growth = stored_bytes(program) - stored_bytes(exported_program)
+        self.seen.growth = constant_bytes(program) - constant_bytes(exported_program)
         chosen = self._wanted_preserved(program, self._choice.only)
         everybody = self._wanted_preserved(program, None)
         self.seen.kept |= {str(op): op for op in chosen.keys() & PRESERVED.keys()}
@@ -293,7 +293,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         PlannerError, OptionError: constraints that cannot be met.
         CostTableError, TargetError: costs that were asked for cannot be had.
         """
-        self._note_zeros(exported_program)
+        note_zeros(exported_program, self.seen.zeros)
         tags: dict[str, DelegationSpec] = {}
         elsewhere: set[str] = set()
         notes = []
@@ -340,13 +340,6 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
                 f"{len(names)} quantized weights are stored as floats ({some}), as no delegate "
                 f"takes them as they are with their layers: {self.seen.growth / 1e6:.2f} MB more."
             )
-
-    def _note_zeros(self, ep: ExportedProgram) -> None:
-        """Tell backends of constants, which have no data here, what was seen of them before."""
-        targets = {spec.arg.name: spec.target for spec in ep.graph_signature.input_specs}
-        for node in ep.graph.nodes:
-            if node.op == "placeholder" and targets.get(node.name) in self.seen.zeros:
-                node.meta[ALL_ZERO] = self.seen.zeros[targets[node.name]]
 
     def _plan_branch(
         self,

@@ -22,10 +22,10 @@ from torch.fx import Node
 
 from orchestrator.backends.base import QuantizedErrors
 from orchestrator.backends.registry import find_backend
-from orchestrator.dim_orders.layouts import converted
 from orchestrator.dry_run import edge_program
 from orchestrator.frontend.export import as_programs
-from orchestrator.graph.queries import compute_nodes
+from orchestrator.graph.layouts import converted
+from orchestrator.graph.queries import compute_nodes, dtype_name, is_getitem
 from orchestrator.graph.schemes import Allowed, allowed_errors
 from orchestrator.native import NativeProgram
 from orchestrator.options import PlanOptions
@@ -160,7 +160,10 @@ def _edge_program_of(
 
 
 def _unconverted(name: str, nodes: Container[str], method: MethodReport) -> str:
-    """Return the node that has a tensor's value: the one it was converted from, if none is it."""
+    """Return the name of a tensor if `nodes` has it, else of the tensor it was converted from.
+
+    Plans differ in where they convert dim orders, which leaves the values as they are.
+    """
     while name not in nodes and name in method.converted:
         name = method.converted[name]
     return name
@@ -231,8 +234,7 @@ def _fits(method: MethodReport, number: int, values: Sequence[Any]) -> bool:
     segment = method.segments[number]
     for tensor, value in zip((*segment.inputs, *segment.outputs), values, strict=True):
         if isinstance(value, Tensor) and (
-            str(value.dtype).removeprefix("torch.") != tensor.dtype
-            or value.dim() != len(tensor.shape)
+            dtype_name(value.dtype) != tensor.dtype or value.dim() != len(tensor.shape)
         ):
             return False
     return True
@@ -274,7 +276,7 @@ def _evaluate(
         inside = node.name in names or (
             node.name not in known
             and any(source in values for source in node.all_input_nodes)
-            and getattr(node.target, "__name__", "") == "getitem"
+            and is_getitem(node)
         )
         if inside:
             args, kwargs = pytree.tree_map_only(Node, value, (node.args, dict(node.kwargs)))
@@ -292,7 +294,7 @@ def _quantized_errors(method: MethodReport) -> dict[str, QuantizedErrors]:
 def _largest(errors: Iterable[QuantizedErrors]) -> QuantizedErrors:
     found = [QuantizedErrors(), *errors]
     return QuantizedErrors(
-        max(each.groups for each in found), max(each.whole_tensors for each in found)
+        max(each.groups for each in found), max(each.per_tensor for each in found)
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
+from ggml_delegate.ops.elementwise import UnaryRule
 from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, register
 from ggml_delegate.scalars import float32, is_number
@@ -39,10 +40,11 @@ _SELU_SCALE = 1.0507009873554805
 
 
 @register
-class UnaryActivationRule(OpRule):
+class UnaryActivationRule(UnaryRule):
     """Activations without parameters."""
 
-    targets = tuple(_UNARY)
+    kinds = _UNARY
+    targets = tuple(kinds)
     preserve = (
         "aten.silu.default",
         "aten.hardsigmoid.default",
@@ -50,15 +52,6 @@ class UnaryActivationRule(OpRule):
         "aten.mish.default",
         "aten.log_sigmoid.default",
     )
-
-    def check(self, node: NodeView) -> Reason | None:
-        """Every tensor that the registry admits."""
-        return None
-
-    def lower(self, node: NodeView, builder: Builder) -> None:
-        """One Unary op."""
-        kind = _UNARY[op_name(node.fx)]
-        builder.emit(ir.Unary(kind=kind), [builder.value(node.node(0))], node.fx)
 
 
 @register

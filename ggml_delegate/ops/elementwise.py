@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 
@@ -65,9 +66,10 @@ _INTEGER = {
 
 @register
 class UnaryRule(OpRule):
-    """Functions of one element."""
+    """Functions of one element, without parameters."""
 
-    targets = tuple(_UNARY)
+    kinds: ClassVar[Mapping[str, Any]] = _UNARY
+    targets = tuple(kinds)
 
     def check(self, node: NodeView) -> Reason | None:
         """Every tensor that the registry admits."""
@@ -75,7 +77,7 @@ class UnaryRule(OpRule):
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One Unary op."""
-        kind = _UNARY[op_name(node.fx)]
+        kind = self.kinds[op_name(node.fx)]
         builder.emit(ir.Unary(kind=kind), [builder.value(node.node(0))], node.fx)
 
 

@@ -6,6 +6,7 @@ chosen, the activation is quantized and dequantized by them, and a float layer f
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,13 +28,13 @@ class FakeQuantized:
     """What a dequantize makes of a float tensor.
 
     source: that tensor. inner: the choice of the scale and the quantize, which have no other use.
-    whole: whether all elements share a scale; else those of a row do, along the last dimension.
+    per_tensor: whether all elements share a scale; else those of a row along the last dimension do.
     low, high: the least and the largest integer. eps: the least scale.
     """
 
     source: Node
     inner: tuple[Node, Node]
-    whole: bool
+    per_tensor: bool
     low: int
     high: int
     eps: float
@@ -88,7 +89,7 @@ def _chosen(scale: object, zero_point: object) -> Node | None:
     """What both are results of, in this order."""
     if not isinstance(scale, Node) or not isinstance(zero_point, Node):
         return None
-    made = [each.args for each in (scale, zero_point) if op_name(each) == "getitem"]
+    made = [each.args for each in (scale, zero_point) if each.target is operator.getitem]
     if len(made) != 2 or made[0][0] is not made[1][0] or [made[0][1], made[1][1]] != [0, 1]:
         return None
     return made[0][0] if isinstance(made[0][0], Node) else None
@@ -141,11 +142,11 @@ def _is(length: object, size: int | torch.SymInt) -> bool:
     return str(value) == str(size)
 
 
-def _found(whole: bool, low: object, high: object, eps: object) -> _Found | None:
+def _found(per_tensor: bool, low: object, high: object, eps: object) -> _Found | None:
     if not isinstance(low, int) or not isinstance(high, int) or not isinstance(eps, float):
         return None
     fits = _INT8.min <= low < high <= _INT8.max and eps > 0
-    return (whole, low, high, eps) if fits else None
+    return (per_tensor, low, high, eps) if fits else None
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ _WAYS = {
 _REFUSED = Reason(
     "quantization",
     "of quantized activations, ggml takes int8 with a fixed scale, or with scales that they "
-    "themselves give, by row or as a whole",
+    "themselves give, per row or per tensor",
 )
 
 
@@ -183,7 +184,7 @@ def lower_fake_quantized(view: NodeView, builder: Builder) -> None:
     found = fake_quantized(node, view.constants)
     if found is None:
         raise LoweringError(f"{node.name} has lost the quantize before it")
-    op = ir.FakeQuantize(whole=found.whole, low=found.low, high=found.high, eps=found.eps)
+    op = ir.FakeQuantize(perTensor=found.per_tensor, low=found.low, high=found.high, eps=found.eps)
     sizes = list(node_value(node).shape)
     builder.alias(node, builder.once(op, [builder.value(found.source)], sizes))
 

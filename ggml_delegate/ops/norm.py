@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ggml_delegate import ir
@@ -18,55 +20,55 @@ def _parameter(node: NodeView, builder: Builder, index: int, name: str) -> int |
     return None if parameter is None else builder.value(parameter)
 
 
-@register
-class LayerNormRule(OpRule):
-    """aten.layer_norm."""
-
-    targets = ("aten.layer_norm.default",)
+class _NormRule(OpRule):
+    """A norm of the tensor that is argument 0; a native op's other results are not computed."""
 
     def check(self, node: NodeView) -> Reason | None:
         """Every tensor that the registry admits."""
         return None
+
+    def _normalize(
+        self, op: Any, node: NodeView, builder: Builder, weight: int, bias: int | None
+    ) -> None:
+        """Emit an op; weight, bias: which arguments of the node they are."""
+        inputs = [builder.value(node.node(0)), _parameter(node, builder, weight, "weight")]
+        if bias is not None:
+            inputs.append(_parameter(node, builder, bias, "bias"))
+        if self.outputs_via_getitem:
+            result = builder.temp(op, inputs, node.out_sizes(), node.out_dtype())
+            builder.define(node.fx, {0: result})
+        else:
+            builder.emit(op, inputs, node.fx)
+
+
+@register
+class LayerNormRule(_NormRule):
+    """aten.layer_norm."""
+
+    targets = ("aten.layer_norm.default",)
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One LayerNorm op."""
         op = ir.LayerNorm(
             rank=len(node.arg(1, "normalized_shape")), eps=float32(node.arg(4, "eps", 1e-5))
         )
-        builder.emit(op, _row_norm_inputs(node, builder), node.fx)
+        self._normalize(op, node, builder, weight=2, bias=3)
 
 
 @register
-class NativeLayerNormRule(OpRule):
-    """aten.native_layer_norm, of whose results only the normalised tensor is computed."""
+class NativeLayerNormRule(LayerNormRule):
+    """aten.native_layer_norm, which has the same arguments."""
 
     targets = ("aten.native_layer_norm.default",)
     outputs_via_getitem = True
 
-    def check(self, node: NodeView) -> Reason | None:
-        """Every tensor that the registry admits."""
-        return None
-
-    def lower(self, node: NodeView, builder: Builder) -> None:
-        """One LayerNorm op."""
-        op = ir.LayerNorm(
-            rank=len(node.arg(1, "normalized_shape")), eps=float32(node.arg(4, "eps"))
-        )
-        inputs = _row_norm_inputs(node, builder)
-        result = builder.temp(op, inputs, node.out_sizes(), node.out_dtype())
-        builder.define(node.fx, {0: result})
-
 
 @register
-class RmsNormRule(OpRule):
+class RmsNormRule(_NormRule):
     """aten.rms_norm."""
 
     targets = ("aten.rms_norm.default",)
     preserve = ("aten.rms_norm.default",)
-
-    def check(self, node: NodeView) -> Reason | None:
-        """Every tensor that the registry admits."""
-        return None
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One RmsNorm op."""
@@ -74,55 +76,36 @@ class RmsNormRule(OpRule):
         if eps is None:
             eps = torch.finfo(torch.float32).eps
         op = ir.RmsNorm(rank=len(node.arg(1, "normalized_shape")), eps=float32(eps))
-        inputs = [builder.value(node.node(0)), _parameter(node, builder, 2, "weight")]
-        builder.emit(op, inputs, node.fx)
+        self._normalize(op, node, builder, weight=2, bias=None)
 
 
 @register
-class GroupNormRule(OpRule):
+class GroupNormRule(_NormRule):
     """aten.group_norm."""
 
     targets = ("aten.group_norm.default",)
 
-    def check(self, node: NodeView) -> Reason | None:
-        """Every tensor that the registry admits."""
-        return None
-
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One GroupNorm op."""
-        inputs = [
-            builder.value(node.node(0)),
-            _parameter(node, builder, 2, "weight"),
-            _parameter(node, builder, 3, "bias"),
-        ]
         op = ir.GroupNorm(groups=node.arg(1, "num_groups"), eps=float32(node.arg(4, "eps", 1e-5)))
-        builder.emit(op, inputs, node.fx)
+        self._normalize(op, node, builder, weight=2, bias=3)
 
 
 @register
-class NativeGroupNormRule(OpRule):
-    """aten.native_group_norm, of whose results only the normalised tensor is computed."""
+class NativeGroupNormRule(_NormRule):
+    """aten.native_group_norm."""
 
     targets = ("aten.native_group_norm.default",)
     outputs_via_getitem = True
 
-    def check(self, node: NodeView) -> Reason | None:
-        """Every tensor that the registry admits."""
-        return None
-
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One GroupNorm op."""
-        inputs = [
-            builder.value(node.node(0)),
-            _parameter(node, builder, 1, "weight"),
-            _parameter(node, builder, 2, "bias"),
-        ]
         op = ir.GroupNorm(groups=node.arg(6, "group"), eps=float32(node.arg(7, "eps")))
-        builder.define(node.fx, {0: builder.temp(op, inputs, node.out_sizes(), node.out_dtype())})
+        self._normalize(op, node, builder, weight=1, bias=2)
 
 
 @register
-class InstanceNormRule(OpRule):
+class InstanceNormRule(_NormRule):
     """aten.instance_norm by the input's own statistics: a group norm of one channel per group."""
 
     targets = ("aten.instance_norm.default",)
@@ -138,13 +121,8 @@ class InstanceNormRule(OpRule):
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         """One GroupNorm op."""
-        inputs = [
-            builder.value(node.node(0)),
-            _parameter(node, builder, 1, "weight"),
-            _parameter(node, builder, 2, "bias"),
-        ]
         op = ir.GroupNorm(groups=node.sizes(0)[1], eps=float32(node.arg(7, "eps")))
-        builder.emit(op, inputs, node.fx)
+        self._normalize(op, node, builder, weight=1, bias=2)
 
 
 @register
@@ -178,12 +156,3 @@ class BatchNormRule(OpRule):
         ]
         result = builder.temp(ir.ChannelAffine(), inputs, node.out_sizes(), node.out_dtype())
         builder.define(node.fx, {0: result})
-
-
-def _row_norm_inputs(node: NodeView, builder: Builder) -> list[int | None]:
-    """Input, weight and bias of (native_)layer_norm."""
-    return [
-        builder.value(node.node(0)),
-        _parameter(node, builder, 2, "weight"),
-        _parameter(node, builder, 3, "bias"),
-    ]

@@ -7,7 +7,6 @@ its weights in memory of its own, and of which nothing was measured.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import inspect
 import math
@@ -23,7 +22,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.planner import Layout
-from orchestrator.versions import executorch_version
+from orchestrator.versions import digest_of, executorch_version
 
 NodeFilter = Callable[[Node], bool]
 
@@ -126,22 +125,25 @@ class Estimates:
 class PrivateMemory:
     """What a loaded delegate holds in memory of its own, beside the file that is mapped.
 
-    per_weight_byte: bytes, per byte of a weight inside the delegate.
+    per_weight_byte: bytes, per byte of a weight inside the delegate. per_state_byte: bytes, per
+        byte of mutable state (a buffer that the model changes) that the delegate writes; 0 if it
+        works on the memory that ExecuTorch has planned for the state.
     """
 
     per_weight_byte: float = 1.0
+    per_state_byte: float = 0.0
 
 
 @dataclass(frozen=True)
 class QuantizedErrors:
     """What a backend does otherwise than eager PyTorch, by what it costs a layer.
 
-    groups: of a weight with scales by group. whole_tensors: of an activation that is quantized in
+    groups: of a weight with scales by group. per_tensor: of an activation that is quantized in
     every run, with one scale for all its rows.
     """
 
     groups: float = 0.0
-    whole_tensors: float = 0.0
+    per_tensor: float = 0.0
 
 
 class Backend(ABC):
@@ -190,7 +192,7 @@ class Backend(ABC):
         return (), lambda node: False
 
     def check_segment(self, nodes: Sequence[Node]) -> str | None:
-        """Return why nodes that it takes one by one cannot be in one call, or None if they can.
+        """Return why nodes cannot share one call, though each of them is taken; None if they can.
 
         A plan has no call for which this returns a reason. A node that cannot even be alone in a
         call is rejected, for the same reason.
@@ -228,8 +230,7 @@ class Backend(ABC):
         named = [f"{each} {importlib.metadata.version(each)}" for each in sorted(set(found))]
         if not named:
             file = inspect.getsourcefile(type(self))
-            data = Path(file).read_bytes() if file else type(self).__qualname__.encode()
-            named = [f"{package} {hashlib.sha256(data).hexdigest()[:12]}"]
+            named = [f"{package} {digest_of([Path(file)]) if file else type(self).__qualname__}"]
         return ", ".join([executorch_version(), *named])
 
 

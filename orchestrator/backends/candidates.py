@@ -12,18 +12,18 @@ from torch.fx import Node
 
 from orchestrator.backends import portable
 from orchestrator.backends.base import Backend, Candidate, Rejection, Support
-from orchestrator.dim_orders.layouts import (
+from orchestrator.graph.contraction import Contraction
+from orchestrator.graph.layouts import (
     CHANNELS_LAST_ORDER,
     CONTIGUOUS_ONLY,
     layout_in_memory,
 )
-from orchestrator.graph.contraction import Contraction
 from orchestrator.graph.queries import (
     compute_nodes,
     has_default_dim_order,
+    is_dim_order_op,
     is_getitem,
     is_stored_as_asked,
-    op_name,
 )
 
 EVERY_NODE = "*"
@@ -86,7 +86,7 @@ def runs_on(atom: Atom) -> Iterator[str]:
 def _has_kernel(node: Node) -> bool:
     if portable.missing_kernel(node):
         return False
-    if "_dim_order" in op_name(node):
+    if is_dim_order_op(node):
         return is_stored_as_asked(node)
     return has_default_dim_order(node)
 
@@ -203,7 +203,7 @@ def _apart_from_kernels(
 def _is_in_another_order(node: Node) -> bool:
     """Whether a node makes a tensor that is neither contiguous nor in channels-last."""
     value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor) or "_dim_order" in op_name(node):
+    if not isinstance(value, torch.Tensor) or is_dim_order_op(node):
         return False
     default, order = tuple(range(value.dim())), tuple(value.dim_order())
     if order in (default, CHANNELS_LAST_ORDER) or value.is_contiguous():

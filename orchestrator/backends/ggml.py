@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -29,7 +28,7 @@ from orchestrator.backends.base import (
 )
 from orchestrator.graph.queries import compute_nodes, constant_nodes
 from orchestrator.planner import Layout
-from orchestrator.versions import executorch_version
+from orchestrator.versions import digest_of, executorch_version
 
 _FLOATS = "use float32 activations: model.float() before exporting"
 
@@ -120,7 +119,4 @@ def _digest() -> str:
     import ggml_delegate
 
     native, lowering = (Path(each.__path__[0]) for each in (_ggml_delegate, ggml_delegate))
-    digest = hashlib.sha256()
-    for file in (*sorted(native.glob("libggml_backend*")), *sorted(lowering.rglob("*.py"))):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+    return digest_of([*sorted(native.glob("libggml_backend*")), *sorted(lowering.rglob("*.py"))])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +65,7 @@ def program_inputs(program: NativeProgram, options: argparse.Namespace) -> list[
     """
     import numpy as np
 
-    from orchestrator.native import TensorInfo
+    from orchestrator.native import TensorInfo, in_dim_order
 
     files = list(options.input)
     random = np.random.default_rng(options.seed)
@@ -76,7 +75,9 @@ def program_inputs(program: NativeProgram, options: argparse.Namespace) -> list[
             values.append(info.value)
         else:
             found = np.load(files.pop(0)) if files else _made_up(info, random)
-            values.append(_in_dim_order(found, info.dim_order))
+            # One of another rank is refused by the program, with what it expects.
+            fits = found.ndim == len(info.dim_order)
+            values.append(in_dim_order(found, info.dim_order) if fits else found)
     if files:
         raise CommandError(
             f"{len(options.input)} input files are given, method {options.method!r} takes "
@@ -94,11 +95,3 @@ def _made_up(info: TensorInfo, random: Any) -> Any:
     if dtype.kind == "f":
         return random.standard_normal(info.sizes).astype(dtype)
     return random.integers(0, 2, info.sizes).astype(dtype)
-
-
-def _in_dim_order(values: Any, dim_order: Sequence[int]) -> Any:
-    import numpy as np
-
-    if values.ndim != len(dim_order):
-        return values  # refused by the program, with what it expects
-    return np.ascontiguousarray(values.transpose(dim_order)).transpose(np.argsort(dim_order))

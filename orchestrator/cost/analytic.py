@@ -19,7 +19,7 @@ from ggml_delegate.aten_ops import Trait, base_name, traits
 from ggml_delegate.registry import HALF_DTYPES
 from orchestrator.backends.base import Estimates
 from orchestrator.graph.quantized import is_choose_qparams, is_dequantize, is_quantization
-from orchestrator.graph.queries import expected_shape, is_getitem, is_view, op_name
+from orchestrator.graph.queries import expected_shape, is_getitem, is_view, op_name, tensor_results
 from orchestrator.graph.schemes import layer_scheme, stored_bytes
 
 _TRANSCENDENTAL_FLOPS = 12.0
@@ -178,21 +178,15 @@ def _is_tensor(node: Node) -> bool:
 
 
 def _is_half(node: Node) -> bool:
-    return any(value.dtype in HALF_DTYPES for value in _tensors(node))
-
-
-def _tensors(node: Node) -> list[torch.Tensor]:
-    value = node.meta.get("val")
-    values = value if isinstance(value, (tuple, list)) else [value]
-    return [item for item in values if isinstance(item, torch.Tensor)]
+    return any(value.dtype in HALF_DTYPES for value in tensor_results(node))
 
 
 def _elements(node: Node) -> float:
-    return float(sum(math.prod(expected_shape(item)) for item in _tensors(node)))
+    return float(sum(math.prod(expected_shape(item)) for item in tensor_results(node)))
 
 
 def _size(node: Node) -> float:
-    sizes = (math.prod(expected_shape(item)) * item.element_size() for item in _tensors(node))
+    sizes = (math.prod(expected_shape(item)) * item.element_size() for item in tensor_results(node))
     return float(sum(sizes))
 
 

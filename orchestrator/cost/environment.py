@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.options import KERNELS
-from orchestrator.versions import executorch_version
+from orchestrator.versions import digest_of, executorch_version
 
 if TYPE_CHECKING:
     from orchestrator.backends.base import Backend
@@ -79,10 +78,7 @@ def versions_for_plans(backends: Iterable[Backend]) -> str:
 
 @functools.cache
 def _own_digest() -> str:
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.parent.rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+    return digest_of(sorted(Path(__file__).parent.parent.rglob("*.py")))
 
 
 def host(threads: int) -> Machine:

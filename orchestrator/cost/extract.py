@@ -23,7 +23,7 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from orchestrator.graph.queries import constant_nodes, expected_shape, op_name
+from orchestrator.graph.queries import constant_nodes, dtype_name, expected_shape, op_name
 from orchestrator.planner import Layout
 
 _CHANNELS_LAST_RANK = 4
@@ -71,7 +71,7 @@ def _value_text(node: Node) -> str:
     value = node.meta.get("val")
     values = value if isinstance(value, (tuple, list)) else [value]
     return ",".join(
-        f"{str(item.dtype).removeprefix('torch.')}{list(expected_shape(item))}"
+        f"{dtype_name(item.dtype)}{list(expected_shape(item))}"
         if isinstance(item, torch.Tensor)
         else type(item).__name__
         for item in values

@@ -13,7 +13,7 @@ from orchestrator.backends.portable import NAME as KERNELS
 from orchestrator.cost.extract import AtomProgram, extract, label, signature
 from orchestrator.cost.model import AnalyticCosts, estimates_of
 from orchestrator.cost.task import Task
-from orchestrator.dim_orders.layouts import image_nodes, layouts_of
+from orchestrator.graph.layouts import image_nodes, layouts_of
 from orchestrator.graph.queries import constant_nodes, is_view
 from orchestrator.planner import Layout
 

@@ -13,7 +13,7 @@ from orchestrator.cost.environment import Environment
 from orchestrator.cost.keys import AtomKeys
 from orchestrator.cost.model import AnalyticCosts
 from orchestrator.cost.table import CostTable, Measurement
-from orchestrator.dim_orders.layouts import conversion
+from orchestrator.graph.layouts import conversion
 from orchestrator.graph.queries import is_view
 from orchestrator.planner import UNKNOWN, AtomCost, Cost, Layout, NoPrice, Price, Transfer
 

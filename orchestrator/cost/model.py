@@ -13,7 +13,7 @@ from orchestrator.backends.candidates import Atom
 from orchestrator.backends.portable import ESTIMATES
 from orchestrator.backends.portable import NAME as KERNELS
 from orchestrator.cost.analytic import atom_family, estimate_ns
-from orchestrator.dim_orders.layouts import conversion, wants_channels_last
+from orchestrator.graph.layouts import conversion, wants_channels_last
 from orchestrator.planner import UNKNOWN, AtomCost, Cost, Flow, Layout, Price, Transfer
 
 

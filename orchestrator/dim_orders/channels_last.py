@@ -17,30 +17,37 @@ theirs (see `quantized_images`).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard
 
 import networkx as nx
 import torch
-from executorch.exir.dialects._ops import ops as exir_ops
 from executorch.exir.pass_base import ExportedProgramPassBase, ExportedProgramPassResult
-from torch._dispatch.python import enable_python_dispatcher
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ggml_delegate.aten_ops import Trait, traits
 from orchestrator.backends import Backend, Candidate
 from orchestrator.backends.patterns import may_run_on
+from orchestrator.graph.conversions import (
+    converted_value,
+    faked,
+    insert_conversion,
+    read_instead,
+)
+from orchestrator.graph.layouts import CHANNELS_LAST_ORDER
 from orchestrator.graph.quantized import computed_from
 from orchestrator.graph.queries import (
     compute_nodes,
     constant_nodes,
     is_getitem,
+    is_one,
     mutated_buffers,
     nbytes,
     op_name,
+    tensor_results,
+    tensors_of,
 )
 from orchestrator.options import PlanOptions
 
@@ -48,10 +55,12 @@ Label = Literal["contiguous", "channels-last"]
 CONTIGUOUS: Label = "contiguous"
 CHANNELS_LAST: Label = "channels-last"
 
-_ORDERS: Mapping[Label, tuple[int, ...]] = {CONTIGUOUS: (0, 1, 2, 3), CHANNELS_LAST: (0, 2, 3, 1)}
+_ORDERS: Mapping[Label, tuple[int, ...]] = {
+    CONTIGUOUS: (0, 1, 2, 3),
+    CHANNELS_LAST: CHANNELS_LAST_ORDER,
+}
 # Conversions are named after their tensors, for people.
-_SUFFIXES: Mapping[Label, str] = {CONTIGUOUS: "_contiguous", CHANNELS_LAST: "_channels_last"}
-_CONVERT = exir_ops.edge.dim_order_ops._to_dim_order_copy.default
+_SUFFIXES: Mapping[Label, str] = {CONTIGUOUS: "contiguous", CHANNELS_LAST: "channels_last"}
 
 _SEED = "aten.convolution.default"
 
@@ -108,11 +117,7 @@ def _is_image(value: Any) -> TypeGuard[torch.Tensor]:
 def _is_one_pixel(value: torch.Tensor) -> bool:
     """Whether the two orders put the elements in the same places, whatever the strides say."""
     _, channels, height, width = value.shape
-    return _is_one(channels) or (_is_one(height) and _is_one(width))
-
-
-def _is_one(size: int | torch.SymInt) -> bool:
-    return isinstance(size, int) and size == 1
+    return is_one(channels) or (is_one(height) and is_one(width))
 
 
 def _label_of(value: torch.Tensor) -> Label | None:
@@ -136,12 +141,6 @@ def _is_seed(node: Node) -> bool:
     return op_name(node) == _SEED and _is_image(node.meta.get("val"))
 
 
-def _results(node: Node) -> list[torch.Tensor]:
-    value = node.meta.get("val")
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [item for item in values if isinstance(item, torch.Tensor)]
-
-
 class _Region:
     """The nodes whose order can be chosen: those that delegates take, around convolutions.
 
@@ -157,7 +156,7 @@ class _Region:
         self._units = self._joined(candidates)
         taken = {node for candidate in candidates for node in candidate.nodes}
         able = {node for node in nodes if node in taken and self._is_able(node)}
-        near = self._near_seeds(self._whole_units(able))
+        near = self._near_seeds(self._complete_units(able))
         self.free = [node for node in nodes if node in near]
 
     def _joined(self, candidates: Sequence[Candidate]) -> dict[Node, frozenset[Node]]:
@@ -173,7 +172,7 @@ class _Region:
         """The nodes that have one order with a node, itself among them."""
         return self._units.get(node, frozenset((node,)))
 
-    def _whole_units(self, nodes: set[Node]) -> set[Node]:
+    def _complete_units(self, nodes: set[Node]) -> set[Node]:
         return {node for node in nodes if self.unit(node) <= nodes}
 
     def _near_seeds(self, able: set[Node]) -> set[Node]:
@@ -190,12 +189,12 @@ class _Region:
     def _is_able(self, node: Node) -> bool:
         if node in self._constants:
             return False
-        if not all(_has_known_order(value) for value in _results(node)):
+        if not all(_has_known_order(value) for value in tensor_results(node)):
             return False
         if _is_seed(node):
             return node.args[0] not in self._constants and _has_known_order(_value(node.args[0]))
         follows = Trait.ORDER_FREE in traits(op_name(node))
-        if not follows or not _is_image(_results(node)[0]):
+        if not follows or not _is_image(tensor_results(node)[0]):
             return False
         for source in node.all_input_nodes:
             value = source.meta.get("val")
@@ -308,7 +307,7 @@ def _is_lone(unit: Set[Node], linked: Set[Node]) -> bool:
 
 
 def _label_of_all(node: Node) -> Label | None:
-    labels = {_label_of(value) for value in _results(node) if _is_image(value)} - {None}
+    labels = {_label_of(value) for value in tensor_results(node) if _is_image(value)} - {None}
     return labels.pop() if len(labels) == 1 else None
 
 
@@ -334,11 +333,9 @@ class _Values:
                 continue
             label = self.labels[node]
             args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), self.reader(label))
-            with faked(node), torch.no_grad():
+            with faked(node.meta["val"]), torch.no_grad():
                 self.changed[node] = node.target(*args, **kwargs)
-            results = self.changed[node]
-            results = results if isinstance(results, (list, tuple)) else [results]
-            images = [value for value in results if _is_image(value)]
+            images = [value for value in tensors_of(self.changed[node]) if _is_image(value)]
             if not all(_is_fit(value, label) for value in images):
                 misfits.add(node)
         return misfits
@@ -360,8 +357,9 @@ class _Values:
             if tensor in self.region._constants or not self.needs(tensor, label):
                 return value
             if (tensor, label) not in self.converted:
-                with faked(tensor):
-                    self.converted[tensor, label] = _CONVERT(value, **_conversion(value, label))
+                self.converted[tensor, label] = converted_value(
+                    value, dtype=value.dtype, dim_order=_ORDERS[label]
+                )
             return self.converted[tensor, label]
 
         return read
@@ -375,27 +373,6 @@ def _is_fit(value: torch.Tensor, label: Label) -> bool:
     return tuple(value.dim_order()) == _ORDERS[CONTIGUOUS if _is_one_pixel(value) else label]
 
 
-def _conversion(value: torch.Tensor, label: Label) -> dict[str, Any]:
-    return {"dtype": value.dtype, "dim_order": list(_ORDERS[label])}
-
-
-@contextlib.contextmanager
-def faked(node: Node) -> Iterator[None]:
-    """Compute with fake tensors, which must not specialize dynamic sizes.
-
-    As in ExecuTorch's passes, fake versions in Python come first: of channels-last images, kernels
-    of PyTorch ask what a batch is, and it is that from then on, in the whole program.
-    """
-    mode = _results(node)[0].fake_mode  # type: ignore[attr-defined]
-    env = mode.shape_env
-    with (
-        mode,
-        enable_python_dispatcher(),
-        contextlib.nullcontext() if env is None else env.suppress_guards(),
-    ):
-        yield
-
-
 def _insert_conversions(region: _Region, labels: Mapping[Node, Label], values: _Values) -> bool:
     """Rewrite the graph; returns whether it changed."""
     wanted: dict[tuple[Node, Label], list[Node]] = {}
@@ -406,34 +383,14 @@ def _insert_conversions(region: _Region, labels: Mapping[Node, Label], values: _
             label = labels.get(reader) or _label_of(tensor.meta["val"]) or CONTIGUOUS
             if values.needs(tensor, label):
                 wanted.setdefault((tensor, label), []).append(reader)
-    for (tensor, label), readers in wanted.items():
-        _convert(region.ep, tensor, label, readers, values)
     for node, value in values.changed.items():
         node.meta["val"] = value
+    for (tensor, label), readers in wanted.items():
+        dtype, order = tensor.meta["val"].dtype, _ORDERS[label]
+        copy = insert_conversion(
+            region.ep.graph, tensor, _SUFFIXES[label], dtype=dtype, dim_order=order
+        )
+        read_instead(readers, tensor, copy, region.ep.graph_signature)
     if wanted:
         region.ep.graph_module.recompile()
     return bool(wanted)
-
-
-def _convert(
-    ep: ExportedProgram, tensor: Node, label: Label, readers: Sequence[Node], values: _Values
-) -> None:
-    after = tensor
-    if tensor.op == "placeholder":
-        after = [node for node in ep.graph.nodes if node.op == "placeholder"][-1]
-    value = values.value(tensor)
-    with ep.graph.inserting_after(after):
-        copy = ep.graph.create_node(
-            "call_function",
-            _CONVERT,
-            (tensor,),
-            _conversion(value, label),
-            name=tensor.name + _SUFFIXES[label],
-        )
-    copy.meta = {key: item for key, item in tensor.meta.items() if key != "tensor_meta"}
-    with faked(tensor):
-        copy.meta["val"] = _CONVERT(value, **_conversion(value, label))
-    for reader in readers:
-        reader.replace_input_with(tensor, copy)
-        if reader.op == "output":
-            ep.graph_signature.replace_all_uses(tensor.name, copy.name)

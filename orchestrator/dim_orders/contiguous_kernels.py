@@ -19,9 +19,14 @@ from executorch.exir.tensor import dim_order_from_stride
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from orchestrator.dim_orders.layouts import CHANNELS_LAST_ORDER
-from orchestrator.graph.conversions import insert_conversion
-from orchestrator.graph.queries import compute_nodes, is_getitem, is_stored_as_asked, op_name
+from orchestrator.graph.conversions import insert_conversion, read_instead
+from orchestrator.graph.layouts import CHANNELS_LAST_ORDER
+from orchestrator.graph.queries import (
+    compute_nodes,
+    is_dim_order_op,
+    is_getitem,
+    is_stored_as_asked,
+)
 
 
 def make_kernels_contiguous(ep: ExportedProgram) -> bool:
@@ -43,7 +48,7 @@ def make_kernels_contiguous(ep: ExportedProgram) -> bool:
 
 def _is_kernel(node: Node) -> bool:
     """Whether a kernel runs a node, other than those whose purpose is a dim order."""
-    return isinstance(node.target, EdgeOpOverload) and "_dim_order" not in op_name(node)
+    return isinstance(node.target, EdgeOpOverload) and not is_dim_order_op(node)
 
 
 class _Editor:
@@ -82,10 +87,7 @@ class _Editor:
         readers = [user for user in tensor.users if not _is_kernel(user)]
         if readers and _stored_order(value) == CHANNELS_LAST_ORDER:
             copy = self._insert(tensor, CHANNELS_LAST_ORDER, "channels_last")
-            for reader in readers:
-                reader.replace_input_with(tensor, copy)
-                if reader.op == "output":
-                    self._ep.graph_signature.replace_all_uses(tensor.name, copy.name)
+            read_instead(readers, tensor, copy, self._ep.graph_signature)
 
     def ask_for_default(self, node: Node) -> None:
         """Have a conversion make a contiguous tensor, which has its elements in the same places."""

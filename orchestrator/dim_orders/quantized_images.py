@@ -10,17 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from executorch.exir.dialects._ops import ops as exir_ops
 from executorch.exir.pass_base import ExportedProgramPassBase, ExportedProgramPassResult
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from orchestrator.dim_orders.channels_last import faked
-from orchestrator.dim_orders.layouts import CHANNELS_LAST_ORDER
+from orchestrator.graph.conversions import faked, insert_conversion, read_instead
+from orchestrator.graph.layouts import CHANNELS_LAST_ORDER
 from orchestrator.graph.quantized import is_quantization
-from orchestrator.graph.queries import compute_nodes, is_getitem
+from orchestrator.graph.queries import compute_nodes, is_getitem, tensors_of
 
-_CONVERT = exir_ops.edge.dim_order_ops._to_dim_order_copy.default
 _CONTIGUOUS_ORDER = (0, 1, 2, 3)
 
 
@@ -47,7 +45,7 @@ def make_quantized_contiguous(ep: ExportedProgram) -> bool:
         for source in node.all_input_nodes:
             if _is_channels_last(source) and not is_quantization(source):
                 if source not in copies:
-                    copies[source] = _copy(ep, source, _CONTIGUOUS_ORDER, "_contiguous")
+                    copies[source] = _copy(ep, source, _CONTIGUOUS_ORDER, "contiguous")
                 node.replace_input_with(source, copies[source])
     if not copies:
         return False
@@ -55,9 +53,8 @@ def make_quantized_contiguous(ep: ExportedProgram) -> bool:
     _compute_anew(ep, {user for copy in copies.values() for user in copy.users})
     for output in outputs:
         if not _is_channels_last(output):
-            copy = _copy(ep, output, CHANNELS_LAST_ORDER, "_channels_last")
-            ep.graph.output_node().replace_input_with(output, copy)
-            ep.graph_signature.replace_all_uses(output.name, copy.name)
+            copy = _copy(ep, output, CHANNELS_LAST_ORDER, "channels_last")
+            read_instead([ep.graph.output_node()], output, copy, ep.graph_signature)
     ep.graph_module.recompile()
     return True
 
@@ -70,19 +67,8 @@ def _is_channels_last(node: Node) -> bool:
 
 
 def _copy(ep: ExportedProgram, tensor: Node, order: tuple[int, ...], suffix: str) -> Node:
-    after = tensor
-    if tensor.op == "placeholder":
-        after = [node for node in ep.graph.nodes if node.op == "placeholder"][-1]
-    value = tensor.meta["val"]
-    arguments = {"dtype": value.dtype, "dim_order": list(order)}
-    with ep.graph.inserting_after(after):
-        copy: Node = ep.graph.create_node(
-            "call_function", _CONVERT, (tensor,), arguments, name=tensor.name + suffix
-        )
-    copy.meta = {key: item for key, item in tensor.meta.items() if key != "tensor_meta"}
-    with faked(tensor):
-        copy.meta["val"] = _CONVERT(value, **arguments)
-    return copy
+    dtype = tensor.meta["val"].dtype
+    return insert_conversion(ep.graph, tensor, suffix, dtype=dtype, dim_order=order)
 
 
 def _compute_anew(ep: ExportedProgram, changed: set[Node]) -> None:
@@ -95,7 +81,7 @@ def _compute_anew(ep: ExportedProgram, changed: set[Node]) -> None:
             value: Any = source.meta["val"][index]
         else:
             args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), _value)
-            with faked(node), torch.no_grad():
+            with faked(node.meta["val"]), torch.no_grad():
                 value = node.target(*args, **kwargs)
         if _orders(value) != _orders(node.meta["val"]):
             changed.update(node.users)
@@ -107,5 +93,4 @@ def _value(node: Node) -> Any:
 
 
 def _orders(value: Any) -> list[Any]:
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [tuple(v.dim_order()) if isinstance(v, torch.Tensor) else None for v in values]
+    return [tuple(tensor.dim_order()) for tensor in tensors_of(value)]

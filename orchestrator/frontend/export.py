@@ -20,6 +20,7 @@ from ggml_delegate.recurrent_ops import RecurrentLayersPreserved
 from orchestrator.frontend.export_guards import is_violation, unmet_condition
 from orchestrator.frontend.passes.plain_results import plain_spec
 from orchestrator.frontend.torch_state import ONE_AT_A_TIME
+from orchestrator.graph.queries import dtype_name
 
 Model = nn.Module | ExportedProgram | Mapping[str, ExportedProgram]
 
@@ -190,7 +191,7 @@ def _refuse_complex(where: str, program: ExportedProgram) -> None:
     for spec in (*program.graph_signature.input_specs, *program.graph_signature.output_specs):
         value = values.get(getattr(spec.arg, "name", ""))
         if isinstance(value, torch.Tensor) and value.is_complex():
-            dtype = str(value.dtype).removeprefix("torch.")
+            dtype = dtype_name(value.dtype)
             raise ModelError(
                 f"{where}: {spec.arg.name} is {dtype}, which cannot cross a method's boundary; "
                 "take real and imaginary parts as tensors of their own, and return "

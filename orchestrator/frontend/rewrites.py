@@ -71,7 +71,7 @@ def rewrite(
     return expand_weights(apply_passes(program), expand)
 
 
-def stored_bytes(program: ExportedProgram) -> int:
+def constant_bytes(program: ExportedProgram) -> int:
     """The bytes of the parameters, buffers and constants that a program reads."""
     read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
     signature = program.graph_signature

@@ -25,7 +25,6 @@ import weakref
 from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from importlib.metadata import version
 from typing import Any
 from unittest import mock
 
@@ -41,11 +40,11 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from orchestrator.frontend.known_ops import ops_looked_up_once
 from orchestrator.frontend.pass_speed import spared_traces
 from orchestrator.frontend.shared_patches import SharedPatches
+from orchestrator.versions import is_known_executorch
 
 # What is patched was read in this version of torch. torch.fx._lazy_graph_module does the same for
 # modules that torch's tracers make, but not for those that ExecuTorch's passes do.
 _KNOWN_TORCH = "2.13.0"
-_KNOWN_EXECUTORCH = "1.5.1"
 
 
 class _CallableType(ABCMeta):
@@ -204,11 +203,6 @@ class _PresentObjects:
 _PRESENT_OBJECTS = _PresentObjects()
 
 
-@functools.cache
-def _executorch_version() -> str:
-    return version("executorch")
-
-
 def _patches() -> Iterator[AbstractContextManager[Any]]:
     """If a private name is missing, that optimisation is skipped; in another torch, all are."""
     yield _PRESENT_OBJECTS.set_aside()
@@ -227,7 +221,7 @@ def _patches() -> Iterator[AbstractContextManager[Any]]:
     if hasattr(GraphModule, "_recompile_submodules"):
         yield mock.patch.object(GraphModule, "recompile", _recompile_when_asked)
         yield mock.patch.object(GraphModule, "__str__", _str_without_code)
-    if _executorch_version() == _KNOWN_EXECUTORCH:
+    if is_known_executorch():
         yield from spared_traces()
 
 
@@ -235,18 +229,20 @@ _SHARED = SharedPatches(_patches)
 
 
 def repeated_work_spared() -> AbstractContextManager[None]:
-    """Inside, torch.export finds the composite ops once instead of for every program and namespace.
+    """Inside, torch.export and ExecuTorch's passes do once what they otherwise repeat.
 
-    It has them handled by what it made for that once.
+    * Composite ops are found, and their handlers made, once in a process.
+    * Copies of a node share the object that says where the node comes from.
+    * The code of a graph module is generated when it is called or looked at, from the graph as it
+      is then. `str` of a graph module shows no code.
+    * Passes of ExecuTorch that would change nothing are not run.
+    * Python looks for garbage among new objects only.
 
-    Where a node comes from is told by one object, however often the node is copied. Graph modules
-    get the code of `forward` when it is called or looked at; it is that of the graph at this time.
-    Their `str` has none.
-    Garbage is looked for among new objects only.
+    In another version of torch than the one that was read, only the last holds; in another version
+    of ExecuTorch, its passes all run.
 
-    Custom ops that are registered inside with a composite implementation may be missed; ones
-    registered before are not. May be nested, and used by several threads at once: torch is as it
-    was when the last of them is done. In another version of torch than the one that this was
-    written for, only the last is done: then this saves less.
+    Custom ops with a composite implementation may be missed if they are registered inside. May be
+    nested, and used by several threads at once: when the last of them leaves, all patches are
+    removed.
     """
     return _SHARED.applied()

@@ -7,9 +7,10 @@ into, or that loses its dequantize, is an ordinary float layer again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch._subclasses import FakeTensor
@@ -131,11 +132,16 @@ def quantization(node: Node) -> Quantization | None:
     return Quantization(tensor.meta["val"].dtype, limits, scale, zero_point, size)
 
 
-ALL_ZERO = "all_zero"
-"""Whether a constant's elements are all zero, in its placeholder's `meta`.
+# Which constants are 0 throughout, by target, of programs that were noted.
+_NOTED_ZEROS: WeakKeyDictionary[ExportedProgram, Mapping[str, bool]] = WeakKeyDictionary()
 
-Partitioners see programs whose constants have no data. Whoever saw them before can leave this.
-"""
+
+def note_zeros(program: ExportedProgram, zeros: Mapping[str, bool]) -> None:
+    """Have `is_zero` go by what `zero_constants` saw while the constants had data.
+
+    Partitioners see programs whose constants have none.
+    """
+    _NOTED_ZEROS[program] = zeros
 
 
 def is_zero(value: object, program: ExportedProgram) -> bool:
@@ -149,10 +155,11 @@ def is_zero(value: object, program: ExportedProgram) -> bool:
         return not value
     if not isinstance(value, Node):
         return False
-    if ALL_ZERO in value.meta:
-        return bool(value.meta[ALL_ZERO])
     spec = next((s for s in program.graph_signature.input_specs if s.arg.name == value.name), None)
     target = None if spec is None else spec.target
+    noted = _NOTED_ZEROS.get(program, {}).get(target or "")
+    if noted is not None:
+        return noted
     tensor = program.state_dict.get(target, program.constants.get(target))
     if not isinstance(tensor, torch.Tensor) or isinstance(tensor, FakeTensor):
         return False

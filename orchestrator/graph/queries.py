@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ggml_delegate.aten_ops import Trait, traits
-from ggml_delegate.node_view import PRESERVED_NAMESPACE
+from ggml_delegate.node_view import op_name as op_name
 from ggml_delegate.recurrent_ops import STANDS_FOR
 
 
@@ -45,16 +45,10 @@ def mutated_buffers(ep: ExportedProgram) -> set[Node]:
     return {node for node in ep.graph.nodes if node.op == "placeholder" and node.name in names}
 
 
-def op_name(node: Node) -> str:
-    """Return an op as users know it: "aten.conv2d.default", "getitem", "sym_size".
-
-    An op that stands for one of aten's has its name.
-    """
+def is_dim_order_op(node: Node) -> bool:
+    """Whether a node calls an op of ExecuTorch's whose purpose is a dim order."""
     target = node.target
-    if isinstance(target, EdgeOpOverload | torch._ops.OpOverload):
-        name = str(target.__name__ if isinstance(target, EdgeOpOverload) else target)
-        return name.replace(f"{PRESERVED_NAMESPACE}.", "aten.")
-    return getattr(target, "__name__", str(target))
+    return isinstance(target, EdgeOpOverload) and target._op.namespace == "dim_order_ops"
 
 
 def is_getitem(node: Node) -> bool:
@@ -121,7 +115,7 @@ def has_default_dim_order(node: Node) -> bool:
     return all(
         tuple(value.dim_order()) == tuple(range(value.dim()))
         for source in (node, *node.all_input_nodes)
-        for value in _tensor_values(source)
+        for value in tensor_results(source)
     )
 
 
@@ -137,8 +131,13 @@ def is_stored_as_asked(node: Node) -> bool:
     return list(asked) == list(dim_order_from_stride(value.stride()))
 
 
-def _tensor_values(node: Node) -> list[torch.Tensor]:
-    value = node.meta.get("val")
+def tensor_results(node: Node) -> list[torch.Tensor]:
+    """Return the tensors that a node stands for: one, or those of an op with several results."""
+    return tensors_of(node.meta.get("val"))
+
+
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """Return the tensors in what an op computes: one value or several."""
     values = value if isinstance(value, list | tuple) else [value]
     return [item for item in values if isinstance(item, torch.Tensor)]
 
@@ -146,6 +145,11 @@ def _tensor_values(node: Node) -> list[torch.Tensor]:
 def expected_shape(value: torch.Tensor) -> tuple[int, ...]:
     """Return a tensor's sizes; a dynamic one counts as in the example inputs, else as its bound."""
     return tuple(_expected(size) for size in value.shape)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return "float32" for torch.float32."""
+    return str(dtype).removeprefix("torch.")
 
 
 class ImpossibleSizesError(ValueError):
@@ -184,6 +188,11 @@ def _expected(size: int | torch.SymInt) -> int:
             return int(at)
     hint = size.node.hint
     return int(hint if hint is not None else eval_upper_bound(size))
+
+
+def is_one(size: int | torch.SymInt) -> bool:
+    """Whether a size is 1 whatever the inputs are."""
+    return isinstance(size, int) and size == 1
 
 
 def nbytes(node: Node) -> int:

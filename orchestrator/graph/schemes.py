@@ -1,13 +1,15 @@
-"""How the layers of a program are quantized, in words, and how far results may be off for it.
+"""How the layers of a program are quantized, and how large an error of their results may be.
 
-What a backend may be off by is told for each way, of one layer, against the converted model in
-eager PyTorch:
+The error is that of one layer against the converted model in eager PyTorch. It depends on what is
+quantized:
 
-* weights alone: products of floats with the expanded weights, some 1e-6 of the largest value;
-* activations quantized in every run: integers of a value near the middle of two may differ, 2e-3;
-* activations with fixed scales: one step of the result's scale.
+* weights alone: floats are multiplied by the dequantized weights, which is as exact as float32 is
+  (1e-6 of the largest value);
+* activations, with scales that are found in every run: a value near the middle between two integers
+  may be rounded to either (2e-3 of the largest value);
+* activations, with fixed scales: for the same reason, one step of the result's scale.
 
-Layers that follow each other add up.
+The errors of layers that follow each other add up.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ _PRODUCTS = {
     "aten.convolution.default": 1,
     "aten.embedding.default": 0,
 }
-_WHOLE_TENSOR = "quantized_decomposed.quantize_per_tensor.tensor"
+_DYNAMIC_PER_TENSOR = "quantized_decomposed.quantize_per_tensor.tensor"
 _TABLES = "quantized_decomposed.embedding_"
 
 
@@ -48,9 +50,9 @@ _TABLES = "quantized_decomposed.embedding_"
 class Scheme:
     """How a layer with a weight is quantized.
 
-    activations: whether they are floats, or integers whose scales are found in every run or were
-    fixed before. bits: of the weight's integers. group: how many of a row share a scale; None where
-    a whole row does, or all.
+    activations: "float", or int8 with scales that are found in every run ("dynamic") or fixed
+    ("static"). bits: of the weight's integers. group: how many elements of a row share a scale;
+    None where all of a row or of the weight do.
     """
 
     activations: Activations
@@ -73,7 +75,7 @@ def schemes(nodes: Iterable[Node]) -> dict[Scheme, int]:
 
 
 def layer_scheme(layer: Node) -> Scheme | None:
-    """How a product or an embedding is quantized; None for a layer of floats, or no layer."""
+    """Return how a product or an embedding is quantized; None if it is not, or of other nodes."""
     if op_name(layer).startswith(_TABLES):
         return _table_scheme(layer)
     place = _PRODUCTS.get(op_name(layer))
@@ -90,7 +92,7 @@ def layer_scheme(layer: Node) -> Scheme | None:
 
 
 def _table_scheme(layer: Node) -> Scheme:
-    """Of an embedding that ExecuTorch reads quantized; some of a byte's bits are an element."""
+    """The scheme of an op that reads rows of a quantized table; a byte holds 1, 2 or 4 elements."""
     bits = {"byte": 8, "4bit": 4, "2bit": 2}[op_name(layer).removeprefix(_TABLES).split(".")[0]]
     table, scales = (layer.args[place].meta["val"] for place in (0, 1))  # type: ignore[union-attr]
     width, groups = table.shape[-1] * 8 // bits, scales.shape[-1] if scales.dim() > 1 else 1
@@ -98,7 +100,7 @@ def _table_scheme(layer: Node) -> Scheme:
 
 
 def stored_bytes(weight: Node) -> int:
-    """The bytes of a constant, of which integers of 4 bits share one by two."""
+    """Return the bytes of a constant in the file, where two integers of 4 bits share a byte."""
     readers = [quantization(user) if is_dequantize(user) else None for user in weight.users]
     if readers and all(found is not None and _bits(found) <= 4 for found in readers):
         value = weight.meta["val"]
@@ -112,7 +114,7 @@ def _bits(found: Quantization) -> int:
 
 
 def _dequantize_of(value: object) -> Node | None:
-    """The dequantize that a value comes from through views alone."""
+    """The dequantize that makes a value, perhaps with transposes behind it; None if none does."""
     while isinstance(value, Node) and not is_dequantize(value):
         if op_name(value) not in {"aten.permute_copy.default", "aten.t_copy.default"}:
             return None
@@ -132,7 +134,7 @@ def _activations(source: object) -> Activations:
 
 
 def _is_fixed(node: Node) -> bool:
-    """Whether the scale of a quantize or dequantize is not found in every run."""
+    """Whether the scale of a quantize or dequantize is a constant."""
     return not any(
         is_choose_qparams(source) or any(map(is_choose_qparams, source.all_input_nodes))
         for source in node.all_input_nodes[1:]
@@ -141,36 +143,38 @@ def _is_fixed(node: Node) -> bool:
 
 @dataclass(frozen=True)
 class Allowed:
-    """How far a tensor may be off for the quantization that it has gone through.
+    """What quantization lies between a program's inputs and a tensor: its error may be as large.
 
-    dynamic: layers whose activations are quantized in every run. static: activations that were
-    quantized with fixed scales; step: the scale of the last of them. grouped: layers whose weights
-    have scales by group. whole: of the dynamic ones, those with one scale for all rows.
-    Of ways that meet, the longer counts.
+    Where paths join, the largest number of each kind counts.
+
+    dynamic: how often activations are quantized with a scale that is found in every run.
+    per_tensor: how often of these one scale is for all rows. static: how often they are quantized
+    with a fixed scale. step: the last one of these scales. grouped: layers whose weights have
+    scales by group.
     """
 
     dynamic: int = 0
     static: int = 0
     step: float = 0.0
     grouped: int = 0
-    whole: int = 0
+    per_tensor: int = 0
 
     def error(
-        self, largest: float, of_floats: float, groups: float = 0.0, whole_tensors: float = 0.0
+        self, largest: float, of_floats: float, groups: float = 0.0, per_tensor: float = 0.0
     ) -> float:
-        """The error over the largest value.
+        """Return the largest error that is allowed, over the largest value.
 
         Args:
             largest: the largest absolute value that is expected.
-            of_floats: what is allowed where nothing is quantized.
-            groups, whole_tensors: as of `backends.base.QuantizedErrors`.
+            of_floats: the same where nothing is quantized.
+            groups, per_tensor: as of `backends.base.QuantizedErrors`.
         """
         steps = self.static * self.step / largest if largest else 0.0
-        layers = self.dynamic * DYNAMIC_ERROR + self.grouped * groups + self.whole * whole_tensors
+        layers = self.dynamic * DYNAMIC_ERROR + self.grouped * groups + self.per_tensor * per_tensor
         return of_floats + layers + steps
 
-    def text(self, groups: float = 0.0, whole_tensors: float = 0.0) -> str:
-        """What the error is made of, beside that of floats: "2 steps of 0.1, 3 layers of 0.002"."""
+    def text(self, groups: float = 0.0, per_tensor: float = 0.0) -> str:
+        """Return what adds to the error of floats: "2 steps of 0.1, 3 layers of 0.002"."""
         parts = []
         if self.static:
             parts.append(f"{self.static} steps of {self.step:.2g}")
@@ -178,13 +182,16 @@ class Allowed:
             parts.append(f"{self.dynamic} layers of {DYNAMIC_ERROR:g}")
         if self.grouped and groups:
             parts.append(f"{self.grouped} with scales by group of {groups:.2g}")
-        if self.whole and whole_tensors:
-            parts.append(f"{self.whole} with one scale for all rows of {whole_tensors:.2g}")
+        if self.per_tensor and per_tensor:
+            parts.append(f"{self.per_tensor} with one scale for all rows of {per_tensor:.2g}")
         return ", ".join(parts)
 
 
 def allowed_errors(nodes: Sequence[Node]) -> dict[Node, Allowed]:
-    """Return what is allowed of the results of nodes, in graph order, for exact inputs."""
+    """Return how large the errors of nodes' results may be, if inputs are exact.
+
+    nodes: in graph order.
+    """
     found: dict[Node, Allowed] = {}
     for node in nodes:
         before = [found[source] for source in node.all_input_nodes if source in found]
@@ -204,8 +211,10 @@ def _after(node: Node, before: Allowed) -> Allowed:
     if not is_quantize(node):
         return before
     if not _is_fixed(node):
-        whole = op_name(node) == _WHOLE_TENSOR
-        return replace(before, dynamic=before.dynamic + 1, whole=before.whole + whole)
+        per_tensor = op_name(node) == _DYNAMIC_PER_TENSOR
+        return replace(
+            before, dynamic=before.dynamic + 1, per_tensor=before.per_tensor + per_tensor
+        )
     found = quantization(node)
     scale = found.scale if found is not None else None
     step = float(scale) if isinstance(scale, (int, float)) else before.step

@@ -18,8 +18,8 @@ from torch.utils import _pytree as pytree
 
 from ggml_delegate.aten_ops import Trait, traits
 from ggml_delegate.registry import HALF_DTYPES
-from orchestrator.graph.conversions import insert_conversion
-from orchestrator.graph.queries import is_getitem, op_name
+from orchestrator.graph.conversions import insert_conversion, read_instead
+from orchestrator.graph.queries import dtype_name, is_getitem, op_name
 
 _NO_ARITHMETIC = Trait.VIEW | Trait.MOVES | Trait.PICKS
 
@@ -110,13 +110,10 @@ class _Editor:
         readers = list(tensor.users)
         narrow = self._convert(tensor, before.dtype)
         narrow.meta["val"] = before
-        for reader in readers:
-            reader.replace_input_with(tensor, narrow)
-            if reader.op == "output" and self._signature is not None:
-                self._signature.replace_all_uses(tensor.name, narrow.name)
+        read_instead(readers, tensor, narrow, self._signature)
 
     def _convert(self, tensor: Node, dtype: torch.dtype) -> Node:
-        suffix, order = str(dtype).removeprefix("torch."), tensor.meta["val"].dim_order()
+        suffix, order = dtype_name(dtype), tensor.meta["val"].dim_order()
         return insert_conversion(self._graph, tensor, suffix, dtype=dtype, dim_order=order)
 
 

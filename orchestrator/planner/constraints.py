@@ -154,18 +154,16 @@ def duplicated_bytes(graph: CostGraph, assignment: Mapping[str, str]) -> int:
 
 
 def private_bytes(graph: CostGraph, assignment: Mapping[str, str]) -> int:
-    """Bytes of weights that the delegates of an assignment (by atom id) hold in their own memory.
+    """Bytes that the delegates of an assignment (by atom id) hold in their own memory.
 
-    A backend holds `Backend.private_per_byte` for each byte of a weight that it uses.
+    A backend holds `Backend.private_per_byte` for each byte of a weight that it uses, and
+    `Backend.private_per_state_byte` for each byte of mutable state that it writes.
     """
-    share = {backend.name: backend.private_per_byte for backend in graph.backends}
-    total = 0
-    for atom in graph.atoms:
-        backend = assignment[atom.id]
-        total += int(share[backend] * atom.weight_bytes.get(backend, 0))
+    backends = {backend.name: backend for backend in graph.backends}
+    total = sum(backends[assignment[atom.id]].held_for(atom) for atom in graph.atoms)
     for constant in graph.constants:
         for backend in {assignment[atom] for atom in constant.atoms}:
-            total += int(share[backend] * constant.nbytes)
+            total += int(backends[backend].private_per_byte * constant.nbytes)
     return total
 
 
@@ -197,13 +195,10 @@ class LimitLedger:
             self._calls = [0 for _ in graph.backends]
 
     def _own_bytes(self, graph: CostGraph, atom: int) -> list[int]:
-        """By backend, what it holds of the weights of one atom."""
+        """By backend, what it holds for one atom alone."""
         if self._max_private is None:
             return [0 for _ in graph.backends]
-        sizes = graph.atoms[atom].weight_bytes
-        return [
-            int(backend.private_per_byte * sizes.get(backend.name, 0)) for backend in graph.backends
-        ]
+        return [backend.held_for(graph.atoms[atom]) for backend in graph.backends]
 
     def opened(self, used: int, backend: int) -> int:
         """The count after opening a segment."""

@@ -64,8 +64,9 @@ class Backend:
     """A choice for every atom.
 
     is_delegate: False for kernels that the program runs op by op, with no delegate call; they
-        pay no call overhead. layouts: those that it computes in. private_per_byte: bytes of memory
-        of its own that it holds per byte of weights.
+        pay no call overhead. layouts: those that it computes in. private_per_byte,
+        private_per_state_byte: bytes of memory of its own that it holds per byte of weights, and of
+        mutable state.
     """
 
     name: str
@@ -73,6 +74,12 @@ class Backend:
     is_delegate: bool = True
     layouts: tuple[Layout, ...] = (Layout.CONTIGUOUS,)
     private_per_byte: float = 0.0
+    private_per_state_byte: float = 0.0
+
+    def held_for(self, atom: Atom) -> int:
+        """Return what it holds for an atom, in bytes, but for weights that other atoms use too."""
+        weights = self.private_per_byte * atom.weight_bytes.get(self.name, 0)
+        return int(weights + self.private_per_state_byte * atom.state_bytes)
 
 
 @dataclass(frozen=True)
@@ -123,12 +130,14 @@ class Atom:
     trivial: it only changes how a tensor is seen (view, squeeze), so that a segment of nothing
         else is not worth a call.
     weight_bytes: by backend name, of the weights that it would hold and that no other atom uses.
+    state_bytes: of the mutable state that it writes, whatever runs it.
     """
 
     id: str
     costs: Mapping[str, AtomCost]
     trivial: bool = False
     weight_bytes: Mapping[str, int] = field(default_factory=dict)
+    state_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -322,13 +322,9 @@ class Solver:
         return None
 
     def _held(self, index: int) -> list[int]:
-        """What each option of an atom holds in private memory, of its own weights."""
-        atom = self.graph.atoms[index]
-        found = []
-        for option in self.allowed[index]:
-            backend = self.graph.backends[option.backend]
-            found.append(int(backend.private_per_byte * atom.weight_bytes.get(backend.name, 0)))
-        return found
+        """What each option of an atom holds in private memory, for this atom alone."""
+        atom, backends = self.graph.atoms[index], self.graph.backends
+        return [backends[option.backend].held_for(atom) for option in self.allowed[index]]
 
     def _fewest_calls(self, best: Plan) -> Plan:
         """Of the plans that cannot be told from the best one, one with the fewest partitions."""

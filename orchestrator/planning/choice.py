@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch.fx import Node
 
-from orchestrator.graph.queries import op_name
+from orchestrator.graph.queries import dtype_name, op_name
 
 Kind = Literal["cost", "single", "greedy"]
 """Of plans: by cost; on one backend, with kernels for what it does not take; by capability."""
@@ -48,7 +48,7 @@ class Choice:
 def composite_key(node: Node) -> str:
     """Name an op with the sizes it works on; nodes of one name are preserved, or not, together."""
     sizes = [
-        f"{str(value.dtype).removeprefix('torch.')}[{','.join(map(str, value.shape))}]"
+        f"{dtype_name(value.dtype)}[{','.join(map(str, value.shape))}]"
         for value in (source.meta.get("val") for source in node.all_input_nodes)
         if isinstance(value, torch.Tensor)
     ]

@@ -10,14 +10,14 @@ from torch.fx import Node
 from orchestrator.backends import Backend, portable
 from orchestrator.backends.candidates import Atom, Candidates, runs_on
 from orchestrator.cost.model import CostModel, Unpriced
-from orchestrator.dim_orders.layouts import (
+from orchestrator.graph.layouts import (
     BOTH_LAYOUTS,
     CONTIGUOUS_ONLY,
     image_nodes,
     layout_in_memory,
     layouts_of,
 )
-from orchestrator.graph.queries import is_view, nbytes
+from orchestrator.graph.queries import is_view, mutated_buffers, nbytes
 from orchestrator.planner import Atom as PricedAtom
 from orchestrator.planner import AtomCost, Constant, CostGraph, Layout, Tensor
 from orchestrator.planner import Backend as PricedBackend
@@ -60,6 +60,8 @@ class _GraphBuilder:
         } | {portable.NAME: BOTH_LAYOUTS}
         self._costs = costs
         self._images = image_nodes(ep)
+        self._states = mutated_buffers(ep)
+        self._written = set(ep.graph_signature.buffers_to_mutate)
 
     def build(self) -> CostGraph:
         order = [
@@ -68,6 +70,7 @@ class _GraphBuilder:
                 self._costs.call_overhead_ns(backend.name),
                 layouts=self._layouts[backend.name],
                 private_per_byte=backend.private_memory.per_weight_byte,
+                private_per_state_byte=backend.private_memory.per_state_byte,
             )
             for backend in self._backends
         ]
@@ -82,7 +85,8 @@ class _GraphBuilder:
             name: self._costs.atom(atom, name, self._taken(name, layouts)) for name in runs_on(atom)
         }
         trivial = all(map(is_view, atom.nodes))
-        return PricedAtom(atom.id, costs, trivial, self._own_weight_bytes(atom))
+        state = sum(nbytes(node) for node in atom.nodes if node.name in self._written)
+        return PricedAtom(atom.id, costs, trivial, self._own_weight_bytes(atom), state)
 
     def _taken(self, backend: str, layouts: tuple[Layout, ...]) -> tuple[Layout, ...]:
         """Return those of an atom's layouts that a backend takes."""
@@ -94,6 +98,7 @@ class _GraphBuilder:
         for name in atom.backends:
             wanted = self._candidates.constants[name]
             constants = {each for node in atom.nodes for each in wanted.get(node, ())}
+            constants -= self._states  # no delegate gets them for its own
             found[name] = sum(
                 nbytes(each) for each in constants if set(each.users) <= set(atom.nodes)
             )
@@ -139,7 +144,7 @@ class _GraphBuilder:
             for constant in constants
         }
         for node in self._ep.graph.nodes:
-            if node in wanted:
+            if node in wanted - self._states:
                 users = dict.fromkeys(owner[user] for user in node.users if user in owner)
                 if len(users) > 1:
                     yield Constant(node.name, nbytes(node), tuple(users))

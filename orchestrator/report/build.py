@@ -14,9 +14,17 @@ from torch.fx import Node
 
 from orchestrator.backends.candidates import Atom, Candidates
 from orchestrator.backends.portable import missing_kernel
-from orchestrator.dim_orders.layouts import converted
 from orchestrator.graph.branches import branch_nodes, delegate_calls_of
-from orchestrator.graph.queries import compute_nodes, is_getitem, module_path, nbytes, op_name
+from orchestrator.graph.layouts import converted
+from orchestrator.graph.queries import (
+    compute_nodes,
+    dtype_name,
+    is_getitem,
+    module_path,
+    nbytes,
+    op_name,
+    tensor_results,
+)
 from orchestrator.graph.schemes import schemes, stored_bytes
 from orchestrator.planner import Calls, CostGraph, Layout, Plan
 from orchestrator.report.data import (
@@ -245,7 +253,7 @@ def _tensor(node: Node, layouts: Mapping[str, Layout]) -> TensorReport:
         return TensorReport(node.name, type(value).__name__, (), 0)
     return TensorReport(
         node.name,
-        str(value.dtype).removeprefix("torch."),
+        dtype_name(value.dtype),
         tuple(size if isinstance(size, int) else str(size) for size in value.shape),
         nbytes(node),
         layouts.get(node.name, Layout.CONTIGUOUS).value,
@@ -253,10 +261,7 @@ def _tensor(node: Node, layouts: Mapping[str, Layout]) -> TensorReport:
 
 
 def _type_text(node: Node) -> str:
-    value = node.meta.get("val")
-    values = value if isinstance(value, (tuple, list)) else [value]
     return ", ".join(
-        f"{str(item.dtype).removeprefix('torch.')}[{','.join(map(str, item.shape))}]"
-        for item in values
-        if isinstance(item, torch.Tensor)
+        f"{dtype_name(value.dtype)}[{','.join(map(str, value.shape))}]"
+        for value in tensor_results(node)
     )

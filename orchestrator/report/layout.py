@@ -8,8 +8,11 @@ again, which keeps edges short. All of it is linear in the edges, apart from sor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+
+import networkx as nx
 
 from orchestrator.report.data import MethodReport
 
@@ -30,71 +33,55 @@ class Layout:
 
 
 def lay_out(method: MethodReport) -> Layout:
-    """Place the atoms of a method; of contradictory edges (from a damaged file) some count."""
-    names = [atom.id for atom in method.atoms]
-    preds: dict[str, list[str]] = {name: [] for name in names}
-    succs: dict[str, list[str]] = {name: [] for name in names}
-    for edge in method.edges:
-        for consumer in edge.consumers:
-            if edge.producer in succs and consumer in preds:
-                preds[consumer].append(edge.producer)
-                succs[edge.producer].append(consumer)
-    layer = _layers(names, preds, succs)
+    """Place the atoms of a method; those on a cycle of edges (from a damaged file) go on top."""
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(atom.id for atom in method.atoms)
+    graph.add_edges_from(
+        (edge.producer, consumer)
+        for edge in method.edges
+        for consumer in edge.consumers
+        if edge.producer in graph and consumer in graph
+    )
+    layer = _layers(graph)
     rows: list[list[str]] = [[] for _ in range(1 + max(layer.values(), default=-1))]
-    for name in names:
+    for name in graph:
         rows[layer[name]].append(name)
-    column = _order(rows, preds, succs)
+    column = _order(rows, graph)
     widest = max(map(len, rows), default=0)
-    return Layout({name: (layer[name], column[name]) for name in names}, len(rows), widest)
+    return Layout({name: (layer[name], column[name]) for name in graph}, len(rows), widest)
 
 
-def _layers(
-    names: Sequence[str], preds: Mapping[str, list[str]], succs: Mapping[str, list[str]]
-) -> dict[str, int]:
+def _layers(graph: nx.DiGraph[str]) -> dict[str, int]:
     """By atom, the length of the longest path to it; sources sit right above their readers."""
-    layer = dict.fromkeys(names, 0)
-    for name in _topological(names, preds, succs):
-        layer[name] = 1 + max((layer[before] for before in preds[name]), default=-1)
-    for name in names:
-        if not preds[name] and succs[name]:
-            layer[name] = min(layer[after] for after in succs[name]) - 1
+    layer = dict.fromkeys(graph, 0)
+    with contextlib.suppress(nx.NetworkXUnfeasible):  # raised behind what is on no cycle
+        for number, names in enumerate(nx.topological_generations(graph)):
+            layer.update(dict.fromkeys(names, number))
+    for name in graph:
+        if not graph.pred[name] and graph.succ[name]:
+            layer[name] = max(0, min(layer[after] for after in graph.succ[name]) - 1)
     return layer
 
 
-def _topological(
-    names: Sequence[str], preds: Mapping[str, list[str]], succs: Mapping[str, list[str]]
-) -> list[str]:
-    waiting = {name: len(preds[name]) for name in names}
-    ready = [name for name in names if not waiting[name]]
-    for name in ready:  # grows while it is walked
-        for after in succs[name]:
-            waiting[after] -= 1
-            if not waiting[after]:
-                ready.append(after)
-    return ready
-
-
-def _order(
-    rows: list[list[str]], preds: Mapping[str, list[str]], succs: Mapping[str, list[str]]
-) -> dict[str, float]:
+def _order(rows: list[list[str]], graph: nx.DiGraph[str]) -> dict[str, float]:
     widest = max(map(len, rows), default=0)
     column: dict[str, float] = {}
 
-    def settle(row: list[str]) -> None:
+    def center_row(row: list[str]) -> None:
         start = (widest - len(row)) / 2
         column.update({name: start + index for index, name in enumerate(row)})
 
     for row in rows:
-        settle(row)
+        center_row(row)
     for sweep in range(_SWEEPS):
         down = sweep % 2 == 0
         for row in rows if down else reversed(rows):
-            near = preds if down else succs
+            near = graph.pred if down else graph.succ
 
-            def center(name: str, near: Mapping[str, list[str]] = near) -> float:
+            def center(name: str, near: Mapping[str, Collection[str]] = near) -> float:
                 places = [column[other] for other in near[name]]
                 return sum(places) / len(places) if places else column[name]
 
             row.sort(key=center)
-            settle(row)
+            center_row(row)
     return column

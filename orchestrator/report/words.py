@@ -50,9 +50,9 @@ def certainty_text(advice: AdviceReport) -> str:
     return " (within the spread of the costs)" if advice.tie else ""
 
 
-def percent(part: float | None, whole: float | None) -> str:
+def percent(part: float | None, total: float | None) -> str:
     """Return a share as "12.3 %"; "-" where there is none."""
-    return f"{100 * part / whole:.1f} %" if part is not None and whole else "-"
+    return f"{100 * part / total:.1f} %" if part is not None and total else "-"
 
 
 def against(value: float | None, base: float | None) -> str:

@@ -56,7 +56,7 @@ def remember_choice(
         "assignment": None if choice.assignment is None else dict(choice.assignment),
         "decomposed": sorted(choice.decomposed),
         "kind": choice.kind,
-        "timed": timed.to_data(),
+        "timed_plans": timed.to_data(),
     }
     table.put_plan(environment, digest, json.dumps(data))
 
@@ -77,4 +77,4 @@ def recall_choice(
         frozenset(data["decomposed"]),
         data.get("kind", "cost"),
     )
-    return choice, TimedPlans.from_data(data["timed"])
+    return choice, TimedPlans.from_data(data["timed_plans"])

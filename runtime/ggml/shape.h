@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "ir_generated.h"
+
 namespace ggml_delegate {
 
-inline constexpr size_t kMaxRank = 8;
+inline constexpr size_t kMaxRank = static_cast<size_t>(ir::Limit_Rank);
 // Bounds what any file may ask for, and keeps every byte count far from overflow.
 inline constexpr int64_t kMaxElements = int64_t{1} << 40;
 

@@ -1,3 +1,4 @@
+#include <executorch/runtime/core/exec_aten/util/tensor_dimension_limit.h>
 #include <executorch/runtime/executor/method_meta.h>
 
 #include <algorithm>
@@ -10,10 +11,9 @@ namespace orchestrator {
 namespace {
 
 using executorch::runtime::Error;
+using executorch::runtime::kTensorDimensionLimit;
 using executorch::runtime::MethodMeta;
 using executorch::runtime::Result;
-
-constexpr size_t kMaxRank = 16;  // ExecuTorch's limit
 
 bool is_permutation(const std::vector<uint8_t>& dim_order) {
   std::vector<bool> seen(dim_order.size(), false);
@@ -37,7 +37,7 @@ TensorInfo read_tensor(const executorch::runtime::TensorInfo& meta, const std::s
   }
   info.sizes.assign(meta.sizes().begin(), meta.sizes().end());
   info.dim_order.assign(meta.dim_order().begin(), meta.dim_order().end());
-  if (info.sizes.size() > kMaxRank || info.dim_order.size() != info.sizes.size() ||
+  if (info.sizes.size() > kTensorDimensionLimit || info.dim_order.size() != info.sizes.size() ||
       !is_permutation(info.dim_order)) {
     throw ProgramError(where + ": sizes " + list_text(info.sizes) + " and dim order " +
                            list_text(info.dim_order) + " do not describe a tensor",

@@ -1,5 +1,7 @@
 #include "runtime/runner/npy.h"
 
+#include <executorch/runtime/core/exec_aten/util/tensor_dimension_limit.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string_view>
@@ -12,7 +14,6 @@ namespace {
 constexpr std::string_view kMagic = "\x93NUMPY";
 constexpr size_t kAlignment = 64;       // of the data, in files we write
 constexpr size_t kMaxHeader = 1 << 16;  // numpy's headers have about a hundred bytes
-constexpr size_t kMaxRank = 16;         // ExecuTorch's limit
 
 struct Header {
   std::string descr;
@@ -103,7 +104,7 @@ class HeaderParser {
     }
     while (!take(")")) {
       int64_t size = 0;
-      if (sizes.size() == kMaxRank || !parse_size(size) || (!take(",") && next() != ')')) {
+      if (sizes.size() == executorch::runtime::kTensorDimensionLimit || !parse_size(size) || (!take(",") && next() != ')')) {
         return false;
       }
       sizes.push_back(size);

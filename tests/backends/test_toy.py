@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from orchestrator import lower, render_text
-from orchestrator.backends import resolve_backends
+from orchestrator.backends import Backend, resolve_backends
 from orchestrator.backends.candidates import collect_candidates
 from orchestrator.cost.environment import versions_of
 from tests.backends.toy import Toy
 from tests.harness.compare import assert_close_to_eager
 from tests.harness.fakes import edge_program
+
+DOCS = Path(__file__).parents[2] / "docs" / "adding-a-backend.md"
 
 
 class Sums(nn.Module):
@@ -94,5 +99,16 @@ def test_its_costs_hold_for_its_own_software() -> None:
     """An edit of ggml's delegate, which is in ggml's versions, does not concern XNNPACK's costs."""
     versions = versions_of([*resolve_backends(["ggml", "xnnpack"]), Toy()])
     assert "ggml delegate" in versions["ggml"]
-    assert versions["xnnpack"] == versions["portable"]
-    assert versions["toy"].startswith(versions["xnnpack"]) and "tests " in versions["toy"]
+    assert versions["xnnpack"].startswith(f"{versions['portable']}, passes ")
+    assert "ggml delegate" not in versions["xnnpack"]
+    assert versions["toy"].startswith(f"{versions['portable']}, tests ")
+
+
+def test_the_docs_name_all_that_a_backend_may_say() -> None:
+    members = {name for name in vars(Backend) if not name.startswith("_")}
+    members |= {name for name in Backend.__annotations__ if not name.startswith("_")}
+    text = DOCS.read_text()
+    documented = set(re.findall(r"^\| `(\w+)", text, re.MULTILINE))
+    needed = {"name", "backend_id", "propose"}
+    assert documented == members - needed
+    assert all(f"    {name} =" in text or f"    def {name}(" in text for name in needed)

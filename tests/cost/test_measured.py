@@ -18,9 +18,9 @@ from orchestrator.cost.keys import AtomKeys
 from orchestrator.cost.measured import MeasuredCosts
 from orchestrator.cost.model import AnalyticCosts, estimates_of
 from orchestrator.cost.table import CostTable, Measurement
-from orchestrator.dim_orders.layouts import image_nodes, layouts_of
 from orchestrator.dry_run import edge_program
 from orchestrator.frontend.export import as_programs
+from orchestrator.graph.layouts import image_nodes, layouts_of
 from orchestrator.options import PlanOptions
 from orchestrator.planner import Flow, Layout, Price
 

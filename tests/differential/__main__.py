@@ -48,7 +48,7 @@ def main() -> int:
 
 def _summary(total: Tally) -> str:
     return (
-        f"{total.graphs:,} graphs, lowered {total.plans:,} times ({total.whole:,} by lower()), "
+        f"{total.graphs:,} graphs, lowered {total.plans:,} times ({total.by_lower:,} by lower()), "
         f"{total.elements:,} elements compared, {len(total.failures)} mismatches"
     )
 

@@ -34,12 +34,12 @@ class Tally:
     """What was compared.
 
     plans: how many lowered graphs there were, those of one graph under several plans counted each.
-    whole: how many of them `orchestrator.lower` made. traits: how many graphs had each trait.
+    by_lower: how many of them `orchestrator.lower` made. traits: how many graphs had each trait.
     """
 
     graphs: int = 0
     plans: int = 0
-    whole: int = 0
+    by_lower: int = 0
     elements: int = 0
     traits: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Tally:
         """Adds another tally to this one."""
         self.graphs += other.graphs
         self.plans += other.plans
-        self.whole += other.whole
+        self.by_lower += other.by_lower
         self.elements += other.elements
         self.traits += other.traits
         self.failures += other.failures
@@ -77,7 +77,7 @@ def check_graphs(subject: Subject, solvers: Mapping[str, Solver]) -> Tally:
     return tally
 
 
-def check_whole(subject: Subject, backends: Sequence[str]) -> Tally:
+def check_by_lower(subject: Subject, backends: Sequence[str]) -> Tally:
     """Checks graphs side by side through `orchestrator.lower`, with the plan that it finds itself.
 
     A graph that it warns will not load, because no backend and no kernel has one of its ops, is not
@@ -89,7 +89,7 @@ def check_whole(subject: Subject, backends: Sequence[str]) -> Tally:
         if not any(method.missing_kernels for method in program.report.methods):
             methods = {method: method for method in subject.programs}
             tally = _compare(subject, NativeProgram(program.buffer), methods, label)
-            tally.whole = tally.plans
+            tally.by_lower = tally.plans
             return tally
         failures = []
     except Exception:  # a finding, as above
@@ -98,7 +98,7 @@ def check_whole(subject: Subject, backends: Sequence[str]) -> Tally:
         return Tally(failures=failures)
     tally = Tally()
     for half in subject.halves():
-        tally.add(check_whole(half, backends))
+        tally.add(check_by_lower(half, backends))
     return tally
 
 

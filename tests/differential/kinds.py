@@ -23,7 +23,7 @@ from tests.differential.traits import TWO_METHODS
 class Kind:
     """One kind of program.
 
-    traits: that some of its graphs have. graphs: to one program. whole: how many of them also go
+    traits: that some of its graphs have. graphs: to one program. by_lower: how many of them also go
         through `lower()`, some at once. two_methods: whether they have two methods.
         as_lower_does: see `Subject`; takes longer, so that
         there are fewer graphs and plans to a program.
@@ -33,7 +33,7 @@ class Kind:
     draw: Callable[[random.Random], Graph]
     traits: frozenset[str] = frozenset()
     graphs: int = 72
-    whole: int = 9
+    by_lower: int = 9
     at_once: int = 3
     two_methods: bool = False
     as_lower_does: bool = False
@@ -43,7 +43,7 @@ class Kind:
         return Subject(graphs, self.two_methods, self.as_lower_does)
 
 
-_few = partial(Kind, graphs=12, whole=3, as_lower_does=True)
+_few = partial(Kind, graphs=12, by_lower=3, as_lower_does=True)
 
 
 def _quantized(way: str) -> Kind:

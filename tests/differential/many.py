@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from orchestrator.frontend.torch_speed import repeated_work_spared
-from tests.differential.check import Failure, Tally, check_graphs, check_whole, reduce_failure
+from tests.differential.check import Failure, Tally, check_by_lower, check_graphs, reduce_failure
 from tests.differential.graphs import Graph
 from tests.differential.kinds import KINDS, Kind
 from tests.differential.plans import plans_for, two_plans_for
@@ -68,27 +68,27 @@ def _check(graphs: Sequence[Graph], kind: Kind, seed: int) -> Tally:
     _reduce(tally, lambda graph: check_graphs(kind.subject([graph]), solvers))
     # Kernels that change a tensor's rank refuse channels-last tensors: see plans_for.
     images = any(spec.channels_last for graph in graphs for spec in graph.inputs)
-    whole_ones = graphs[: kind.whole]
-    for start in range(0, len(whole_ones), kind.at_once):
-        number = (seed * kind.whole + start) // kind.at_once
-        at_once = whole_ones[start : start + kind.at_once]
-        both = images or any(map(_runs_over_open_steps, at_once))
+    for_lower = graphs[: kind.by_lower]
+    for start in range(0, len(for_lower), kind.at_once):
+        number = (seed * kind.by_lower + start) // kind.at_once
+        at_once = for_lower[start : start + kind.at_once]
+        both = images or any(map(_runs_over_dynamic_steps, at_once))
         backends = _SUBSETS[0] if both else _SUBSETS[number % len(_SUBSETS)]
         subject = kind.subject(at_once)
-        whole = check_whole(subject, backends)
+        found = check_by_lower(subject, backends)
         check_one = functools.partial(_check_one, kind=kind, backends=backends)
-        _reduce(whole, check_one)
-        tally.add(whole)
+        _reduce(found, check_one)
+        tally.add(found)
     return tally
 
 
-def _runs_over_open_steps(graph: Graph) -> bool:
+def _runs_over_dynamic_steps(graph: Graph) -> bool:
     """Whether a graph may need ggml, which alone takes recurrent layers."""
     return graph.dynamic and any(step.op in RECURRENT for step in graph.steps)
 
 
 def _check_one(graph: Graph, kind: Kind, backends: Sequence[str]) -> Tally:
-    return check_whole(kind.subject([graph]), backends)
+    return check_by_lower(kind.subject([graph]), backends)
 
 
 def _reduce(tally: Tally, check: Callable[[Graph], Tally]) -> None:

@@ -90,7 +90,7 @@ def conversions(program: ExportedProgram) -> list[str]:
     return [node.name for node in compute_nodes(program) if "_dim_order" in op_name(node)]
 
 
-def test_only_borders_are_converted() -> None:
+def test_only_boundaries_are_converted() -> None:
     model = Function(lambda x: (x.flip(1).flip(2).relu(), x.flip(3)))
     edge = to_edge(export(model, (_IMAGE,)))
     program = edge.exported_program()

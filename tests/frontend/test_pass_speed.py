@@ -68,7 +68,7 @@ MODELS: dict[str, _Case] = {
 @pytest.fixture
 def as_executorch_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Call the result to have nothing of ExecuTorch's spared from there on."""
-    return lambda: monkeypatch.setattr(torch_speed, "_KNOWN_EXECUTORCH", "another")
+    return lambda: monkeypatch.setattr(torch_speed, "is_known_executorch", lambda: False)
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])

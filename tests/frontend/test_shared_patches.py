@@ -63,3 +63,15 @@ def test_patches_that_fail_leave_nothing_behind() -> None:
         with pytest.raises(AttributeError, match="missing"), shared.applied():
             pass
         assert target.value == 1
+
+
+def test_patches_that_are_kept_outlive_their_users() -> None:
+    target = SimpleNamespace(value=1)
+    shared = _shared(target)
+    with shared.applied():
+        shared.keep()
+        shared.keep()
+    assert target.value == 2
+    with shared.applied():
+        assert target.value == 2
+    assert target.value == 2

@@ -117,7 +117,7 @@ def test_branches_go_to_delegates_and_the_report_says_so() -> None:
     assert method.branch_calls == (BranchCalls(1, (1,)),)
 
 
-def test_an_open_batch() -> None:
+def test_a_dynamic_batch() -> None:
     model = Gated().eval()
     inputs = _signs(3, 12)
     shapes = ({0: Dim("n", min=1, max=9)},)

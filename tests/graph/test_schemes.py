@@ -122,7 +122,7 @@ def _allowed(name: str) -> Allowed:
 def test_what_is_allowed_grows_with_the_layers() -> None:
     static = _allowed("static")
     assert static.dynamic == static.grouped == 0 and static.static >= 3 and static.step > 0
-    assert _allowed("dynamic") == Allowed(dynamic=2, whole=2)
+    assert _allowed("dynamic") == Allowed(dynamic=2, per_tensor=2)
     assert _allowed("8da4w") == Allowed(dynamic=2, grouped=2)
     assert _allowed("8w") == Allowed()
 
@@ -141,7 +141,7 @@ def test_of_ways_that_meet_the_longer_counts() -> None:
 
 
 def test_errors_and_what_they_are_made_of() -> None:
-    allowed = Allowed(dynamic=3, static=2, step=0.5, grouped=1, whole=2)
+    allowed = Allowed(dynamic=3, static=2, step=0.5, grouped=1, per_tensor=2)
     expected = 1e-4 + 3 * 2e-3 + 0.25 + 2 * 0.125 + 2 * 0.05
     assert allowed.error(10.0, 1e-4, 0.25, 0.125) == pytest.approx(expected)
     assert allowed.text(0.25) == "2 steps of 0.5, 3 layers of 0.002, 1 with scales by group of 0.25"

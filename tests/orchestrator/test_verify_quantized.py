@@ -42,7 +42,7 @@ def _dynamic() -> nn.Module:
     return net
 
 
-def _whole_tensors() -> nn.Module:
+def _per_tensor() -> nn.Module:
     return pt2e(nn.Sequential(nn.Linear(64, 32), nn.ReLU()), (ROWS,), dynamic=True)
 
 
@@ -67,10 +67,10 @@ def test_dynamic_layers_pass_by_their_number(backends: list[str], tmp_path: Path
 
 
 def test_a_backend_with_scales_of_its_own_passes(tmp_path: Path) -> None:
-    found = _checks(_whole_tensors(), ROWS, tmp_path / "m.pte", ["xnnpack"])
+    found = _checks(_per_tensor(), ROWS, tmp_path / "m.pte", ["xnnpack"])
     assert found.first_off is None, found.checks
     assert any("one scale for all rows" in check.rule for check in found.checks)
-    exact = _checks(_whole_tensors(), ROWS, tmp_path / "m.pte", ["ggml"])
+    exact = _checks(_per_tensor(), ROWS, tmp_path / "m.pte", ["ggml"])
     assert exact.first_off is None and max(check.error for check in exact.checks) <= 1e-5
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.planner import (
@@ -76,6 +78,18 @@ class TestLimits:
         plan = solve(found, Constraints(max_private_bytes=30 * MB))
         assert private_bytes(found, plan.assignment) <= 30 * MB
         assert plan.assignment["a0"] == plan.assignment["a2"] == MAPS  # two would hold it twice
+
+    def test_state_counts_where_it_is_written(self) -> None:
+        """What a delegate holds of mutable state is counted like weights that are its own."""
+        backends = (replace(BACKENDS[0], private_per_state_byte=2.0), *BACKENDS[1:])
+        plain = graph(list(self.TIMES))
+        atoms = [plain.atoms[0], replace(plain.atoms[1], state_bytes=3 * MB), plain.atoms[2]]
+        found = CostGraph(backends, atoms, plain.tensors)
+        on_packs = dict.fromkeys(("a0", "a1", "a2"), PACKS)
+        assert private_bytes(found, on_packs) == (24 + 6) * MB
+        assert private_bytes(found, {**on_packs, "a1": MAPS}) == (16 + 2) * MB
+        plan = solve(found, Constraints(max_private_bytes=18 * MB))
+        assert plan.assignment == {**on_packs, "a1": MAPS}
 
     def test_a_limit_that_nothing_meets_is_an_error(self) -> None:
         times = [{PACKS: 100.0, MAPS: 150.0}] * 3

@@ -65,7 +65,7 @@ class Page:
         )
         return set(found)
 
-    def settle(self) -> None:
+    def wait_until_drawn(self) -> None:
         """Waits until what changed is drawn."""
         self.driver.execute_async_script(
             "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done));"
@@ -103,8 +103,28 @@ def test_it_shows_what_the_report_says(page: Page) -> None:
     assert "Missing: aten.linalg_inv_ex.default" in text
 
 
+@pytest.mark.parametrize(
+    ("size", "line"),
+    [
+        (12_400_000, "12.4 MB of delegates' own memory, beside the file"),
+        (0, "0 B of delegates' own memory, beside the file"),
+        (None, None),
+    ],
+)
+def test_it_shows_the_memory_that_delegates_hold(
+    size: int | None, line: str | None, chromium: Any, tmp_path: Path
+) -> None:
+    report = made_up_report()
+    method = report.methods[0]
+    assert method.plan is not None
+    plan = replace(method.plan, private_bytes=size)
+    changed = replace(report, methods=(replace(method, plan=plan), *report.methods[1:]))
+    lines = opened(chromium, tmp_path, changed).one("#summary").text.splitlines()
+    assert [text for text in lines if "own memory" in text] == ([] if line is None else [line])
+
+
 def test_the_graph_is_drawn_in_the_backends_colours(page: Page) -> None:
-    page.settle()
+    page.wait_until_drawn()
     assert {"47,111,222", "201,122,0", "122,130,140"} <= page.pixels()
 
 
@@ -185,7 +205,7 @@ def test_light_and_dark(page: Page) -> None:
 
     light = background()
     page.one("#theme").click()
-    page.settle()
+    page.wait_until_drawn()
     assert background() != light
     assert "20,24,29" in page.pixels()
 
@@ -194,7 +214,7 @@ def test_methods_can_be_chosen(page: Page) -> None:
     page.one("#method option[value='1']").click()
     assert "Method nothing" in page.one("#summary").text
     assert page.column("ops", 2) == []
-    page.settle()
+    page.wait_until_drawn()
     assert page.driver.get_log("browser") == []
 
 
@@ -205,7 +225,7 @@ def test_a_report_that_contradicts_itself_still_opens(chromium: Any, tmp_path: P
     method = replace(report.methods[0], edges=(*report.methods[0].edges, *edges))
     page = opened(chromium, tmp_path, replace(report, methods=(method,)))
     page.all("#ops tbody tr")[0].click()
-    page.settle()
+    page.wait_until_drawn()
     assert page.driver.get_log("browser") == []
 
 
@@ -258,8 +278,8 @@ def test_a_graph_of_1500_nodes_opens_and_answers(chromium: Any, tmp_path: Path) 
     WebDriverWait(page.driver, 60).until(lambda _: len(page.all("#ops tbody tr")) == 1500)
     page.one("#search").send_keys("n1499", Keys.ENTER)
     assert page.column("ops", 1) == ["1499"]
-    page.settle()
+    page.wait_until_drawn()
     assert "31,95,208" in page.pixels()  # the frame around what was found
     page.one("#zoom-fit").click()
-    page.settle()
+    page.wait_until_drawn()
     assert page.driver.get_log("browser") == []

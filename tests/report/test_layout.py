@@ -63,3 +63,10 @@ def test_large_graphs_point_down_and_overlap_nowhere() -> None:
     for edge in edges[1:]:
         for user in edge.consumers:
             assert found.places[edge.producer][0] < found.places[user][0]
+
+
+def test_atoms_on_a_cycle_have_places_in_the_grid() -> None:
+    found = lay_out(method({"s": "a", "a": "b", "b": "a", "c": "c", "x": "y", "y": "z"}))
+    assert {name: found.places[name][0] for name in "xyz"} == {"x": 0, "y": 1, "z": 2}
+    assert {found.places[name][0] for name in "sabc"} == {0}
+    assert len(set(found.places.values())) == len(found.places)

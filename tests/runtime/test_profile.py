@@ -89,7 +89,7 @@ def test_every_size_of_a_dynamic_program_is_profiled(tmp_path: Path) -> None:
     assert names.count("aten_convolution_default") == 1  # three runs of one kind
 
 
-def test_conversions_at_the_border_have_events_of_their_own(tmp_path: Path) -> None:
+def test_conversions_at_the_boundary_have_events_of_their_own(tmp_path: Path) -> None:
     class Lookup(nn.Module):
         def __init__(self) -> None:
             super().__init__()

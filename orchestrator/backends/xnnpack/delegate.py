@@ -29,14 +29,13 @@ from orchestrator.backends.base import (
 )
 from orchestrator.backends.xnnpack.expansions import EXPANDED, expanded_ops, is_expandable
 from orchestrator.backends.xnnpack.group import Group, Surroundings
-from orchestrator.backends.xnnpack.passes import run_ours_first, spare_patterns
+from orchestrator.backends.xnnpack.passes import passes_digest, run_ours_first, run_where_needed
 from orchestrator.backends.xnnpack.quirks import FUSED_ACTIVATIONS, find_call_quirk, find_quirk
 from orchestrator.graph.queries import compute_nodes, constant_nodes, is_getitem, op_name
 from orchestrator.planner import Layout
 from orchestrator.versions import executorch_version
 
-spare_patterns()
-run_ours_first()
+run_where_needed()
 
 _IMAGE_RANK = 4
 _TO_FLOAT = "compute it in float32: x.float() before it"
@@ -68,7 +67,7 @@ class XnnpackDelegate(Backend):
     # Weights are packed at load: 358 MB for 346 MB of ViT-B/16.
     private_memory = PrivateMemory(per_weight_byte=1.035)
     # Scales of groups become bfloat16, and rows have scales of their own.
-    quantized_errors = QuantizedErrors(groups=2.0**-9, whole_tensors=2e-2)
+    quantized_errors = QuantizedErrors(groups=2.0**-9, per_tensor=2e-2)
     remedies: ClassVar[Mapping[str, str]] = {
         "op": "write it with ops that XNNPACK has",
         "rank": "reshape to rank 4 around it",
@@ -83,6 +82,7 @@ class XnnpackDelegate(Backend):
     }
 
     def __init__(self) -> None:
+        run_ours_first()
         self._partitioner = XnnpackPartitioner()
         self._failed: tuple[Node, str] | None = None
         for config in self._partitioner.target_partitioner_configs.values():
@@ -130,8 +130,8 @@ class XnnpackDelegate(Backend):
         return tuple(Layout) if rank == _IMAGE_RANK else (Layout.CONTIGUOUS,)
 
     def versions(self) -> str:
-        """Return ExecuTorch's version: the delegate is part of its wheel."""
-        return executorch_version()
+        """Return ExecuTorch's version, as its wheel holds the delegate, and that of our passes."""
+        return f"{executorch_version()}, passes {passes_digest()}"
 
     def _refuse_what_fails(self, config: XNNPartitionerConfig) -> None:
         """Make a config refuse nodes on which its own code raises.

@@ -20,10 +20,11 @@ from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
 
+from orchestrator.backends.xnnpack.group import MAX_RANK
 from orchestrator.graph.queries import aten_op, expected_shape, op_name
+from orchestrator.versions import is_known_executorch
 
 _EDGE = exir_ops.edge.aten
-_MAX_RANK = 6
 
 Write = Callable[..., Node]
 """Adds an op of the edge dialect to a graph; its result is like the op's that it stands for."""
@@ -60,10 +61,10 @@ def expanded_ops() -> Mapping[str, int]:
 
 def is_expandable(node: Node) -> bool:
     """Whether XNNPACK takes a node written in other ops, as precisely as they are."""
-    if op_name(node) not in expanded_ops():
+    if not is_known_executorch() or op_name(node) not in expanded_ops():
         return False
     value = node.meta["val"]
-    return value.dtype == torch.float32 and 0 < len(expected_shape(value)) <= _MAX_RANK
+    return value.dtype == torch.float32 and 0 < len(expected_shape(value)) <= MAX_RANK
 
 
 class ExpandOps(XNNPACKPass):  # type: ignore[misc]  # executorch is untyped

@@ -14,7 +14,7 @@ from executorch.backends.xnnpack._passes.channels_last_tagged_reshape_pass impor
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from orchestrator.dim_orders.layouts import CHANNELS_LAST_ORDER
+from orchestrator.graph.layouts import CHANNELS_LAST_ORDER
 from orchestrator.graph.quantized import computed_from
 from orchestrator.graph.queries import compute_nodes, constant_nodes, mutated_buffers
 
@@ -66,6 +66,10 @@ class Surroundings:
             ):
                 found.add(node)
         return found
+
+
+MAX_RANK = 6
+"""Of a tensor: XNN_MAX_TENSOR_DIMS."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,13 @@ process, more than all else that it does to most programs, and there can be none
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from executorch.backends.xnnpack._passes import XNNPACKPassManager
 from executorch.backends.xnnpack._passes.convert_to_sdpa import ConvertToSDPAPass
@@ -23,18 +27,14 @@ from torch.fx.passes.infra.pass_base import PassBase
 from orchestrator.backends.xnnpack.expansions import ExpandOps, is_expanded
 from orchestrator.backends.xnnpack.pointwise import QUANTIZE, SplitQuantizedImages
 from orchestrator.frontend.pass_speed import changes_only
+from orchestrator.frontend.shared_patches import SharedPatches
+from orchestrator.versions import digest_of, is_known_executorch
 
 PATTERN_OPS: dict[type[PassBase], object] = {
     ConvertToSDPAPass: exir_ops.edge.aten.any.dim,  # whether a mask leaves any key
     ConvertToUpsampleBilinear2d: exir_ops.edge.aten.upsample_bilinear2d.vec,
 }
 """By pass, an op that each of its patterns has, the rarest one."""
-
-
-def spare_patterns() -> None:
-    """Have these passes run only on graphs with the ops of their patterns."""
-    for kind, op in PATTERN_OPS.items():
-        changes_only(kind, functools.partial(operator.eq, op))
 
 
 _FIRST: Mapping[type[PassBase], Callable[[Any], bool]] = {
@@ -44,11 +44,33 @@ _FIRST: Mapping[type[PassBase], Callable[[Any], bool]] = {
 """Our passes, in order, and the ops without which each changes nothing."""
 
 
-def run_ours_first() -> None:
-    """Have the delegate's passes start with ours."""
+def passes_digest() -> str:
+    """Return a digest of our passes and of this module, which says what runs and what does not."""
+    files = (inspect.getfile(kind) for kind in _FIRST)
+    return digest_of([Path(__file__), *map(Path, files)])
+
+
+def run_where_needed() -> None:
+    """Have passes run only on graphs with the ops that they change or have in their patterns."""
+    for kind, op in PATTERN_OPS.items():
+        changes_only(kind, functools.partial(operator.eq, op))
     for kind, changes in _FIRST.items():
         changes_only(kind, changes)
-    XNNPACKPassManager.__init__ = _ours_first(XNNPACKPassManager.__init__)
+
+
+def run_ours_first() -> None:
+    """Have the delegate's passes start with ours from now on, in the version that was read.
+
+    ExecuTorch runs them after a partitioner has returned. In another version nothing is patched,
+    and no op is taken that ours would have to expand (`is_expandable`).
+    """
+    _OURS_FIRST.keep()
+
+
+def _patches() -> Iterator[AbstractContextManager[Any]]:
+    if is_known_executorch():
+        init = XNNPACKPassManager.__init__
+        yield mock.patch.object(XNNPACKPassManager, "__init__", _ours_first(init))
 
 
 def _ours_first(init: Callable[..., None]) -> Callable[..., None]:
@@ -58,3 +80,6 @@ def _ours_first(init: Callable[..., None]) -> Callable[..., None]:
         self.passes = [*_FIRST, *self.passes]
 
     return ours_first
+
+
+_OURS_FIRST = SharedPatches(_patches)

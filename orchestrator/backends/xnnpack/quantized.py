@@ -13,7 +13,8 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.backends.xnnpack.group import Group
-from orchestrator.dim_orders.layouts import CHANNELS_LAST_ORDER
+from orchestrator.graph.conversions import CONVERSION
+from orchestrator.graph.layouts import CHANNELS_LAST_ORDER
 from orchestrator.graph.quantized import (
     Quantization,
     is_choose_qparams,
@@ -23,7 +24,7 @@ from orchestrator.graph.quantized import (
     is_zero,
     quantization,
 )
-from orchestrator.graph.queries import op_name
+from orchestrator.graph.queries import dtype_name, op_name
 
 _INT8 = (-128, 127)
 _INT4 = (-8, 7)
@@ -43,7 +44,7 @@ def unfit_dim_order(group: Group) -> str | None:
 def unfit_conversion(group: Group) -> str | None:
     """Say which conversion of dim orders is next to what is quantized."""
     for node in group.nodes:
-        is_conversion = op_name(node) == "dim_order_ops._to_dim_order_copy.default"
+        is_conversion = op_name(node) == CONVERSION
         if is_conversion and any(map(is_quantization, (*node.all_input_nodes, *node.users))):
             return f"XNNPACK cannot convert dim orders ({node.name}) next to what is quantized"
     return None
@@ -139,7 +140,7 @@ def _unfit_activation(node: Node) -> str | None:
         return f"XNNPACK does not know how {node.name} quantizes"
     if found.dtype != torch.int8 or found.limits != _INT8:
         low, high = found.limits
-        dtype = str(found.dtype).removeprefix("torch.")
+        dtype = dtype_name(found.dtype)
         return (
             f"XNNPACK's activations are int8 of -128 to 127, those of {node.name} {dtype} of {low} "
             f"to {high}"
@@ -154,7 +155,7 @@ def _unfit_weight(node: Node, is_dynamic: bool, ep: ExportedProgram) -> str | No
     if found.dtype == torch.int32:  # a bias
         return None
     if found.dtype != torch.int8:
-        dtype = str(found.dtype).removeprefix("torch.")
+        dtype = dtype_name(found.dtype)
         return f"XNNPACK's weights are int8, that of {node.name} is {dtype}"
     if found.limits == _INT4 and not is_dynamic:
         return f"XNNPACK takes weights of 4 bits ({node.name}) with dynamic activations only"

@@ -16,7 +16,7 @@ from torch.fx import Node
 
 from ggml_delegate.reasons import Code, Reason
 from orchestrator.backends.xnnpack.dynamic_images import unfit_dynamic_image
-from orchestrator.backends.xnnpack.group import Group, argument, rank
+from orchestrator.backends.xnnpack.group import MAX_RANK, Group, argument, rank
 from orchestrator.backends.xnnpack.quantized import (
     unfit_activation,
     unfit_conversion,
@@ -28,11 +28,10 @@ from orchestrator.backends.xnnpack.quantized import (
     unfit_symmetry,
     unfit_weight,
 )
-from orchestrator.dim_orders.layouts import CHANNELS_LAST_ORDER
+from orchestrator.graph.layouts import CHANNELS_LAST_ORDER
 from orchestrator.graph.quantized import is_dequantize, is_quantization
-from orchestrator.graph.queries import is_getitem, op_name
+from orchestrator.graph.queries import is_getitem, is_one, op_name
 
-_MAX_RANK = 6  # XNN_MAX_TENSOR_DIMS
 _CONVOLUTION = "aten.convolution.default"
 _POOLS = (
     "aten.avg_pool2d.default",
@@ -223,8 +222,8 @@ def _softmax(group: Group) -> str | None:
 def _rank(group: Group) -> str | None:
     for node in group.nodes:
         most = max(map(rank, (node, *node.all_input_nodes)), default=0)
-        if most > _MAX_RANK:
-            return f"a tensor of rank {most}, XNNPACK has at most {_MAX_RANK}"
+        if most > MAX_RANK:
+            return f"a tensor of rank {most}, XNNPACK has at most {MAX_RANK}"
     return None
 
 
@@ -260,7 +259,7 @@ def _ambiguous_order(group: Group) -> str | None:
     for source, _ in _permuted(group):
         if rank(source) == 4:
             _, channels, height, width = source.meta["val"].shape
-            if _is_one(channels) or (_is_one(height) and _is_one(width)):
+            if is_one(channels) or (is_one(height) and is_one(width)):
                 return f"{source.name} is contiguous, but its dim order says channels-last"
     return None
 
@@ -303,10 +302,6 @@ def _permuted(group: Group) -> Iterable[tuple[Node, tuple[int, ...]]]:
                 order = tuple(value.dim_order())
                 if order != tuple(range(len(order))):
                     yield source, order
-
-
-def _is_one(size: int | torch.SymInt) -> bool:
-    return isinstance(size, int) and size == 1
 
 
 def is_convolution_1d(node: Node) -> bool:

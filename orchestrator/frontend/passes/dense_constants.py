@@ -12,21 +12,11 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ggml_delegate.program_editor import ProgramEditor
+from orchestrator.frontend.passes.producers import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 
 aten = torch.ops.aten
 
-_CONVOLUTIONS = {
-    aten.conv1d.default,
-    aten.conv1d.padding,
-    aten.conv2d.default,
-    aten.conv2d.padding,
-    aten.conv3d.default,
-    aten.conv3d.padding,
-    aten.convolution.default,
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-}
+_CONVOLUTIONS = CONVOLUTIONS | TRANSPOSED_CONVOLUTIONS
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _OWN = ("val", "tensor_meta", "torch_fn", "unbacked_bindings")
 

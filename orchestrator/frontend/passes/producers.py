@@ -11,7 +11,7 @@ from ggml_delegate.program_editor import ProgramEditor, named_arguments
 
 aten = torch.ops.aten
 
-_CONVOLUTIONS = {
+CONVOLUTIONS = {
     aten.conv1d.default,
     aten.conv1d.padding,
     aten.conv2d.default,
@@ -20,7 +20,7 @@ _CONVOLUTIONS = {
     aten.conv3d.padding,
     aten.convolution.default,
 }
-_TRANSPOSED_CONVOLUTIONS = {
+TRANSPOSED_CONVOLUTIONS = {
     aten.conv_transpose1d.default,
     aten.conv_transpose2d.input,
     aten.conv_transpose3d.input,
@@ -159,7 +159,7 @@ class _Layer:
 def _layer(node: Node) -> _Layer | str:
     if node.target in _MATRIX_PRODUCTS:
         return _matrix_product(node)
-    if node.target not in _CONVOLUTIONS | _TRANSPOSED_CONVOLUTIONS | _LINEARS:
+    if node.target not in CONVOLUTIONS | TRANSPOSED_CONVOLUTIONS | _LINEARS:
         return f"'{node.name}' before it is no convolution or linear layer"
     if node.kwargs:
         return f"'{node.name}' has keyword arguments: {', '.join(node.kwargs)}"
@@ -168,7 +168,7 @@ def _layer(node: Node) -> _Layer | str:
     if node.target in _LINEARS:
         return _Layer(weight, node, bias, channel_axis=0, batched_rank=2)
     rank = weight.meta["val"].dim() if isinstance(weight, Node) else 0
-    if node.target in _TRANSPOSED_CONVOLUTIONS or arguments.get("transposed", False):
+    if node.target in TRANSPOSED_CONVOLUTIONS or arguments.get("transposed", False):
         groups = arguments.get("groups", 1)
         assert isinstance(groups, int)
         return _Layer(weight, node, bias, channel_axis=1, batched_rank=rank, groups=groups)

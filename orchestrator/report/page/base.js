@@ -47,8 +47,8 @@ function bytesText(count) {
   return "";
 }
 
-function percentText(part, whole) {
-  return part === null || !whole ? "-" : `${((100 * part) / whole).toFixed(1)} %`;
+function percentText(part, total) {
+  return part === null || !total ? "-" : `${((100 * part) / total).toFixed(1)} %`;
 }
 
 // Text whose lines break between words; in one that is too long, after a dot or an underscore.

@@ -17,6 +17,8 @@ function fillSummary() {
     ` ${entry.nodes}${entry.delegate ? ` in ${entry.calls} ${entry.calls === 1 ? "call" : "calls"}` : ""}`])) ];
   if (plan && plan.predicted_ns !== null) parts.unshift(element("p", { class: "big" },
     timeText(plan.measured_ns ?? plan.predicted_ns)), element("p", { class: "quiet" }, certainty(plan)));
+  if (typeof plan?.private_bytes === "number") parts.push(element("p", { class: "quiet" },
+    `${plan.private_bytes ? bytesText(plan.private_bytes) : "0 B"} of delegates' own memory, beside the file`));
   for (const [op, kernel] of Object.entries(each.missing_kernels)) {
     parts.push(element("p", { class: "loss" },
       `Missing: ${op} needs the kernel ${kernel}, which the ExecuTorch runtime at hand lacks.`));

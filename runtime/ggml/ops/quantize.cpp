@@ -78,7 +78,7 @@ Error lower(GraphBuilder& builder, const ir::FakeQuantize& op) {
   GGD_TRY(builder.expect_inputs(1, 1));
   const Value& input = builder.input(0);
   GGD_TRY(require_float(builder, input));
-  GGD_CHECK(op.whole() || input.rank() > 0, "node %s: a number has no rows", builder.name());
+  GGD_CHECK(op.per_tensor() || input.rank() > 0, "node %s: a number has no rows", builder.name());
   GGD_CHECK(-kMostInteger <= op.low() && op.low() < op.high() && op.high() <= kMostInteger,
             "node %s quantizes to integers from %d to %d", builder.name(), op.low(), op.high());
   GGD_CHECK(op.eps() > 0, "node %s: its least scale is %g, expected one above 0", builder.name(),
@@ -86,7 +86,7 @@ Error lower(GraphBuilder& builder, const ir::FakeQuantize& op) {
   GGD_ASSIGN(const Value x, builder.contiguous(input));
   FakeQuantizeParams params;
   const int64_t elements = element_count(x.sizes);
-  params.count = op.whole() ? elements : x.sizes[x.rank() - 1];
+  params.count = op.per_tensor() ? elements : x.sizes[x.rank() - 1];
   params.rows = params.count > 0 ? elements / params.count : 0;
   params.low = static_cast<float>(op.low());
   params.high = static_cast<float>(op.high());

@@ -45,7 +45,7 @@ def test_layers_of_volumes_equal_eager(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["conv", "depthwise conv", "avg pool, padded", "max pool", "local response norm"]
 )
-def test_open_batches_heights_and_widths_stay_open(name: str) -> None:
+def test_dynamic_batches_heights_and_widths_stay_dynamic(name: str) -> None:
     model = LAYERS[name].eval()
     sizes = {0: Dim("n", min=1, max=4), 3: Dim("h", min=6, max=12), 4: Dim("w", min=6, max=12)}
     program = lower(model, (torch.randn(VOLUME),), dynamic_shapes=(sizes,), strategy="greedy")

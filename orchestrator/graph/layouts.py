@@ -8,21 +8,19 @@ all others (heads of attention, say) are contiguous.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ggml_delegate.aten_ops import Trait, traits
-from orchestrator.graph.queries import compute_nodes, is_getitem, op_name
+from orchestrator.graph.conversions import CONVERSION
+from orchestrator.graph.queries import compute_nodes, is_getitem, op_name, tensor_results
 from orchestrator.planner import Flow, Layout
 
 CHANNELS_LAST_ORDER = (0, 2, 3, 1)
 CONTIGUOUS_ONLY = (Layout.CONTIGUOUS,)
 BOTH_LAYOUTS = (Layout.CONTIGUOUS, Layout.CHANNELS_LAST)
-
-_CONVERSION = "dim_order_ops._to_dim_order_copy.default"
 
 
 def wants_channels_last(node: Node) -> bool:
@@ -31,9 +29,7 @@ def wants_channels_last(node: Node) -> bool:
 
 
 def _is_rank_4(node: Node) -> bool:
-    value = node.meta.get("val")
-    values: Any = value if isinstance(value, (tuple, list)) else [value]
-    return any(isinstance(item, torch.Tensor) and item.dim() == 4 for item in values)
+    return any(value.dim() == 4 for value in tensor_results(node))
 
 
 def image_nodes(ep: ExportedProgram) -> set[Node]:
@@ -74,7 +70,7 @@ def conversion(nodes: Sequence[Node]) -> Flow | None:
     They do so whatever the layout of what is around them: in the other layout, there would be
     nothing to do.
     """
-    if len(nodes) != 1 or op_name(nodes[0]) != _CONVERSION:
+    if len(nodes) != 1 or op_name(nodes[0]) != CONVERSION:
         return None
     read, written = (
         layout_in_memory(node.meta.get("val")) for node in (nodes[0].all_input_nodes[0], nodes[0])
@@ -84,7 +80,7 @@ def conversion(nodes: Sequence[Node]) -> Flow | None:
 
 def converted(node: Node) -> Node | None:
     """Return the node whose tensor a node brings to another dim order; None if it does more."""
-    if op_name(node) != _CONVERSION:
+    if op_name(node) != CONVERSION:
         return None
     source = node.all_input_nodes[0]
     read, made = source.meta.get("val"), node.meta.get("val")
