@@ -104,7 +104,8 @@ class HeaderParser {
     }
     while (!take(")")) {
       int64_t size = 0;
-      if (sizes.size() == executorch::runtime::kTensorDimensionLimit || !parse_size(size) || (!take(",") && next() != ')')) {
+      if (sizes.size() == executorch::runtime::kTensorDimensionLimit || !parse_size(size) ||
+          (!take(",") && next() != ')')) {
         return false;
       }
       sizes.push_back(size);
