@@ -386,6 +386,16 @@ ggml_tensor* GraphBuilder::quantized_rows(const Value& value, int64_t k, bool pa
   return nullptr;
 }
 
+ggml_tensor* GraphBuilder::split_rows(ggml_tensor* source, const SplitRowsParams& params) {
+  for (const Split& known : split_) {
+    if (known.source == source && known.params == params) return known.rows;
+  }
+  const int64_t ne[4] = {split_row_bytes(params.k), params.m, 1, 1};
+  ggml_tensor* rows = custom(split_rows_kernel, ne, {source}, params, GGML_TYPE_I8);
+  split_.push_back({source, params, rows});
+  return rows;
+}
+
 void GraphBuilder::defer(const Value& copy, const StridedView& view) {
   StridedView physical = view;
   for (size_t i = 0; i < copy.order.size(); ++i) {

@@ -11,6 +11,7 @@
 
 #include "fault.h"
 #include "kernels/quantized_rows.h"
+#include "kernels/split_rows.h"
 #include "program.h"
 #include "strided.h"
 #include "value.h"
@@ -127,6 +128,9 @@ class GraphBuilder {
   // The integers of rows of k elements, as quantize_rows_kernel makes them; null for a value that
   // is no result of note_quantized, or has other rows. `pairs`: see QuantizeRowsParams.
   ggml_tensor* quantized_rows(const Value& value, int64_t k, bool pairs);
+  // The digits of rows that lie in `source`, as split_rows_kernel makes them, once for all that
+  // read the same rows.
+  ggml_tensor* split_rows(ggml_tensor* source, const SplitRowsParams& params);
 
   // A custom op with an own kernel, which every thread of the program runs on its part. `params`
   // (trivially destructible or not) lives as long as the graph and is the kernel's userdata.
@@ -193,6 +197,12 @@ class GraphBuilder {
     int64_t k[2];
   };
   std::vector<Quantized> quantized_;
+  struct Split {
+    const ggml_tensor* source;
+    SplitRowsParams params;
+    ggml_tensor* rows;
+  };
+  std::vector<Split> split_;
 };
 
 // The type of ggml tensor that holds a dtype inside a graph: floats are float32 unless they are a

@@ -1,5 +1,6 @@
 #include "matmul.h"
 
+#include "split_product.h"
 #include "work.h"
 
 namespace ggml_delegate {
@@ -20,6 +21,10 @@ void linear_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   if (params.has_bias) op.bias = static_cast<const float*>(result->src[next++]->data);
   op.right.integers = params.integers.read(result->src + next);
   op.clamp = params.clamp;
+  if (params.splits) {
+    next += params.integers.has_zeros ? 2 : 1;
+    if (split_rows_times_integers(op, result->src[next]->data, ith, nth)) return;
+  }
   gemm(op, ith, nth);
 }
 

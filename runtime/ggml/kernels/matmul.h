@@ -14,12 +14,14 @@ struct LinearParams {
   int64_t offset = 0;  // of the first row in src[0], in elements
   int64_t stride = 0;  // between rows
   bool has_bias = false;
+  bool splits = false;  // whether the last source has the rows as split_rows_kernel makes them
   IntegersLayout integers;
   ClampParams clamp;
 };
 
 // src[0] holds m rows of k float32, src[1] the weight in panels, then come the bias [n], scales and
-// zero points of integers, where there are any; the result is [m, n]. `userdata` is a LinearParams.
+// zero points of integers, and the rows' digits, where there are any; the result is [m, n].
+// `userdata` is a LinearParams.
 void linear_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
 
 struct MatMulParams {

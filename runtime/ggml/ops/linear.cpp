@@ -1,6 +1,7 @@
 // Products: rows of activations with a constant weight, or with other activations.
 #include "../kernels/integer_product.h"
 #include "../kernels/matmul.h"
+#include "../kernels/split_product.h"
 
 #include "operands.h"
 
@@ -226,7 +227,14 @@ Error lower(GraphBuilder& builder, const ir::Linear& op) {
   int64_t ne[4];
   result_ne(sizes, order, ne);
   params.integers = weight.integers;
-  ggml_tensor* result = builder.custom(linear_kernel, ne, weight.sources(rows.base, bias), params);
+  std::vector<ggml_tensor*> sources = weight.sources(rows.base, bias);
+  params.splits = splits_rows(params.integers, params.m, params.n, params.k);
+  if (params.splits) {
+    const SplitRowsParams split{params.m, params.k, params.offset, params.stride,
+                                params.integers.bits == 4};
+    sources.push_back(builder.split_rows(rows.base, split));
+  }
+  ggml_tensor* result = builder.custom(linear_kernel, ne, std::move(sources), params);
   return builder.set_output(builder.make(result, sizes, order, params.clamp.precision));
 }
 
