@@ -153,6 +153,31 @@ def test_a_part_at_a_fixed_place(write: Callable[[Tensor, Tensor], Tensor]) -> N
     _check(program, model, [[_random(3, 5, 4, seed=i)] for i in range(3)])
 
 
+class Prefix(nn.Module):
+    """Slots of a cache that are numbers in the model's code, assigned as models write it."""
+
+    def __init__(self, start: int) -> None:
+        super().__init__()
+        self.start = start
+        self.register_buffer("cache", torch.zeros(2, 3, 10, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        count = x.shape[2]
+        self.cache[: x.shape[0], :, self.start : self.start + count] = x
+        return self.cache.sum(2)
+
+
+@pytest.mark.parametrize("start", [0, 3])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_slots_that_the_model_numbers(start: int, dynamic: bool) -> None:
+    model = Prefix(start)
+    shapes = ({2: Dim("n", min=2, max=6)},) if dynamic else None
+    program = _lower(model, [_random(2, 3, 4, 4, seed=0)], dynamic_shapes=shapes)
+    assert _copies(program) == 0
+    counts = (4, 6, 2) if dynamic else (4, 4, 4)
+    _check(program, model, [[_random(2, 3, n, 4, seed=n)] for n in counts])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64, torch.int32])
 def test_state_of_other_dtypes(dtype: torch.dtype) -> None:
     class Model(nn.Module):
