@@ -15,6 +15,7 @@ from torch.export.graph_signature import OutputKind
 
 from ggml_delegate import ir
 from ggml_delegate.fusion import fuse_activations, fuse_grids
+from ggml_delegate.in_place import in_place_pairs
 from ggml_delegate.node_view import Constants, NodeView, Size, node_value, op_name
 from ggml_delegate.own_sizes import own_sizes
 from ggml_delegate.registry import HALF_DTYPES, find_rule
@@ -167,16 +168,18 @@ class Builder:
                 self._lower(node)
         taken: set[int] = set()
         outputs = [self._add_output(node, taken) for node in self._outputs()]
+        nodes = fuse_activations(fuse_grids(self._nodes, outputs), outputs)
         return ir.make(
             "Program",
             version=ir.IR_VERSION,
             tensors=self._tensors,
-            nodes=fuse_activations(fuse_grids(self._nodes, outputs), outputs),
+            nodes=nodes,
             inputs=inputs,
             outputs=outputs,
             symbols=self.symbols.symbols(),
             exprs=self.symbols.exprs(),
             bindings=self.symbols.bindings(),
+            inPlace=in_place_pairs(self._tensors, nodes, inputs, outputs),
         )
 
     def _inputs(self) -> list[torch.fx.Node]:

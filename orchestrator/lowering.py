@@ -19,6 +19,7 @@ from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.frontend.dynamic_sizes import sizes_without_bound
 from orchestrator.frontend.export import Model, as_programs
 from orchestrator.frontend.shared_state import SharedPrograms, share_state, shared_config
+from orchestrator.frontend.state_in_place import in_place_config
 from orchestrator.frontend.torch_state import as_in_lowering
 from orchestrator.graph.queries import mutated_buffers
 from orchestrator.kernels import fit_kernels
@@ -191,7 +192,9 @@ class _Lowering:
             _keep_initial_state(edge.exported_program(name))
             fit_kernels(edge.exported_program(name))
         embed_report(edge, report)
-        config = shared_config(self.backend_config, self.shared.methods)
+        config = in_place_config(
+            shared_config(self.backend_config, self.shared.methods), self.backends, self.programs
+        )
         try:
             manager = edge.to_executorch(config)
         except Exception as error:  # whatever it is, it says nothing about the model

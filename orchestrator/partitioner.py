@@ -27,6 +27,7 @@ from orchestrator.backends.portable import missing_kernel
 from orchestrator.cost.model import AnalyticCosts, estimates_of
 from orchestrator.dim_orders.channels_last import ChannelsLastPass
 from orchestrator.dim_orders.quantized_images import QuantizedOrderPass
+from orchestrator.frontend.assignments import AssignmentsPass
 from orchestrator.frontend.recurrent_layers import with_recurrent_layers
 from orchestrator.frontend.rewrites import Rewriting, StartOver, constant_bytes, rewrite
 from orchestrator.graph.branches import Branch, branch_nodes, branches_of
@@ -189,14 +190,14 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
     def edge_passes(self) -> list[ExportedProgramPassBase]:
         """Return the passes to run on the edge-dialect program first (`transform_passes`).
 
-        They have quantized layers read contiguous images, and keep the others in channels-last
-        between the delegates that the choice leaves.
+        They do without what is read for nothing, have quantized layers read contiguous images, and
+        keep the others in channels-last between the delegates that the choice leaves.
         """
         if self._leaves_dim_orders:
-            return [QuantizedOrderPass()]
+            return [AssignmentsPass(), QuantizedOrderPass()]
         only = self._choice.only
         left = [each for each in self.backends if only is None or each.name in only]
-        return [QuantizedOrderPass(), ChannelsLastPass(left, self._options)]
+        return [AssignmentsPass(), QuantizedOrderPass(), ChannelsLastPass(left, self._options)]
 
     @property
     def preparation(self) -> Preparation:

@@ -10,6 +10,7 @@ import torch
 
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
+from ggml_delegate.in_place import may_update_in_place
 from ggml_delegate.node_view import NodeView, Size, op_name
 from ggml_delegate.ops.shape import in_range, inexpressible
 from ggml_delegate.reasons import Reason
@@ -176,23 +177,32 @@ class ScatterRule(OpRule):
     integer_inputs = True
 
     def check(self, node: NodeView) -> Reason | None:
-        """Refuses steps, bounds only known at run time, and parts of another dtype."""
+        """Refuses steps, starts only known at run time, and parts of another dtype."""
         if node.dtype(0) != node.dtype(1) or node.out_dtype() != node.dtype(0):
             return Reason("dtype", "a part of another dtype")
         if node.rank(0) == 0 or not isinstance(node.sizes(0)[self._dim(node)], int):
             return Reason("dynamic", "a part of a dynamic dimension")
         if "slice" in op_name(node.fx) and node.arg(5, "step", 1) != 1:
             return Reason("unsupported", "a part with gaps")
-        if not all(isinstance(bound, (int, type(None))) for bound in self._given(node)):
+        if not isinstance(self._given(node), (int, type(None))):
             return Reason("run-time", "a part whose place is only known at run time")
         return inexpressible([*node.out_sizes(), *node.sizes(1)])
 
     def lower(self, node: NodeView, builder: Builder) -> None:
-        """A Concat of what lies before, the part, and what lies behind."""
+        """A Concat of what lies before, the part, and what lies behind.
+
+        Of state that can be changed where it is, or a part of dynamic size, one IndexPut op.
+        """
         dim, dtype = self._dim(node), node.out_dtype()
         whole, part = builder.value(node.node(0)), builder.value(node.node(1))
         size = int(node.sizes(0)[dim])
         start, end = self._bounds(node, size)
+        if not isinstance(end, int):
+            places = builder.constant(torch.arange(start, size, dtype=torch.int32))
+            op, count = ir.Slice(dim=0, start=builder.dim(0)), node.sizes(1)[dim]
+            places = builder.temp(op, [places], [count], torch.int32)
+            builder.emit(ir.IndexPut(dim=dim), [whole, part, places], node.fx)
+            return
         if start == end:
             builder.alias(node.fx, whole)
             return
@@ -202,6 +212,11 @@ class ScatterRule(OpRule):
             sizes[dim] = count
             return [builder.temp(op, [source], sizes, dtype)] if count else []
 
+        if may_update_in_place(node.fx):
+            places = builder.constant(torch.arange(start, end, dtype=torch.int32))
+            values = piece(ir.Reshape(), part, end - start)
+            builder.emit(ir.IndexPut(dim=dim), [whole, *values, places], node.fx)
+            return
         pieces = [
             *piece(ir.Slice(dim=dim, start=builder.dim(0)), whole, start),
             *piece(ir.Reshape(), part, end - start),
@@ -214,14 +229,14 @@ class ScatterRule(OpRule):
         return in_range(node.arg(2, "dim", 0), node.rank(0))
 
     @staticmethod
-    def _given(node: NodeView) -> tuple[Any, Any]:
-        if "select" in op_name(node.fx):
-            return node.arg(3, "index"), 0
-        return node.arg(3, "start", None), node.arg(4, "end", None)
+    def _given(node: NodeView) -> Any:
+        return node.arg(3, "index" if "select" in op_name(node.fx) else "start", None)
 
-    def _bounds(self, node: NodeView, size: int) -> tuple[int, int]:
-        first, last = self._given(node)
+    def _bounds(self, node: NodeView, size: int) -> tuple[int, int | None]:
+        """From where to where the part goes; None: as far as it goes at run time."""
+        first = self._given(node)
         if "select" in op_name(node.fx):
             return first % size, first % size + 1
-        start, end, _ = slice(first, last).indices(size)
-        return start, max(start, end)
+        start, _, _ = slice(first, None).indices(size)
+        count = node.sizes(1)[self._dim(node)]
+        return start, start + count if isinstance(count, int) else None

@@ -107,6 +107,8 @@ class Estimates:
         become integers in every run.
     integer_bytes: what an element of an int8 or uint8 activation makes a quantize or a dequantize
         move; more than 1 for a delegate that computes with wider integers than it hands over.
+    updates_in_place: whether an op that changes a part of an input, which is returned, moves that
+        part alone: see `Backend.in_place_results`.
     expanded_ops: how many of its own ops a backend takes an op as, by name, where not as one.
     """
 
@@ -118,6 +120,7 @@ class Estimates:
     half: float = 1.0
     integers_per_ns: float = math.inf
     integer_bytes: float = 1.0
+    updates_in_place: bool = False
     expanded_ops: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -216,6 +219,21 @@ class Backend(ABC):
         "num_threads" is given to every delegate in any case.
 
         threads: that the program is to run on.
+        """
+        return {}
+
+    def in_place_results(self, processed: bytes) -> Mapping[int, int]:
+        """Say which results of a delegate may have the memory of one of its arguments.
+
+        Where both are at one address when the delegate is called, it must leave there the result,
+        and read the argument's value before. A buffer that is such an argument, and whose new value
+        is the result, is not copied.
+
+        processed: what the backend's `preprocess` made of the partition.
+
+        Returns:
+            The numbers of the arguments by the numbers of the results, of one dtype, sizes and dim
+            order.
         """
         return {}
 

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch.export import ExportedProgram
 
+from ggml_delegate.in_place import in_place_results
 from ggml_delegate.node_view import Constants
 from ggml_delegate.ops.fake_quantize import fake_quantized
 from ggml_delegate.ops.quantized_weight import quantized_weight
@@ -52,6 +53,7 @@ class GgmlDelegate(Backend):
         half=1.05,
         integers_per_ns=12.0,
         integer_bytes=9.0,  # int32 inside: one byte and four, and four again
+        updates_in_place=True,
     )
     # Weights are read where the file is mapped: 6.5 MB for 346 MB of ViT-B/16.
     private_memory = PrivateMemory(per_weight_byte=0.02)
@@ -106,6 +108,10 @@ class GgmlDelegate(Backend):
     def boundary_layouts(self, rank: int) -> tuple[Layout, ...]:
         """Return both layouts for images."""
         return tuple(Layout) if rank == 4 else (Layout.CONTIGUOUS,)
+
+    def in_place_results(self, processed: bytes) -> Mapping[int, int]:
+        """Return what the program declares: state of which it writes a part."""
+        return in_place_results(processed)
 
     def versions(self) -> str:
         """Return ExecuTorch's version and a digest of both halves of the delegate."""

@@ -16,6 +16,7 @@ import torch
 from torch.fx import Node
 
 from ggml_delegate.aten_ops import Trait, base_name, traits
+from ggml_delegate.in_place import may_update_in_place
 from ggml_delegate.registry import HALF_DTYPES
 from orchestrator.backends.base import Estimates
 from orchestrator.graph.quantized import is_choose_qparams, is_dequantize, is_quantization
@@ -60,6 +61,9 @@ def estimate_ns(
             total += known_ns[node]
             continue
         rate = rates[family(node)]
+        if estimates.updates_in_place and may_update_in_place(node):
+            total += 2 * _changed_bytes(node) / rate.gbytes / scale + rate.op_ns
+            continue
         moved = _bytes(node, estimates.integer_bytes)
         traffic = moved / rate.gbytes if position == 0 or not estimates.fuses else 0.0
         ops = estimates.expanded_ops.get(op_name(node), 1)
@@ -188,6 +192,12 @@ def _elements(node: Node) -> float:
 def _size(node: Node) -> float:
     sizes = (math.prod(expected_shape(item)) * item.element_size() for item in tensor_results(node))
     return float(sum(sizes))
+
+
+def _changed_bytes(node: Node) -> float:
+    """What a node that changes a part of a tensor writes: the largest of its other operands."""
+    sizes = [_size(source) for source in node.all_input_nodes if source is not node.args[0]]
+    return max(sizes, default=0.0)
 
 
 def _bytes(node: Node, integer_bytes: float) -> float:

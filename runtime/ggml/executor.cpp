@@ -181,10 +181,18 @@ Error Executor::set_outputs(ShapedGraph& graph, Span<EValue*> args) {
         executorch::aten::ArrayRef<executorch::aten::SizesType>(sizes.begin(), sizes.size())));
     GGD_TRY(check_tensor(tensor, port.sizes, port.order, port.dtype, "output", i));
     GGD_CHECK_OR(InvalidArgument, tensor.const_data_ptr() != nullptr, "output %zu has no data", i);
+    const EValue* updated = port.updates < 0 ? nullptr : args[static_cast<size_t>(port.updates)];
+    const bool in_place =
+        updated != nullptr && updated->toTensor().const_data_ptr() == tensor.const_data_ptr();
     for (size_t j = 0; j < program_.input_count(); ++j) {
-      if (args[j]->isTensor()) GGD_TRY(check_no_overlap(tensor, args[j]->toTensor(), i, j));
+      if (!args[j]->isTensor() || (in_place && args[j] == updated)) continue;
+      GGD_TRY(check_no_overlap(tensor, args[j]->toTensor(), i, j));
     }
-    if (port.bound) port.bind(tensor.mutable_data_ptr());
+    if (!port.bound) continue;
+    if (updated != nullptr && !in_place) {
+      std::memcpy(tensor.mutable_data_ptr(), updated->toTensor().const_data_ptr(), tensor.nbytes());
+    }
+    port.bind(tensor.mutable_data_ptr());
   }
   return Error::Ok;
 }

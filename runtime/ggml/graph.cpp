@@ -115,6 +115,7 @@ Error GraphBuilder::make_leaf(size_t tensor, const void* data) {
 Error GraphBuilder::build() {
   const auto* nodes = program_->ir().nodes();
   for (uint32_t i = 0; nodes != nullptr && i < nodes->size(); ++i) {
+    updates_in_place_ = program_->updates_in_place(i);
     GGD_TRY(lower_node(*nodes->Get(i)));
     node_ends_.push_back(ggml_graph_n_nodes(graph_));
   }

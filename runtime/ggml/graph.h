@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "fault.h"
+#include "kernels/index.h"
 #include "kernels/quantized_rows.h"
 #include "kernels/split_rows.h"
 #include "program.h"
@@ -41,6 +42,7 @@ struct GraphMemory {
   std::deque<KernelCall> calls;        // userdata of custom ops
   int threads = 1;                     // that kernels may use; set before each computation
   std::vector<ggml_tensor*> in_place;  // see GraphBuilder::allow_in_place
+  std::vector<std::shared_ptr<Overwritten>> overwritten;  // in the sequence of the writes
   std::atomic<Fault> fault{Fault::None};
 };
 
@@ -76,6 +78,8 @@ class GraphBuilder {
   const Value& input(size_t i) const {
     return values_[static_cast<size_t>(node_->inputs()->Get(static_cast<uint32_t>(i)))];
   }
+  // Whether the node is to write into the memory of its input 0, which nothing reads afterwards.
+  bool updates_in_place() const { return updates_in_place_; }
   // Between `min` and `max` inputs, the first `min` of them present.
   Error expect_inputs(size_t min, size_t max) const;
   Result<int64_t> evaluate(const ir::Dim& dim) const { return program_->evaluate(dim, symbols_); }
@@ -154,6 +158,10 @@ class GraphBuilder {
   // Lets the result of a custom op take the memory of a source with its ne that nothing reads
   // later, for kernels that read what lies at an element's place only before they write it.
   void allow_in_place(ggml_tensor* result) { memory_->in_place.push_back(result); }
+  // Has a computation that fails take back a write into an input's memory.
+  void note_overwritten(std::shared_ptr<Overwritten> overwritten) {
+    memory_->overwritten.push_back(std::move(overwritten));
+  }
   std::atomic<Fault>* fault() { return &memory_->fault; }
 
  private:
@@ -177,6 +185,7 @@ class GraphBuilder {
   std::vector<int> node_ends_;
   std::vector<Value> values_;
   const ir::Node* node_ = nullptr;
+  bool updates_in_place_ = false;
   Sizes out_sizes_;
   struct Reordered {
     const ggml_tensor* source;

@@ -96,6 +96,7 @@ Result<Program> Program::parse(const void* data, size_t size) {
                "the file has IR version %u, this runtime reads %u; lower the model again",
                program.ir_->version(), kIrVersion);
   GGD_TRY(verify_program(*program.ir_));
+  GGD_ASSIGN(program.in_place_, in_place_updates(*program.ir_));
   return program;
 }
 

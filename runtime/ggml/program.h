@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "in_place.h"
 #include "ir_generated.h"
 #include "log.h"
 #include "shape.h"
@@ -28,6 +29,11 @@ class Program {
   const ir::Tensor& input(size_t i) const { return tensor(ir_->inputs()->Get(i)); }
   const ir::Tensor& output(size_t i) const { return tensor(ir_->outputs()->Get(i)); }
 
+  // Whether node number `index` writes into the memory of its input 0.
+  bool updates_in_place(size_t index) const { return in_place_.nodes[index]; }
+  // The input whose memory output number `index` may have, or InPlaceUpdates::kNone.
+  int32_t input_of_output(size_t index) const { return in_place_.inputs[index]; }
+
   // The value of a dimension for these symbol values. Errors: InvalidProgram when it is negative,
   // above its upper bound or not computable.
   Result<int64_t> evaluate(const ir::Dim& dim, const std::vector<int64_t>& symbols) const;
@@ -39,6 +45,7 @@ class Program {
  private:
   std::vector<uint64_t> storage_;  // 8-byte aligned, as FlatBuffers needs
   const ir::Program* ir_ = nullptr;
+  InPlaceUpdates in_place_;
 };
 
 inline bool is_constant(const ir::Tensor& tensor) {

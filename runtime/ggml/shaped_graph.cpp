@@ -102,6 +102,14 @@ Error ShapedGraph::add_outputs(const Program& program, GraphBuilder& builder) {
     GGD_CHECK(value.tensor->type == activation_type(port.dtype),
               "output %zu is computed as %s, the file declares %s", i,
               ggml_type_name(value.tensor->type), ir::EnumNameDType(port.dtype));
+    port.updates = program.input_of_output(i);
+    if (port.updates != InPlaceUpdates::kNone) {
+      const Port& input = inputs_[static_cast<size_t>(port.updates)];
+      GGD_CHECK(port.root == input.root && port.tensor->view_offs == 0 && port.sizes == input.sizes,
+                "output %zu is no update of input %d", i, port.updates);
+      port.bound = input.bound;
+      continue;
+    }
     // The node that computes the output writes it in place when it writes nothing else: the root
     // is neither an input, a constant nor another output.
     port.bound = takes_caller_memory(port.dtype) && port.root->op != GGML_OP_NONE &&
@@ -203,6 +211,16 @@ Error ShapedGraph::compute(int threads, ggml_threadpool* caller,
   memory_->threads = threads;
   plan_.threadpool = caller;
   if (tracer != nullptr && traced_ == nullptr) GGD_TRY(prepare_trace());
+  for (const auto& overwritten : memory_->overwritten) overwritten->forget();
+  const Error error = compute_nodes(tracer);
+  if (error == Error::Ok) return error;
+  for (auto it = memory_->overwritten.rbegin(); it != memory_->overwritten.rend(); ++it) {
+    (*it)->take_back();
+  }
+  return error;
+}
+
+Error ShapedGraph::compute_nodes(executorch::runtime::EventTracer* tracer) {
   const ggml_status status =
       tracer == nullptr ? ggml_graph_compute(graph_, &plan_) : traced_->compute(&plan_, *tracer);
   GGD_CHECK_OR(Internal, status == GGML_STATUS_SUCCESS, "computing a graph failed with status %d",

@@ -23,6 +23,8 @@ struct Port {
   Order order;
   ir::DType dtype = ir::DType_Float32;
   std::vector<float> staging;  // of an input that is converted
+  // Of an output, the input with which it shares `root`, or InPlaceUpdates::kNone.
+  int32_t updates = InPlaceUpdates::kNone;
 
   // Points the port to the caller's memory.
   void bind(void* data);
@@ -41,7 +43,8 @@ class ShapedGraph {
   // Memory for the activations, to be held from before compute() until the outputs were read.
   Result<ArenaPool::Lease> lease_activations();
   // Computes the outputs from the bound and staged inputs. A tracer, if any, is told of every node
-  // of the program, which costs time.
+  // of the program, which costs time. Where it fails, inputs that are updated in place are as
+  // before.
   Error compute(int threads, ggml_threadpool* caller,
                 executorch::runtime::EventTracer* tracer = nullptr);
 
@@ -53,6 +56,7 @@ class ShapedGraph {
   Error plan_activations();
   void place_activations(std::byte* arena);
   Error prepare_trace();
+  Error compute_nodes(executorch::runtime::EventTracer* tracer);
 
   std::vector<int64_t> symbols_;
   std::unique_ptr<GraphMemory> memory_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -35,6 +36,7 @@ const float* at(const ggml_tensor* tensor, const HeadView& view, int64_t batch, 
 }
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
+constexpr int32_t kNeverBits = std::numeric_limits<int32_t>::min() + 0x7f800000;
 
 // The largest of all lanes; a NaN wins.
 float largest_lane(Vec most) {
@@ -102,6 +104,82 @@ float exponentials(float* x, int64_t count, float shift) {
   return simd::sum_lanes(sums);
 }
 
+// Keys first .. last - 1.
+struct Keys {
+  int64_t first = 0;
+  int64_t last = 0;
+  bool empty() const { return last <= first; }
+  int64_t count() const { return last - first; }
+};
+
+// The keys of both, and those between them.
+Keys joined(const Keys& a, const Keys& b) {
+  if (a.empty()) return b;
+  return b.empty() ? a : Keys{std::min(a.first, b.first), std::max(a.last, b.last)};
+}
+
+// Whether all of kScanned elements are `hidden`.
+constexpr int64_t kScanned = 64;
+bool all_hidden(const int32_t* mask, int32_t hidden) {
+  simd::IntVec other{};
+  for (int64_t i = 0; i < kScanned; i += kLanes) {
+    simd::IntVec part;
+    std::memcpy(&part, mask + i, sizeof(part));
+    other |= part ^ hidden;
+  }
+  int32_t any = 0;
+  for (int i = 0; i < kLanes; ++i) any |= other[i];
+  return any == 0;
+}
+
+// Of a row of a mask, the elements from the first to the last that are not `hidden`.
+Keys kept_in(const int32_t* mask, int64_t count, int32_t hidden) {
+  Keys kept{0, count};
+  while (kept.count() >= kScanned && all_hidden(mask + kept.last - kScanned, hidden)) {
+    kept.last -= kScanned;
+  }
+  while (!kept.empty() && mask[kept.last - 1] == hidden) --kept.last;
+  while (kept.count() >= kScanned && all_hidden(mask + kept.first, hidden)) kept.first += kScanned;
+  while (!kept.empty() && mask[kept.first] == hidden) ++kept.first;
+  return kept;
+}
+
+// The keys that query `row` may see: the mask, which may be null, may still hide some between the
+// first and the last one. A NaN in it hides nothing.
+Keys visible_keys(const AttentionParams& p, const ggml_tensor* mask, int64_t batch, int64_t head,
+                  int64_t row) {
+  const int64_t count = p.causal ? std::min(row + 1, p.keys) : p.keys;
+  if (mask == nullptr) return {0, count};
+  const auto* bits = reinterpret_cast<const int32_t*>(at(mask, p.mask, batch, head, row));
+  return kept_in(bits, count, mask->type == GGML_TYPE_I32 ? 0 : kNeverBits);
+}
+
+// Those that any of the queries first .. last - 1 may see.
+Keys visible_keys(const AttentionParams& p, const ggml_tensor* mask, int64_t batch, int64_t head,
+                  int64_t first, int64_t last) {
+  const bool alike = p.mask.row == 0;  // the last one sees as much as any
+  Keys seen;
+  for (int64_t row = mask == nullptr || alike ? last - 1 : first; row < last; ++row) {
+    seen = joined(seen, visible_keys(p, mask, batch, head, row));
+  }
+  return seen;
+}
+
+// Those that any query of the heads of a group may see.
+Keys visible_to_group(const AttentionParams& p, const ggml_tensor* mask, int64_t batch,
+                      int64_t group) {
+  const int64_t heads = p.heads / p.groups;
+  const bool alike = mask == nullptr || p.mask.head == 0;
+  Keys seen;
+  for (int64_t i = 0; i < (alike ? 1 : heads); ++i) {
+    seen = joined(seen, visible_keys(p, mask, batch, group * heads + i, 0, p.queries));
+  }
+  return seen;
+}
+
+// Whole panels of keys, which start where vectors do.
+Keys widened(const Keys& keys) { return {keys.first / kPanelWidth * kPanelWidth, keys.last}; }
+
 // Where one head of one batch element is, and what its rows have in common.
 struct Head {
   const AttentionParams& p;
@@ -110,30 +188,29 @@ struct Head {
   int64_t head;
 
   int64_t group() const { return head / (p.heads / p.groups); }
-  // Keys that query `row` may see.
-  int64_t visible(int64_t row) const { return p.causal ? std::min(row + 1, p.keys) : p.keys; }
+  const ggml_tensor* mask() const { return result->src[3]; }
   const float* q(int64_t row) const { return at(result->src[0], p.q, batch, head, row); }
   const float* v() const { return at(result->src[2], p.v, batch, group(), 0); }
   float* out(int64_t row) const {
     return const_cast<float*>(at(result, p.result, batch, head, row));
   }
 
-  // Turns the raw scores of a query into weights that still have to be divided by the returned
-  // sum (0 when it sees no key); those from visible(row) to `count` become 0.
-  float weigh(float* scores, int64_t row, int64_t count) const {
-    const int64_t seen = visible(row);
-    const ggml_tensor* mask = result->src[3];
-    float shift = 0;
-    if (mask == nullptr) {
+  // Turns the raw scores of a query with `keys` into weights that still have to be divided by the
+  // returned sum (0 when it sees no key); those of keys that it may not see become 0.
+  float weigh(float* scores, int64_t row, const Keys& keys) const {
+    const int64_t last = p.causal ? std::min(row + 1, keys.last) : keys.last;
+    const int64_t seen = std::max<int64_t>(last - keys.first, 0);
+    float shift = kNever;
+    if (mask() == nullptr) {
       shift = scale_only(scores, seen, p.scale);
-    } else if (mask->type == GGML_TYPE_I32) {
-      shift =
-          scale_and_select(scores, seen, p.scale,
-                           reinterpret_cast<const int32_t*>(at(mask, p.mask, batch, head, row)));
     } else {
-      shift = scale_and_mask(scores, seen, p.scale, at(mask, p.mask, batch, head, row));
+      const float* row_of_mask = at(mask(), p.mask, batch, head, row) + keys.first;
+      shift = mask()->type == GGML_TYPE_I32
+                  ? scale_and_select(scores, seen, p.scale,
+                                     reinterpret_cast<const int32_t*>(row_of_mask))
+                  : scale_and_mask(scores, seen, p.scale, row_of_mask);
     }
-    std::fill(scores + seen, scores + count, 0.0F);
+    std::fill(scores + seen, scores + keys.count(), 0.0F);
     if (shift == kNever) {
       std::fill(scores, scores + seen, 0.0F);
       return 0;
@@ -147,31 +224,37 @@ void scale_row(float* x, int64_t count, float sum) {
   for (int64_t i = 0; i < count; ++i) x[i] *= factor;
 }
 
-// Queries first .. last of a head, as two matrix products.
+// Queries first .. last of a head, as two matrix products with the keys that any of them sees.
 void attend_block(const Head& head, const float* keys, int64_t first, int64_t last) {
   const AttentionParams& p = head.p;
   const int64_t rows = last - first;
-  const int64_t seen = head.visible(last - 1);
+  const Keys seen = widened(visible_keys(p, head.mask(), head.batch, head.head, first, last));
+  if (seen.empty()) {
+    for (int64_t row = first; row < last; ++row) {
+      std::fill(head.out(row), head.out(row) + p.width, 0.0F);
+    }
+    return;
+  }
   const int64_t stride = panels(p) * kPanelWidth;
   float* scores = scratch(kMaxBlock + rows * stride);
   float* sums = scores + rows * stride;
   Gemm product;
   product.m = rows;
-  product.n = seen;
+  product.n = seen.count();
   product.k = p.depth;
   product.left.data = head.q(first);
   product.left.stride = p.q.row;
-  product.right.data = keys;
+  product.right.data = keys + seen.first * p.depth;
   product.result = scores;
   product.result_stride = stride;
   gemm(product, 0, 1);
   for (int64_t i = 0; i < rows; ++i) sums[i] = head.weigh(scores + i * stride, first + i, seen);
   product.n = p.width;
-  product.k = seen;
+  product.k = seen.count();
   product.left.data = scores;
   product.left.stride = stride;
   product.right.columns = Columns::RowMajor;
-  product.right.data = head.v();
+  product.right.data = head.v() + seen.first * p.v.row;
   product.right.stride = p.v.row;
   product.result = head.out(first);
   product.result_stride = p.result.row;
@@ -216,22 +299,24 @@ void weighted_tail(const float* weights, const float* v, int64_t stride, int64_t
 // One query, with keys and values read once, where they are.
 void attend_row(const Head& head, int64_t row) {
   const AttentionParams& p = head.p;
-  const int64_t seen = head.visible(row);
+  const Keys keys = widened(visible_keys(p, head.mask(), head.batch, head.head, row));
+  const int64_t seen = std::max<int64_t>(keys.count(), 0);
   float* scores = scratch(kMaxBlock + seen);
-  const float* keys = at(head.result->src[1], p.k, head.batch, head.group(), 0);
-  for (int64_t i = 0; i < seen; ++i) scores[i] = dot(head.q(row), keys + i * p.k.row, p.depth);
-  const float sum = head.weigh(scores, row, seen);
+  const float* first = at(head.result->src[1], p.k, head.batch, head.group(), keys.first);
+  for (int64_t i = 0; i < seen; ++i) scores[i] = dot(head.q(row), first + i * p.k.row, p.depth);
+  const float sum = head.weigh(scores, row, keys);
+  const float* values = head.v() + keys.first * p.v.row;
   constexpr int kVecs = 8;
   float* to = head.out(row);
   int64_t column = 0;
   for (; column + kVecs * kLanes <= p.width; column += kVecs * kLanes) {
-    weighted_rows<kVecs>(scores, head.v() + column, p.v.row, seen, to + column);
+    weighted_rows<kVecs>(scores, values + column, p.v.row, seen, to + column);
   }
   for (; column + kLanes <= p.width; column += kLanes) {
-    weighted_rows<1>(scores, head.v() + column, p.v.row, seen, to + column);
+    weighted_rows<1>(scores, values + column, p.v.row, seen, to + column);
   }
   if (column < p.width) {
-    weighted_tail(scores, head.v() + column, p.v.row, seen, to + column, p.width - column);
+    weighted_tail(scores, values + column, p.v.row, seen, to + column, p.width - column);
   }
   scale_row(to, p.width, sum);
 }
@@ -245,9 +330,17 @@ int64_t packed_keys_count(const AttentionParams& params) {
 void pack_keys_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   const auto& p = *static_cast<const AttentionParams*>(userdata);
   const Range range = part_of(p.batch * p.groups * panels(p), ith, nth);
+  Keys seen;
+  int64_t seen_by = -1;  // the head
   for (int64_t i = range.first; i < range.last; ++i) {
     const int64_t head = i / panels(p);
     const int64_t first = i % panels(p) * kPanelWidth;
+    const bool known = seen_by >= 0 && p.mask.head == 0 && p.mask.batch == 0;
+    if (head != seen_by && !known) {
+      seen = visible_to_group(p, result->src[1], head / p.groups, head % p.groups);
+    }
+    seen_by = head;
+    if (first + kPanelWidth <= seen.first || first >= seen.last) continue;
     const int64_t count = std::min(p.keys - first, kPanelWidth);
     const float* from = at(result->src[0], p.k, head / p.groups, head % p.groups, first);
     float* to = static_cast<float*>(result->data) + i * p.depth * kPanelWidth;

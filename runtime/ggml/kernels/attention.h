@@ -38,12 +38,15 @@ inline constexpr int64_t kFewQueries = 4;
 // Elements of the keys in panels: [batch, groups, ceil(keys / 16), depth, 16].
 int64_t packed_keys_count(const AttentionParams& params);
 
-// A ggml custom op: src[0] holds k; the result is packed_keys_count() floats. `userdata` of both
-// ops is an AttentionParams.
+// A ggml custom op: src are k and the mask, if any; the result is packed_keys_count() floats.
+// Panels of keys that the mask hides from all queries are left as they were. `userdata` of both ops
+// is an AttentionParams.
 void pack_keys_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
 
 // A ggml custom op: src are q, k (packed if queries > kFewQueries), v and the mask, if any: F32 to
-// add or I32 that is 0 where a key does not count. A query that sees no key gets 0.
+// add or I32 that is 0 where a key does not count. A query that sees no key gets 0. Keys and values
+// in front of the first key, and behind the last, that the mask leaves to any query of a block are
+// not read.
 void attention_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
 
 }  // namespace ggml_delegate

@@ -51,14 +51,49 @@ void index_put_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   auto* y = static_cast<uint32_t*>(result->data);
   const auto bytes = static_cast<size_t>(params.inner) * kElement;
   const int64_t rows = element_count(params.sizes);
+  // Every thread finds the same, so that all write or none does.
+  if (params.fault->load(std::memory_order_relaxed) != Fault::None) return;
+  for (int64_t i = 0; i < params.count; ++i) {
+    if (row_of(result, 2, params, i) < 0) return;
+  }
+  Overwritten* overwritten = params.overwritten.get();
+  if (overwritten != nullptr && ith == 0) {
+    for (int64_t i = 0; i < params.count; ++i) {
+      overwritten->places_[static_cast<size_t>(i)] = row_of(result, 2, params, i);
+    }
+    overwritten->data_ = y;
+  }
   // Threads share no row: each has matrices of its own.
   const Range range = part_of(params.outer, ith, nth);
   for (int64_t outer = range.first; outer < range.last; ++outer) {
+    const auto row = [&](int64_t i) {
+      return y + (outer * rows + row_of(result, 2, params, i)) * params.inner;
+    };
+    const int64_t first = outer * params.count;
+    for (int64_t i = 0; overwritten != nullptr && i < params.count; ++i) {
+      std::memcpy(overwritten->before_.data() + (first + i) * params.inner, row(i), bytes);
+    }
     for (int64_t i = 0; i < params.count; ++i) {
-      const int64_t row = row_of(result, 2, params, i);
-      if (row < 0) continue;
-      std::memcpy(y + (outer * rows + row) * params.inner,
-                  values + (outer * params.count + i) * params.inner, bytes);
+      std::memcpy(row(i), values + (first + i) * params.inner, bytes);
+    }
+  }
+}
+
+Overwritten::Overwritten(int64_t outer, int64_t rows, int64_t count, int64_t inner)
+    : outer_(outer),
+      rows_(rows),
+      inner_(inner),
+      places_(static_cast<size_t>(count)),
+      before_(static_cast<size_t>(outer * count * inner)) {}
+
+void Overwritten::take_back() {
+  if (data_ == nullptr) return;
+  const uint32_t* from = before_.data();
+  for (int64_t outer = 0; outer < outer_; ++outer) {
+    for (const int64_t row : places_) {
+      std::memcpy(data_ + (outer * rows_ + row) * inner_, from,
+                  static_cast<size_t>(inner_) * kElement);
+      from += inner_;
     }
   }
 }

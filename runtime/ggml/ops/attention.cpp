@@ -113,7 +113,9 @@ Error lower(GraphBuilder& builder, const ir::Attention& op) {
   params.result.head = params.width;
   if (params.queries > kFewQueries) {
     const int64_t ne[4] = {packed_keys_count(params), 1, 1, 1};
-    sources[1] = builder.custom(pack_keys_kernel, ne, {k.tensor}, params);
+    std::vector<ggml_tensor*> packed{k.tensor};
+    if (sources.size() > 3) packed.push_back(sources[3]);
+    sources[1] = builder.custom(pack_keys_kernel, ne, std::move(packed), params);
   }
   const int64_t ne[4] = {params.width, params.heads, params.queries, params.batch};
   ggml_tensor* tensor = builder.custom(attention_kernel, ne, sources, params);

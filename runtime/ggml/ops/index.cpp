@@ -1,6 +1,7 @@
 // Index, IndexPut, Gather: elements by place.
 #include "../kernels/index.h"
 
+#include "../guard.h"
 #include "../strided.h"
 #include "broadcast.h"
 #include "lower.h"
@@ -95,10 +96,17 @@ Error lower(GraphBuilder& builder, const ir::IndexPut& op) {
       values.tensor->type == x.tensor->type && values.sizes == indexed_sizes(builder, op.dim(), 2),
       "node %s puts values of other sizes than it indexes, or of another type", builder.name());
   std::vector<ggml_tensor*> sources{values.tensor};
-  GGD_ASSIGN(const IndexParams params, index_params(builder, op.dim(), 2, sources));
-  GGD_ASSIGN(const Value copy,
-             copy_to_order(builder, strided(builder, x), identity_order(x.rank())));
-  ggml_tensor* result = builder.custom_in_place(index_put_kernel, copy.tensor, sources, params);
+  GGD_ASSIGN(IndexParams params, index_params(builder, op.dim(), 2, sources));
+  Value target = x;
+  if (builder.updates_in_place()) {
+    check_memory_limit(static_cast<size_t>(values.count()) * sizeof(uint32_t));
+    params.overwritten = std::make_shared<Overwritten>(params.outer, element_count(params.sizes),
+                                                       params.count, params.inner);
+    builder.note_overwritten(params.overwritten);
+  } else {
+    GGD_ASSIGN(target, copy_to_order(builder, strided(builder, x), identity_order(x.rank())));
+  }
+  ggml_tensor* result = builder.custom_in_place(index_put_kernel, target.tensor, sources, params);
   return builder.set_output(builder.make(result, x.sizes, identity_order(x.rank())));
 }
 

@@ -11,7 +11,8 @@ from torch.export import Dim
 from torch.nn.functional import scaled_dot_product_attention as attention
 
 from ggml_delegate.registry import check_node
-from tests.harness.ops import check_op
+from orchestrator.native import NativeProgram
+from tests.harness.ops import check_op, lower_ggml
 
 
 def _input(*sizes: int, seed: int = 0) -> Tensor:
@@ -79,6 +80,108 @@ def test_masks(queries: int) -> None:
     check_op(selected, [q, k, v, keep])
     minus_infinity = torch.zeros(whole.shape).masked_fill(~keep, -torch.inf)
     check_op(lambda *inputs: attention(*inputs), [q, k, v, minus_infinity])
+
+
+def _band(queries: int, keys: int, start: int, reach: int | None) -> Tensor:
+    """Which keys queries see: query i stands at start + i and sees `reach` keys up to there."""
+    places, at = torch.arange(keys), torch.arange(start, start + queries)[:, None]
+    seen = places <= at
+    return seen if reach is None else seen & (places > at - reach)
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "start", "reach"),
+    [
+        (1, 300, 0, None),  # a cache with one row in it
+        (1, 300, 17, None),
+        (1, 301, 299, 40),
+        (4, 257, 64, 33),
+        (5, 257, 0, None),
+        (40, 400, 100, None),
+        (40, 333, 200, 16),
+        (130, 700, 3, 100),
+        (33, 65, 32, 1),
+    ],
+)
+@pytest.mark.parametrize("as_floats", [False, True])
+def test_keys_behind_a_mask_do_not_count(
+    queries: int, keys: int, start: int, reach: int | None, as_floats: bool
+) -> None:
+    keep = _band(queries, keys, start, reach)
+    mask = torch.zeros(keep.shape).masked_fill(~keep, -torch.inf) if as_floats else keep
+    q = _input(2, 4, queries, 20, seed=1)
+    k, v = (_input(2, 2, keys, 20, seed=seed) for seed in (2, 3))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> list[Tensor]:
+        grouped = attention(q, k, v, attn_mask=mask, enable_gqa=True)
+        single = attention(q[:, :2], k, v[..., :3], attn_mask=mask[None, None])
+        return [grouped, single]
+
+    check_op(attend, [q, k, v, mask])
+
+
+@pytest.mark.parametrize("queries", [3, 40])
+@pytest.mark.parametrize("as_floats", [False, True])
+def test_masks_that_hide_other_keys_from_each_head(queries: int, as_floats: bool) -> None:
+    """Rows, heads and batches differ in what they see; some see nothing."""
+    batch, heads, keys = 2, 6, 210
+    keep = torch.zeros(batch, heads, queries, keys, dtype=torch.bool)
+    for b in range(batch):
+        for h in range(heads):
+            keep[b, h] = _band(queries, keys, 23 * h + 11 * b, 5 + 9 * h)
+    keep[0, 1] = False
+    keep[1, 0, : queries // 2] = False
+    keep[1, 4, :, 37::3] = False
+    mask = torch.zeros(keep.shape).masked_fill(~keep, -torch.inf) if as_floats else keep
+    q = _input(batch, heads, queries, 16, seed=1)
+    k, v = (_input(batch, 3, keys, 16, seed=seed) for seed in (2, 3))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> list[Tensor]:
+        return [
+            attention(q, k, v, attn_mask=mask, enable_gqa=True),
+            attention(q[:, ::2], k, v, attn_mask=mask[:, :1]),
+            attention(q[:, ::2], k, v, attn_mask=mask[:1, :1, :1]),
+        ]
+
+    check_op(attend, [q, k, v, mask])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("queries", [1, 20])
+def test_hidden_keys_of_half_types(dtype: torch.dtype, queries: int) -> None:
+    keep = _band(queries, 150, 50, 30)
+    mask = torch.zeros(keep.shape).masked_fill(~keep, -torch.inf).to(dtype)
+    q, k, v = (x.to(dtype) for x in _qkv(1, 2, queries=queries, keys=150, depth=16))
+    check_op(lambda *inputs: attention(*inputs), [q, k, v, mask], rtol=2e-2)
+
+
+@pytest.mark.parametrize("queries", [1, 20])
+def test_what_lies_behind_a_mask_is_not_read(queries: int) -> None:
+    """The rows of a cache that nothing wrote yet may hold anything."""
+    keep = _band(queries, 200, 100, 40)
+    q, k, v = _qkv(1, 2, queries=queries, keys=200, depth=16)
+    clean = attention(q, k, v, attn_mask=keep)
+    hidden = ~keep.any(0)
+    hidden[48:64] = False  # a vector of keys is read whole
+    k[..., hidden, :], v[..., hidden, :] = torch.nan, torch.inf
+
+    class Model(torch.nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+            return attention(q, k, v, attn_mask=mask)
+
+    program, _, _ = lower_ggml(Model(), (q, k, v, keep))
+    (result,) = NativeProgram(program.buffer).run("forward", [q, k, v, keep])
+    torch.testing.assert_close(result, clean, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("queries", [1, 20])
+def test_a_mask_that_is_not_a_number(queries: int) -> None:
+    """NaN hides no key: the row's result is NaN."""
+    keep = _band(queries, 90, 40, None)
+    mask = torch.zeros(keep.shape).masked_fill(~keep, -torch.inf)
+    mask[0, 80] = torch.nan
+    inputs = [*_qkv(1, 2, queries=queries, keys=90, depth=8), mask]
+    check_op(lambda *x: attention(*x), inputs, may_be_constant=True)
 
 
 @pytest.mark.parametrize("queries", [2, 30])
