@@ -48,8 +48,7 @@ RowRange range_of(const float* x, int64_t k) {
       sum += size;
       largest = simd::larger(size, largest);
       any = any || some != 0;
-      any_large =
-          any_large || _mm512_cmp_ps_mask(size, simd::splat(kLeastSplit), _CMP_GE_OQ) != 0;
+      any_large = any_large || _mm512_cmp_ps_mask(size, simd::splat(kLeastSplit), _CMP_GE_OQ) != 0;
     }
     small = small || (any && !any_large);
   }
