@@ -244,9 +244,13 @@ KernelCall* GraphBuilder::attach(ggml_custom_op_t kernel, std::shared_ptr<void> 
 
 void run_kernel(ggml_tensor* result, int /*ith*/, int /*nth*/, void* userdata) {
   const auto& call = *static_cast<const KernelCall*>(userdata);
-  int64_t elements = ggml_nelements(result);
+  // One that writes into its source 0 touches as much of it as it reads of the others.
+  const bool in_place = result->view_src != nullptr;
+  int64_t elements = in_place ? 0 : ggml_nelements(result);
   for (const ggml_tensor* source : result->src) {
-    if (source != nullptr) elements += ggml_nelements(source);
+    if (source != nullptr && !(in_place && source == result->src[0])) {
+      elements += ggml_nelements(source);
+    }
   }
   const int threads = elements < kMinElementsPerKernel ? 1 : call.memory->threads;
   parallel(threads, [&](int ith) {
