@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +13,13 @@ from orchestrator.advice.alternatives import with_decomposed_alternatives
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.frontend.export import Model, as_programs
+from orchestrator.frontend.quantize import Recipe, quantized
 from orchestrator.frontend.rewrites import Rewriting
 from orchestrator.frontend.torch_state import as_in_lowering
 from orchestrator.options import DEFAULT_BACKENDS, OptionError, PlanOptions
 from orchestrator.partitioner import OrchestratorPartitioner, PartitionedMethod
 from orchestrator.planning.choice import Choice
+from orchestrator.report.build import with_notes
 from orchestrator.report.data import Report
 from orchestrator.versions import versions
 
@@ -42,11 +44,14 @@ def plan(
     backends: Iterable[str | Backend] = DEFAULT_BACKENDS,
     example_kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
+    quantize: Recipe | None = None,
+    calibration: Iterable[Any] = (),
     **options: Any,
 ) -> DryRun:
     """Plan a model for several backends without lowering it.
 
-    model, example_inputs, example_kwargs, dynamic_shapes, backends: as for `lower`.
+    model, example_inputs, example_kwargs, dynamic_shapes, backends, quantize, calibration: as for
+        `lower`.
     options: those of `PlanOptions`; with tune="measure" there would be programs to time, so it is
         refused.
 
@@ -58,12 +63,17 @@ def plan(
     if chosen.tune == "measure":
         raise OptionError("a plan alone cannot be timed; use lower(), or tune='cached'")
     resolved = resolve_backends(backends)
-    programs = as_programs(model, example_inputs, example_kwargs, dynamic_shapes)
+    inputs = tuple(example_inputs) if isinstance(example_inputs, Iterator) else example_inputs
+    notes: list[str] = []
+    if quantize is not None:
+        made = quantized(model, inputs, example_kwargs, dynamic_shapes, quantize, calibration)
+        model, notes = made.model, [made.note]
+    programs = as_programs(model, inputs, example_kwargs, dynamic_shapes)
     with as_in_lowering(programs.values()):
         found = {name: plan_only(each, resolved, chosen) for name, each in programs.items()}
         methods = [
             with_decomposed_alternatives(
-                replace(found[name].with_advice(), name=name),
+                with_notes(replace(found[name].with_advice(), name=name), *notes),
                 [backend.name for backend in resolved],
                 lambda choice, each=each: plan_only(each, resolved, chosen, choice).report,  # type: ignore[misc]
             )

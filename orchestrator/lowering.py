@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from orchestrator.failures import Refusals, lowering_error
 from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.frontend.dynamic_sizes import sizes_without_bound
 from orchestrator.frontend.export import Model, as_programs
+from orchestrator.frontend.quantize import Recipe, quantized
 from orchestrator.frontend.shared_state import SharedPrograms, share_state, shared_config
 from orchestrator.frontend.state_in_place import in_place_config
 from orchestrator.frontend.torch_state import as_in_lowering
@@ -65,6 +66,8 @@ def lower(
     budget_s: float | None = None,
     progress: Callable[[TuneEvent], None] | None = None,
     share_buffers: bool = True,
+    quantize: Recipe | None = None,
+    calibration: Iterable[Any] = (),
 ) -> LoweredProgram:
     """Lower a model for several backends.
 
@@ -93,6 +96,10 @@ def lower(
     progress: called while measuring, see `TuneEvent`.
     share_buffers: whether methods share the mutable buffers that have one name, or are one tensor,
         in several of them: what one method writes, the others read.
+    quantize: how to quantize a module first, see `orchestrator.frontend.quantize.Recipe`; the
+        module itself stays as it is, and the plan's notes tell what was left in floats.
+    calibration: for quantize="static", inputs as the model will see them, each a tuple of
+        positional arguments or a lone tensor.
 
     `PlanOptions` says more about the options from `strategy` on.
 
@@ -124,7 +131,12 @@ def lower(
         progress=progress,
     )
     resolved = resolve_backends(backends)
-    programs = as_programs(model, example_inputs, example_kwargs, dynamic_shapes)
+    inputs = tuple(example_inputs) if isinstance(example_inputs, Iterator) else example_inputs
+    notes: list[str] = []
+    if quantize is not None:
+        found = quantized(model, inputs, example_kwargs, dynamic_shapes, quantize, calibration)
+        model, notes = found.model, [found.note]
+    programs = as_programs(model, inputs, example_kwargs, dynamic_shapes)
     shared = share_state(programs) if share_buffers else SharedPrograms(programs, {})
     programs = dict(shared.programs)
     with as_in_lowering(programs.values()):
@@ -137,6 +149,7 @@ def lower(
             etrecord is not None,
             shared,
             prepared=EdgePrograms() if tune == "measure" else None,
+            notes=notes,
         )
         made = make_tuned(programs, resolved, options, lowering)
         if etrecord is not None:
@@ -159,6 +172,7 @@ class _Lowering:
     shared: SharedPrograms
     refusals: Refusals = field(default_factory=Refusals)
     prepared: EdgePrograms | None = None
+    notes: Sequence[str] = ()
 
     def make(
         self,
@@ -181,7 +195,7 @@ class _Lowering:
                     unconstrained = plan_only(self.programs[name], self.backends, self.options)
                 described = result.with_advice(shown, unconstrained)
             method = as_lowered(described, name, edge.exported_program(name))
-            method = with_notes(method, *self.shared.notes(name))
+            method = with_notes(method, *self.notes, *self.shared.notes(name))
             methods.append(timed[name].add_to(method) if name in timed else method)
         report = Report(
             backends=tuple(backend.name for backend in self.backends),

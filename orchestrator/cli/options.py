@@ -63,6 +63,13 @@ def add_planning(
         metavar="PATTERN[=BACKENDS]",
         help="keep what matches off these (comma-separated) or all delegates; may be repeated",
     )
+    group.add_argument(
+        "--quantize",
+        choices=("dynamic", "8da8w", "8da4w", "8w", "4w"),
+        help="quantize the model first: int8 layers whose activations are quantized in every run; "
+        "linear layers with weights of 8 or 4 bits and activations of 8; weights alone ('static' "
+        "needs calibration inputs: lower(quantize='static', calibration=...))",
+    )
     group.add_argument("--max-partitions", type=int, metavar="N", help="at most N delegate calls")
     group.add_argument(
         "--max-duplicated-bytes", type=int, metavar="N", help="of weights that two backends hold"
@@ -110,6 +117,7 @@ def planning_options(options: argparse.Namespace) -> dict[str, Any]:
         "max_duplicated_bytes": options.max_duplicated_bytes,
         "max_private_bytes": options.max_private_bytes,
         "cost_table": options.cost_table,
+        "quantize": options.quantize,
     }
     if getattr(options, "budget", None) is not None:
         found["budget_s"] = options.budget
