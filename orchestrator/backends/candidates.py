@@ -20,6 +20,7 @@ from orchestrator.graph.layouts import (
 )
 from orchestrator.graph.queries import (
     compute_nodes,
+    dim_order,
     has_default_dim_order,
     is_dim_order_op,
     is_getitem,
@@ -172,7 +173,7 @@ def _in_its_layouts(offer: Support, backend: Backend) -> Support:
 
 def _takes(backend: Backend, node: Node) -> bool:
     value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor) or value.dim_order() == tuple(range(value.dim())):
+    if not isinstance(value, torch.Tensor) or dim_order(value) == tuple(range(value.dim())):
         return True
     layouts = backend.boundary_layouts(value.dim())
     return layouts != CONTIGUOUS_ONLY and layout_in_memory(value) in layouts
@@ -205,7 +206,7 @@ def _is_in_another_order(node: Node) -> bool:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor) or is_dim_order_op(node):
         return False
-    default, order = tuple(range(value.dim())), tuple(value.dim_order())
+    default, order = tuple(range(value.dim())), dim_order(value)
     if order in (default, CHANNELS_LAST_ORDER) or value.is_contiguous():
         return False
     is_image = value.dim() == len(CHANNELS_LAST_ORDER)

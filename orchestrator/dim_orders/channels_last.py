@@ -41,6 +41,7 @@ from orchestrator.graph.quantized import computed_from
 from orchestrator.graph.queries import (
     compute_nodes,
     constant_nodes,
+    dim_order,
     is_getitem,
     is_one,
     mutated_buffers,
@@ -124,7 +125,7 @@ def _label_of(value: torch.Tensor) -> Label | None:
     """The order of an image; None if it is neither, or both."""
     if _is_one_pixel(value):
         return None
-    order = tuple(value.dim_order())
+    order = dim_order(value)
     return next((label for label, wanted in _ORDERS.items() if order == wanted), None)
 
 
@@ -370,7 +371,7 @@ def _is_fit(value: torch.Tensor, label: Label) -> bool:
 
     One that lies alike in both orders has to say contiguous: backends disagree about it otherwise.
     """
-    return tuple(value.dim_order()) == _ORDERS[CONTIGUOUS if _is_one_pixel(value) else label]
+    return dim_order(value) == _ORDERS[CONTIGUOUS if _is_one_pixel(value) else label]
 
 
 def _insert_conversions(region: _Region, labels: Mapping[Node, Label], values: _Values) -> bool:

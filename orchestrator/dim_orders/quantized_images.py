@@ -17,7 +17,7 @@ from torch.fx import Node
 from orchestrator.graph.conversions import faked, insert_conversion, read_instead
 from orchestrator.graph.layouts import CHANNELS_LAST_ORDER
 from orchestrator.graph.quantized import is_quantization
-from orchestrator.graph.queries import compute_nodes, is_getitem, tensors_of
+from orchestrator.graph.queries import compute_nodes, dim_order, is_getitem, tensors_of
 
 _CONTIGUOUS_ORDER = (0, 1, 2, 3)
 
@@ -63,7 +63,7 @@ def _is_channels_last(node: Node) -> bool:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor) or value.dim() != 4 or value.is_contiguous():
         return False
-    return tuple(value.dim_order()) == CHANNELS_LAST_ORDER
+    return dim_order(value) == CHANNELS_LAST_ORDER
 
 
 def _copy(ep: ExportedProgram, tensor: Node, order: tuple[int, ...], suffix: str) -> Node:
@@ -93,4 +93,4 @@ def _value(node: Node) -> Any:
 
 
 def _orders(value: Any) -> list[Any]:
-    return [tuple(tensor.dim_order()) for tensor in tensors_of(value)]
+    return [dim_order(tensor) for tensor in tensors_of(value)]

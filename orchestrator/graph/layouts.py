@@ -15,7 +15,13 @@ from torch.fx import Node
 
 from ggml_delegate.aten_ops import Trait, traits
 from orchestrator.graph.conversions import CONVERSION
-from orchestrator.graph.queries import compute_nodes, is_getitem, op_name, tensor_results
+from orchestrator.graph.queries import (
+    compute_nodes,
+    dim_order,
+    is_getitem,
+    op_name,
+    tensor_results,
+)
 from orchestrator.planner import Flow, Layout
 
 CHANNELS_LAST_ORDER = (0, 2, 3, 1)
@@ -92,7 +98,7 @@ def converted(node: Node) -> Node | None:
 def layout_in_memory(value: object) -> Layout:
     """Return the layout that the exported program gives a value between delegates."""
     is_image = isinstance(value, torch.Tensor) and value.dim() == len(CHANNELS_LAST_ORDER)
-    if isinstance(value, torch.Tensor) and is_image and value.dim_order() == CHANNELS_LAST_ORDER:
+    if isinstance(value, torch.Tensor) and is_image and dim_order(value) == CHANNELS_LAST_ORDER:
         return Layout.CHANNELS_LAST
     return Layout.CONTIGUOUS
 

@@ -15,10 +15,14 @@ from executorch.exir.sym_util import eval_upper_bound
 from executorch.exir.tensor import dim_order_from_stride
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ggml_delegate.aten_ops import Trait, traits
 from ggml_delegate.node_view import op_name as op_name
 from ggml_delegate.recurrent_ops import STANDS_FOR
+
+# Of tensors with dynamic sizes, whose strides take a millisecond to be sorted.
+_DIM_ORDERS: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def compute_nodes(ep: ExportedProgram) -> Iterator[Node]:
@@ -98,6 +102,14 @@ def origin(node: Node) -> str:
     return str(source.name)
 
 
+def dim_order(value: torch.Tensor) -> tuple[int, ...]:
+    """Return the dim order of a node's value, which does not change once it is in its `meta`."""
+    if value not in _DIM_ORDERS:
+        _DIM_ORDERS[value] = tuple(value.dim_order())
+    order: tuple[int, ...] = _DIM_ORDERS[value]
+    return order
+
+
 def is_view(node: Node) -> bool:
     """Whether a node computes and moves nothing: a view, or a copy in the same dim order."""
     target = node.target
@@ -107,13 +119,13 @@ def is_view(node: Node) -> bool:
     result = node.meta.get("val")
     if not isinstance(source, torch.Tensor) or not isinstance(result, torch.Tensor):
         return False
-    return source.dim() != result.dim() or source.dim_order() == result.dim_order()
+    return source.dim() != result.dim() or dim_order(source) == dim_order(result)
 
 
 def has_default_dim_order(node: Node) -> bool:
     """Whether all tensors that a node reads and makes are contiguous."""
     return all(
-        tuple(value.dim_order()) == tuple(range(value.dim()))
+        dim_order(value) == tuple(range(value.dim()))
         for source in (node, *node.all_input_nodes)
         for value in tensor_results(source)
     )

@@ -16,7 +16,7 @@ from torch.fx import Node
 
 from orchestrator.graph.layouts import CHANNELS_LAST_ORDER
 from orchestrator.graph.quantized import computed_from
-from orchestrator.graph.queries import compute_nodes, constant_nodes, mutated_buffers
+from orchestrator.graph.queries import compute_nodes, constant_nodes, dim_order, mutated_buffers
 
 
 class Surroundings:
@@ -61,7 +61,7 @@ class Surroundings:
                 continue
             if (
                 node.target in ChannelsLastTaggedReshapePass.memory_sensitive_ops_nhwc
-                or tuple(value.dim_order()) == CHANNELS_LAST_ORDER
+                or dim_order(value) == CHANNELS_LAST_ORDER
                 or not found.isdisjoint(node.all_input_nodes)
             ):
                 found.add(node)

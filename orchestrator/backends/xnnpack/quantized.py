@@ -24,7 +24,7 @@ from orchestrator.graph.quantized import (
     is_zero,
     quantization,
 )
-from orchestrator.graph.queries import dtype_name, op_name
+from orchestrator.graph.queries import dim_order, dtype_name, op_name
 
 _INT8 = (-128, 127)
 _INT4 = (-8, 7)
@@ -36,7 +36,7 @@ def unfit_dim_order(group: Group) -> str | None:
     """Say which image of a quantized group is in channels-last, of which XNNPACK loses track."""
     for node in filter(is_quantization, group.nodes):
         for value in (each.meta.get("val") for each in (node, *node.all_input_nodes)):
-            if isinstance(value, torch.Tensor) and tuple(value.dim_order()) == CHANNELS_LAST_ORDER:
+            if isinstance(value, torch.Tensor) and dim_order(value) == CHANNELS_LAST_ORDER:
                 return f"XNNPACK quantizes contiguous images, {node.name} is about channels-last"
     return None
 

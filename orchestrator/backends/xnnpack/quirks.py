@@ -30,7 +30,7 @@ from orchestrator.backends.xnnpack.quantized import (
 )
 from orchestrator.graph.layouts import CHANNELS_LAST_ORDER
 from orchestrator.graph.quantized import is_dequantize, is_quantization
-from orchestrator.graph.queries import is_getitem, is_one, op_name
+from orchestrator.graph.queries import dim_order, is_getitem, is_one, op_name
 
 _CONVOLUTION = "aten.convolution.default"
 _POOLS = (
@@ -299,7 +299,7 @@ def _permuted(group: Group) -> Iterable[tuple[Node, tuple[int, ...]]]:
         for source in (node, *node.all_input_nodes):
             value = source.meta.get("val")
             if isinstance(value, torch.Tensor):
-                order = tuple(value.dim_order())
+                order = dim_order(value)
                 if order != tuple(range(len(order))):
                     yield source, order
 
