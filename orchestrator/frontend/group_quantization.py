@@ -1,8 +1,9 @@
 """`orchestrator::dequantize_groups`: weights whose groups have scales and minimums of floats.
 
 It says what GGUF's block formats and torchao's float zero points have in common: an element stands
-for scale * q + minimum. Exporting leaves the op as it is, so that a backend may pack the integers
-and the numbers as they were made. It is made of ATen ops, for backends that do not take it.
+for scale * q + minimum. Exporting and ExecuTorch leave the op as it is, so that a backend may pack
+the integers and the numbers as they were made. For backends that do not take it, `lower` stores the
+weight as floats.
 """
 
 from __future__ import annotations
@@ -63,6 +64,15 @@ def _check(q: Tensor, scales: Tensor, mins: Tensor | None, bits: int, group: int
             )
 
 
-_library.impl("dequantize_groups", _dequantize_groups, "CompositeImplicitAutograd")
+def _sizes_of_result(
+    q: Tensor, scales: Tensor, mins: Tensor | None, bits: int, group: int, dtype: torch.dtype
+) -> Tensor:
+    _check(q, scales, mins, bits, group)
+    return torch.empty(q.shape, dtype=dtype, device=q.device)
+
+
+# Were it composite, exporting would write it as what it is made of.
+_library.impl("dequantize_groups", _dequantize_groups, "CompositeExplicitAutograd")
+torch.library.register_fake("orchestrator::dequantize_groups", _sizes_of_result, lib=_library)
 dequantize_groups: torch._ops.OpOverload = torch.ops.orchestrator.dequantize_groups.default
 """The op; see `_dequantize_groups` for its arguments."""
