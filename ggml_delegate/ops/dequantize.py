@@ -26,6 +26,7 @@ class DequantizeRule(OpRule):
     targets = DEQUANTIZES
     constant_dtypes: ClassVar[tuple[torch.dtype, ...]] = (
         torch.int8,
+        torch.uint8,
         torch.int32,
         torch.int64,
         torch.float64,
@@ -40,7 +41,7 @@ class DequantizeRule(OpRule):
             return Reason(
                 "quantization",
                 "of what is dequantized, ggml takes weights of int8 or int4 with scales by row or "
-                "group",
+                "group, and floats of float32",
             )
         users = list(node.fx.users)
         if len(users) != 1 or op_name(users[0]) not in _LAYERS:

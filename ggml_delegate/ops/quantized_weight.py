@@ -15,25 +15,33 @@ from ggml_delegate.builder import Builder, LoweringError
 from ggml_delegate.node_view import Constants, NodeView, node_value, op_name
 from ggml_delegate.ops.panels import to_panels
 
+OF_GROUPS = "orchestrator.dequantize_groups.default"
+_TORCHAO = "torchao.dequantize_affine.default"
 DEQUANTIZES = (
     "quantized_decomposed.dequantize_per_tensor.default",
     "quantized_decomposed.dequantize_per_channel.default",
     "quantized_decomposed.dequantize_per_channel_group.default",
-    "torchao.dequantize_affine.default",
+    _TORCHAO,
+    OF_GROUPS,
 )
 _SCALES = (torch.float32, torch.float64)
+_HALVES = (torch.float16, torch.bfloat16)
+# The ops that multiply integers with scales of half types in float32, not in the half type.
+_TAKE_HALVES = (_TORCHAO, OF_GROUPS)
 _INT8 = torch.iinfo(torch.int8)
 _INT4 = (-8, 7)
+_UINT4 = (0, 15)
 
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """A constant of int8, and how it is expanded: (integer - zero point) * scale.
+    """A constant of integers, and how it is expanded.
 
-    Its first dimension is n, the others are k: [n, k] of a layer, [n, c, h, w] of a convolution.
+    An element is (integer - zero point) * scale, or integer * scale + minimum. The constant's first
+    dimension is n, the others are k: [n, k] of a layer, [n, c, h, w] of a convolution.
     scale, zero_point: a constant with an element per row and group, or a number for all; no zero
-    point is 0. group: elements of a row that share them. bits: that the integers are said to have,
-    8 or 4.
+    point is 0. minimum: such a constant, or None. group: elements of a row that share them. bits:
+    that the integers are said to have, 8 or 4.
     """
 
     integers: Node
@@ -41,19 +49,21 @@ class QuantizedWeight:
     zero_point: Node | int | None
     group: int
     bits: int
+    minimum: Node | None = None
 
 
 @dataclass(frozen=True)
 class PackedWeight:
     """What the IR has of a quantized weight, in panels; see the schema.
 
-    zero_points: None where they are all 0. bits: that the integers have.
+    offsets: zero points of int8 or minimums of floats; None where they are all 0. bits: that the
+    integers have.
     """
 
     bits: int
     integers: torch.Tensor
     scales: torch.Tensor
-    zero_points: torch.Tensor | None
+    offsets: torch.Tensor | None
 
 
 def quantized_weight(node: Node | None, constants: Constants) -> QuantizedWeight | None:
@@ -61,6 +71,8 @@ def quantized_weight(node: Node | None, constants: Constants) -> QuantizedWeight
     if node is None or op_name(node) not in DEQUANTIZES:
         return None
     given = NodeView(node, constants).arguments()
+    if op_name(node) == OF_GROUPS:
+        return _weight_of_groups(given, node_value(node), constants)
     integers, value = given["input"], node_value(node)
     if integers not in constants or value.dim() < 2 or value.dtype != torch.float32:
         return None
@@ -77,11 +89,39 @@ def quantized_weight(node: Node | None, constants: Constants) -> QuantizedWeight
         or low < _INT8.min
         or high > _INT8.max
         or not all(_has(each, n * -(-k // group), constants) for each in (scale, zero_point))
-        or (isinstance(scale, Node) and node_value(scale).dtype not in _SCALES)
+        or not _is_read_exactly(scale, op_name(node) in _TAKE_HALVES)
     ):
         return None
     bits = 4 if low >= _INT4[0] and high <= _INT4[1] else 8
     return QuantizedWeight(integers, scale, zero_point, group, bits)
+
+
+def _weight_of_groups(
+    given: Mapping[str, Any], value: Any, constants: Constants
+) -> QuantizedWeight | None:
+    """As `quantized_weight`, of arguments of `orchestrator::dequantize_groups`."""
+    integers, scales, minimums = given["q"], given["scales"], given["mins"]
+    bits, group = given["bits"], given["group"]
+    if integers not in constants or value.dtype != torch.float32:
+        return None
+    # Bytes that have no sign are integers of int8 if they have 4 bits.
+    fits = node_value(integers).dtype == torch.int8 or bits == 4
+    n, k = value.shape
+    tables = [table for table in (scales, minimums) if table is not None]
+    if not fits or not all(
+        _has(table, n * (k // group), constants) and _is_read_exactly(table, True)
+        for table in tables
+    ):
+        return None
+    return QuantizedWeight(integers, scales, None, group, bits, minimums)
+
+
+def _is_read_exactly(value: object, halves: bool) -> bool:
+    """Whether eager PyTorch multiplies and adds these numbers in float32."""
+    if not isinstance(value, Node):
+        return True
+    dtype = node_value(value).dtype
+    return dtype in _SCALES or (halves and dtype in _HALVES)
 
 
 def _group(given: Mapping[str, Any], sizes: torch.Size) -> int | None:
@@ -115,7 +155,7 @@ def packed(
     constants: Constants,
     as_rows: Callable[[torch.Tensor], torch.Tensor] = _unchanged,
 ) -> PackedWeight | None:
-    """Lay a weight out as the runtime reads it; None where zero points leave int8.
+    """Lay a weight out as the runtime reads it; None where zero points are no integers of int8.
 
     as_rows: makes rows [n, k] of the integers, if they have more dimensions.
     """
@@ -123,18 +163,39 @@ def packed(
     n, k = integers.shape
     sizes = (n, -(-k // weight.group))
     scales = _filled(weight.scale, sizes, torch.float32, constants)
-    zeros = _filled(weight.zero_point or 0, sizes, torch.int64, constants)
-    if zeros.min() < _INT8.min or zeros.max() > _INT8.max:
+    offsets = _zero_points(weight, sizes, constants)
+    if offsets is None or integers.max() > _INT8.max:
         return None
+    if weight.minimum is not None:
+        offsets = narrowest(_filled(weight.minimum, sizes, torch.float32, constants))
     # Eager PyTorch expands integers beyond their limits as they are.
-    fits = integers.min() >= _INT4[0] and integers.max() <= _INT4[1]
-    bits = 4 if weight.bits == 4 and fits else 8
+    low, high = _INT4 if weight.minimum is None else _UINT4
+    bits = 4 if weight.bits == 4 and integers.min() >= low and integers.max() <= high else 8
+    integers = integers.to(torch.int8)
     return PackedWeight(
         bits,
         to_panels(_two_to_a_byte(integers) if bits == 4 else integers),
-        to_panels(scales),
-        to_panels(zeros.to(torch.int8)) if zeros.any() else None,
+        to_panels(narrowest(scales)),
+        to_panels(offsets) if weight.minimum is not None or offsets.any() else None,
     )
+
+
+def _zero_points(
+    weight: QuantizedWeight, sizes: tuple[int, int], constants: Constants
+) -> torch.Tensor | None:
+    """The zero points in int8; None where they are not integers of int8."""
+    given = _filled(weight.zero_point or 0, sizes, torch.float64, constants)
+    zeros = given.clamp(_INT8.min, _INT8.max).round().nan_to_num().to(torch.int8)
+    return zeros if torch.equal(zeros.to(torch.float64), given) else None
+
+
+def narrowest(numbers: torch.Tensor) -> torch.Tensor:
+    """Floats in the first of float16 and bfloat16 that has them all, else as they are."""
+    for dtype in _HALVES:
+        half = numbers.to(dtype)
+        if torch.equal(half.to(numbers.dtype), numbers):
+            return half
+    return numbers
 
 
 def integer_operands(
@@ -143,16 +204,18 @@ def integer_operands(
     builder: Builder,
     as_rows: Callable[[torch.Tensor], torch.Tensor] = _unchanged,
 ) -> tuple[list[int | None], Any]:
-    """The tensors of a weight's integers, scales and zero points, and the op's Integers.
+    """The tensors of a weight's integers, scales and offsets, and the op's Integers.
 
     Raises:
-        LoweringError: its zero points leave int8.
+        LoweringError: its integers or zero points leave int8.
     """
     parts = packed(weight, node.constants, as_rows)
     if parts is None:
-        raise LoweringError(f"the weight of {node.fx.name} has zero points beyond int8")
-    zeros = None if parts.zero_points is None else builder.constant(parts.zero_points)
-    operands = [builder.constant(parts.integers), builder.constant(parts.scales), zeros]
+        raise LoweringError(
+            f"the weight of {node.fx.name} has integers or zero points that are not in int8"
+        )
+    offsets = None if parts.offsets is None else builder.weight(parts.offsets)
+    operands = [builder.weight(parts.integers), builder.weight(parts.scales), offsets]
     return operands, ir.Integers(bits=parts.bits, group=weight.group)
 
 

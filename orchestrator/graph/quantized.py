@@ -20,7 +20,8 @@ from torch.fx import Node
 
 from ggml_delegate.node_view import op_name
 
-_NAMESPACES = {"quantized_decomposed", "torchao"}
+_NAMESPACES = {"quantized_decomposed", "torchao", "orchestrator"}
+_OF_GROUPS = "orchestrator.dequantize_groups.default"
 _QUANTIZE = ("quantize_",)
 _DEQUANTIZE = ("dequantize_",)
 _CHOOSE = ("choose_qparams", "_choose_qparams")
@@ -100,7 +101,8 @@ class Quantization:
 
     dtype: of the integers. limits: the least and the largest of them. scale, zero_point: numbers,
     or nodes of tensors; a zero point may be left out. group_size: how many elements of a row share
-    a scale; None where all do, or a whole row, plane or tensor is said to.
+    a scale; None where all do, or a whole row, plane or tensor is said to. minimum: a node of what
+    is added, in place of a zero point.
     """
 
     dtype: torch.dtype
@@ -108,6 +110,7 @@ class Quantization:
     scale: object
     zero_point: object
     group_size: int | None = None
+    minimum: Node | None = None
 
 
 def quantization(node: Node) -> Quantization | None:
@@ -116,6 +119,8 @@ def quantization(node: Node) -> Quantization | None:
     schema = target._schema.arguments
     given = {argument.name: argument.default_value for argument in schema}
     given |= dict(zip(given, node.args, strict=False)) | node.kwargs
+    if op_name(node) == _OF_GROUPS:
+        return _of_groups(given)
     low, high = given.get("quant_min"), given.get("quant_max")
     if low is None or high is None or isinstance(low, Node) or isinstance(high, Node):
         return None
@@ -130,6 +135,15 @@ def quantization(node: Node) -> Quantization | None:
         size = None
     limits = (int(low), int(high))
     return Quantization(tensor.meta["val"].dtype, limits, scale, zero_point, size)
+
+
+def _of_groups(given: Mapping[str, Any]) -> Quantization:
+    """How `orchestrator::dequantize_groups` dequantizes."""
+    bits, minimum = given["bits"], given["mins"]
+    low = 0 if bits == 4 and minimum is not None else -(1 << bits - 1)
+    limits = (low, low + (1 << bits) - 1)
+    dtype = given["q"].meta["val"].dtype
+    return Quantization(dtype, limits, given["scales"], None, given["group"], minimum)
 
 
 # Which constants are 0 throughout, by target, of programs that were noted.

@@ -152,6 +152,8 @@ def _unfit_weight(node: Node, is_dynamic: bool, ep: ExportedProgram) -> str | No
     found = quantization(node)
     if found is None:
         return f"XNNPACK does not know how {node.name} quantizes"
+    if op_name(node).startswith("orchestrator."):
+        return f"XNNPACK does not know {op_name(node)}, which {node.name} is"
     if found.dtype == torch.int32:  # a bias
         return None
     if found.dtype != torch.int8:

@@ -18,7 +18,7 @@ struct ConvParams {
 };
 
 // A ggml custom op: src[0] is the input [n, h, w, in], dense float32; src[1] the weight in panels,
-// n = out, k = kh * kw * in; then come the bias [out], scales and zero points of integers, where
+// n = out, k = kh * kw * in; then come the bias [out], scales and offsets of integers, where
 // there are any; the result is [n, oh, ow, out]. `userdata` is a ConvParams.
 void conv_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
 

@@ -7,6 +7,7 @@
 
 #include "clamp.h"
 #include "ir_generated.h"
+#include "precision.h"
 
 namespace ggml_delegate {
 
@@ -20,26 +21,49 @@ enum class Columns {
   Transposed  // [n, k], rows `stride` apart
 };
 
-// Integers of a packed factor as floats: (q - zero) * scale; see the schema.
+// What integers stand for: q * scale, (q - zero point) * scale, or q * scale + minimum.
+enum class Offsets : uint8_t { None, ZeroPoints, Minimums };
+
+// Floats as they are stored; half.h reads them.
+struct StoredFloats {
+  const void* data = nullptr;
+  Precision type = Precision::Float32;
+
+  StoredFloats() = default;
+  explicit StoredFloats(const ggml_tensor* tensor) : data(tensor->data) {
+    if (tensor->type == GGML_TYPE_F16) type = Precision::Float16;
+    if (tensor->type == GGML_TYPE_BF16) type = Precision::BFloat16;
+  }
+};
+
+// Integers of a packed factor and what they stand for; see the schema.
 struct IntegersParams {
   int bits = 0;  // 8 or 4; 0: the factor is of floats
   int64_t group = 0;
-  const float* scales = nullptr;
-  const int8_t* zeros = nullptr;  // or null: 0
+  Offsets offsets = Offsets::None;
+  StoredFloats scales;
+  const int8_t* zeros = nullptr;  // of Offsets::ZeroPoints
+  StoredFloats minimums;          // of Offsets::Minimums
 };
 
 // A weight of integers as a custom op's sources have it: it is followed, after the bias, by its
-// scales and its zero points.
+// scales, and its zero points or minimums.
 struct IntegersLayout {
   int bits = 0;  // as in IntegersParams
   int64_t group = 0;
-  bool has_zeros = false;
+  Offsets offsets = Offsets::None;
+
+  int source_count() const { return bits == 0 ? 0 : (offsets == Offsets::None ? 1 : 2); }
 
   // `next`: the source that follows the bias.
   IntegersParams read(ggml_tensor* const* next) const {
-    IntegersParams params{bits, group};
-    if (bits != 0) params.scales = static_cast<const float*>(next[0]->data);
-    if (has_zeros) params.zeros = static_cast<const int8_t*>(next[1]->data);
+    IntegersParams params;
+    params.bits = bits;
+    params.group = group;
+    params.offsets = offsets;
+    if (bits != 0) params.scales = StoredFloats(next[0]);
+    if (offsets == Offsets::ZeroPoints) params.zeros = static_cast<const int8_t*>(next[1]->data);
+    if (offsets == Offsets::Minimums) params.minimums = StoredFloats(next[1]);
     return params;
   }
 };

@@ -1,6 +1,7 @@
 // Floats rounded to the numbers that half types have: to nearest, ties to even; a NaN stays.
 #pragma once
 
+#include "gemm.h"
 #include "precision.h"
 #include "vector_math.h"
 
@@ -78,6 +79,19 @@ struct Float16Numbers {
 #endif
   }
 };
+
+// Numbers from the one at `at` on.
+inline Vec load(const StoredFloats& numbers, int64_t at) {
+  switch (numbers.type) {
+    case Precision::Float32:
+      break;
+    case Precision::Float16:
+      return Float16Numbers::load(static_cast<const uint16_t*>(numbers.data) + at);
+    case Precision::BFloat16:
+      return BFloat16Numbers::load(static_cast<const uint16_t*>(numbers.data) + at);
+  }
+  return load(static_cast<const float*>(numbers.data) + at);
+}
 
 // Elements to compute before they are rounded: they stay in the first-level cache until then.
 inline constexpr int64_t kRounded = 2048;

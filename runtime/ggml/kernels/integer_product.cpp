@@ -275,7 +275,7 @@ void multiply(const Product& op, int64_t row0, int64_t panel0) {
     for (int v = 0; v < kCount; ++v) {
       const int64_t at =
           ((panel0 + v / kVecs) * groups + group) * kPanelWidth + v % kVecs * simd::kLanes;
-      const Vec scale = simd::load(op.integers.scales + at) * Step<Bits>::kUnit;
+      const Vec scale = simd::load(op.integers.scales, at) * Step<Bits>::kUnit;
       Vec zeros{};
       if constexpr (Zeros) zeros = zeros_at(op.integers.zeros + at) / Step<Bits>::kUnit;
 #pragma GCC unroll 8
@@ -342,7 +342,7 @@ Chosen choose(int64_t rows, int64_t panels) {
 }
 
 Chosen choose(const IntegersParams& integers, int64_t rows, int64_t panels) {
-  const bool zeros = integers.zeros != nullptr;
+  const bool zeros = integers.offsets == Offsets::ZeroPoints;
   if (integers.bits == 8) return (zeros ? choose<8, true> : choose<8, false>)(rows, panels);
   return (zeros ? choose<4, true> : choose<4, false>)(rows, panels);
 }
@@ -375,7 +375,8 @@ void multiply_all(const Product& op, Range rows, Range panels) {
 
 bool multiplies_integers(const IntegersLayout& integers, int64_t k) {
   const bool aligned = k % kRowGrain == 0 && integers.group % kRowGrain == 0;
-  return kMultipliesIntegers && integers.bits != 0 && aligned && integers.group <= kMostOfGroup;
+  return kMultipliesIntegers && integers.bits != 0 && integers.offsets != Offsets::Minimums &&
+         aligned && integers.group <= kMostOfGroup;
 }
 
 void integer_linear_kernel([[maybe_unused]] ggml_tensor* result, [[maybe_unused]] int ith,

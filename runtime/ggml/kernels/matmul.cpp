@@ -22,7 +22,7 @@ void linear_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   op.right.integers = params.integers.read(result->src + next);
   op.clamp = params.clamp;
   if (params.splits) {
-    next += params.integers.has_zeros ? 2 : 1;
+    next += params.integers.source_count();
     if (split_rows_times_integers(op, result->src[next]->data, ith, nth)) return;
   }
   gemm(op, ith, nth);

@@ -20,8 +20,8 @@ struct LinearParams {
 };
 
 // src[0] holds m rows of k float32, src[1] the weight in panels, then come the bias [n], scales and
-// zero points of integers, and the rows' digits, where there are any; the result is [m, n].
-// `userdata` is a LinearParams.
+// zero points or minimums of integers, and the rows' digits, where there are any; the result is
+// [m, n]. `userdata` is a LinearParams.
 void linear_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
 
 struct MatMulParams {

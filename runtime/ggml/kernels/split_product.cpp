@@ -28,12 +28,13 @@ constexpr int panels_for(int rows) { return rows == 1 ? 4 : 2; }
 inline Vec to_float(Integers v) { return _mm512_maskz_cvtepi32_ps(kAllLanes, v); }
 
 // Bytes of a weight, plus kOffset: without a sign, as the instruction takes one factor. The
-// elements that one instruction takes of a column have become neighbours.
-template <int Bits>
+// elements that one instruction takes of a column have become neighbours. Unsigned: the integers
+// have no sign anyway.
+template <int Bits, bool Unsigned>
 struct Step {
   static constexpr int kParts = Bits == 8 ? 1 : 2;
   static constexpr int64_t kDepth = 4 * kParts;
-  static constexpr int kOffset = Bits == 8 ? 128 : 8;
+  static constexpr int kOffset = Bits == 8 ? 128 : (Unsigned ? 0 : 8);
   Integers bytes;
 
   void load(const int8_t* from) {
@@ -49,6 +50,7 @@ struct Step {
       return _mm512_xor_si512(bytes, _mm512_set1_epi8(static_cast<char>(0x80)));
     }
     const Integers half = part == 0 ? bytes : _mm512_maskz_srli_epi16(~__mmask32{0}, bytes, 4);
+    if constexpr (Unsigned) return _mm512_and_si512(half, _mm512_set1_epi8(0xF));
     constexpr int kXorAnd = 0x28;  // (a ^ b) & c
     return _mm512_ternarylogic_epi32(half, _mm512_set1_epi8(8), _mm512_set1_epi8(0xF), kXorAnd);
   }
@@ -67,25 +69,25 @@ inline Integers start(Integers offset, const SplitBlock& block, int digit) {
                              _mm512_set1_epi32(block.minus_sums[digit]));
 }
 
-template <int Bits>
-inline Integers offsets(const int8_t* zeros) {
-  const Integers offset = _mm512_set1_epi32(Step<Bits>::kOffset);
+template <typename Of>
+inline Integers offsets(const int8_t* zeros, int64_t at) {
+  const Integers offset = _mm512_set1_epi32(Of::kOffset);
   if (zeros == nullptr) return offset;
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros));
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros + at));
   return _mm512_add_epi32(_mm512_maskz_cvtepi8_epi32(kAllLanes, bytes), offset);
 }
 
 // One panel's sums of products with the last digit, in block.unit / 2^8. Out of line: few blocks
 // have it, and the others need the registers.
-template <int Bits>
+template <typename Of>
 [[gnu::noinline]] Vec last_digit(const SplitBlock& block, const int8_t* weights, Integers offset) {
   Integers sum = start(offset, block, kFewDigits);
   const int8_t* digits = block.digits[kFewDigits];
-  for (int64_t k = 0; k < kSplitBlock; k += Step<Bits>::kDepth, weights += kStepBytes) {
-    Step<Bits> step;
+  for (int64_t k = 0; k < kSplitBlock; k += Of::kDepth, weights += kStepBytes) {
+    Of step;
     step.load(weights);
 #pragma GCC unroll 2
-    for (int part = 0; part < Step<Bits>::kParts; ++part) {
+    for (int part = 0; part < Of::kParts; ++part) {
       sum = _mm512_dpbusd_epi32(sum, step.columns(part), splat_four(digits + k + 4 * part));
     }
   }
@@ -103,12 +105,11 @@ struct Product {
 };
 
 // One block of Rows rows times Panels panels, in the weight's integers, onto `sums`.
-template <int Bits, int Rows, int Panels>
+template <typename Of, int Rows, int Panels>
 [[gnu::always_inline]] inline void add_block(const SplitBlock* const (&rows)[Rows],
                                              const int8_t* weights, int64_t panel_bytes,
                                              const Integers (&offset)[Panels],
                                              Vec (&sums)[Rows][Panels]) {
-  using Of = Step<Bits>;
   Integers products[Rows][Panels][kFewDigits];
 #pragma GCC unroll 4
   for (int r = 0; r < Rows; ++r) {
@@ -155,16 +156,18 @@ template <int Bits, int Rows, int Panels>
       const Integers upper = _mm512_add_epi32(first, products[r][p][1]);
       Vec sum = to_float(upper) * 0x1p-8F + to_float(products[r][p][2]) * 0x1p-16F;
       if (__builtin_expect(rows[r]->has_last, 0) != 0) {
-        sum += last_digit<Bits>(*rows[r], weights + p * panel_bytes, offset[p]);
+        sum += last_digit<Of>(*rows[r], weights + p * panel_bytes, offset[p]);
       }
       sums[r][p] += sum * unit;
     }
   }
 }
 
-// Panels panels from number `first` on, all of k.
-template <int Bits, int Rows, int Panels>
+// Panels panels from number `first` on, all of k. Minimums: whether the weight has some, and so
+// integers of 4 bits without a sign.
+template <int Bits, bool Minimums, int Rows, int Panels>
 void multiply(const Product& product, int64_t first) {
+  using Of = Step<Bits, Minimums>;
   constexpr int64_t kBlockBytes = kSplitBlock * kPanelWidth * Bits / 8;
   const Gemm& op = *product.gemm;
   const IntegersParams& integers = op.right.integers;
@@ -180,17 +183,25 @@ void multiply(const Product& product, int64_t first) {
     const auto at = [&](int p) { return ((first + p) * groups + group) * kPanelWidth; };
     Integers offset[Panels];
     for (int p = 0; p < Panels; ++p) {
-      offset[p] = offsets<Bits>(integers.zeros == nullptr ? nullptr : integers.zeros + at(p));
+      offset[p] = offsets<Of>(integers.zeros, at(p));
     }
     Vec sums[Rows][Panels] = {};
+    [[maybe_unused]] float of_rows[Rows] = {};
     for (; blocks > 0; --blocks) {
-      add_block<Bits, Rows, Panels>(rows, weights, panel_bytes, offset, sums);
-      for (int r = 0; r < Rows; ++r) ++rows[r];
+      add_block<Of, Rows, Panels>(rows, weights, panel_bytes, offset, sums);
+      for (int r = 0; r < Rows; ++r) {
+        if constexpr (Minimums) of_rows[r] += rows[r]->sum;
+        ++rows[r];
+      }
       weights += kBlockBytes;
     }
     for (int p = 0; p < Panels; ++p) {
-      const Vec scale = simd::load(integers.scales + at(p));
+      const Vec scale = simd::load(integers.scales, at(p));
       for (int r = 0; r < Rows; ++r) totals[r][p] += sums[r][p] * scale;
+      if constexpr (Minimums) {
+        const Vec minimum = simd::load(integers.minimums, at(p));
+        for (int r = 0; r < Rows; ++r) totals[r][p] += simd::splat(of_rows[r]) * minimum;
+      }
     }
   }
   const Vec min = simd::splat(op.clamp.min);
@@ -208,18 +219,26 @@ void multiply(const Product& product, int64_t first) {
   }
 }
 
-template <int Bits, int Rows>
+template <int Bits, bool Minimums, int Rows>
 void multiply_all(const Product& product, Range panels) {
   constexpr int kMost = panels_for(Rows);
   int64_t first = panels.first;
-  for (; first + kMost <= panels.last; first += kMost) multiply<Bits, Rows, kMost>(product, first);
+  for (; first + kMost <= panels.last; first += kMost)
+    multiply<Bits, Minimums, Rows, kMost>(product, first);
   if constexpr (kMost > 2) {
     if (first + 2 <= panels.last) {
-      multiply<Bits, Rows, 2>(product, first);
+      multiply<Bits, Minimums, Rows, 2>(product, first);
       first += 2;
     }
   }
-  if (first < panels.last) multiply<Bits, Rows, 1>(product, first);
+  if (first < panels.last) multiply<Bits, Minimums, Rows, 1>(product, first);
+}
+
+template <int Bits, bool Minimums>
+void multiply_rows(const Product& product, Range panels) {
+  const bool one = product.gemm->m == 1;
+  (one ? multiply_all<Bits, Minimums, 1> : multiply_all<Bits, Minimums, kMostSplitRows>)(product,
+                                                                                         panels);
 }
 
 #endif
@@ -240,10 +259,11 @@ bool split_rows_times_integers([[maybe_unused]] const Gemm& op, [[maybe_unused]]
     if (reinterpret_cast<const SplitRowHeader*>(row)->usable == 0) return false;
   }
   const Range panels = part_of((op.n + kPanelWidth - 1) / kPanelWidth, ith, nth);
+  const bool minimums = op.right.integers.offsets == Offsets::Minimums;
   if (op.right.integers.bits == 8) {
-    (op.m == 1 ? multiply_all<8, 1> : multiply_all<8, kMostSplitRows>)(product, panels);
+    (minimums ? multiply_rows<8, true> : multiply_rows<8, false>)(product, panels);
   } else {
-    (op.m == 1 ? multiply_all<4, 1> : multiply_all<4, kMostSplitRows>)(product, panels);
+    (minimums ? multiply_rows<4, true> : multiply_rows<4, false>)(product, panels);
   }
   return true;
 #else

@@ -120,6 +120,10 @@ void split_block(const float* x, float few, const DigitOrder& order, SplitBlock*
       block->minus_sums[2 * i + j] = static_cast<int32_t>(128 * kSplitBlock - sum);
     }
   }
+  const int32_t* minus = block->minus_sums;
+  const auto upper = static_cast<float>(minus[0] * 256 + minus[1]) * 0x1p-8F;
+  const float lower = static_cast<float>(minus[2] * 256 + minus[3]) * 0x1p-24F;
+  block->sum = -(upper + lower) * block->unit;
 }
 
 }  // namespace

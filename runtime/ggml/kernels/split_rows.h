@@ -30,6 +30,7 @@ struct SplitBlock {
   float unit;        // a power of two
   int32_t has_last;  // whether some d[3] is not 0
   int32_t minus_sums[kMostDigits];
+  float sum;  // of the elements, as the digits have them
   int8_t digits[kMostDigits][kSplitBlock];
 };
 

@@ -41,6 +41,14 @@ Result<ggml_tensor*> panels_of(const GraphBuilder& builder, size_t i, ggml_type 
   return value.tensor;
 }
 
+// As panels_of, of floats that may be stored in a half type.
+Result<ggml_tensor*> floats_of_groups(const GraphBuilder& builder, size_t i, int64_t n,
+                                      int64_t groups, const char* what) {
+  const ggml_type type = builder.input(i).tensor->type;
+  const bool half = type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
+  return panels_of(builder, i, half ? type : GGML_TYPE_F32, n, groups, what);
+}
+
 }  // namespace
 
 Result<Image> to_image(GraphBuilder& builder, const Value& value) {
@@ -100,7 +108,7 @@ Result<ggml_tensor*> panels_weight(const GraphBuilder& builder, size_t i, int64_
 
 std::vector<ggml_tensor*> PanelsWeight::sources(ggml_tensor* x, ggml_tensor* bias) const {
   std::vector<ggml_tensor*> present{x, weight};
-  for (ggml_tensor* each : {bias, scales, zeros}) {
+  for (ggml_tensor* each : {bias, scales, offsets}) {
     if (each != nullptr) present.push_back(each);
   }
   return present;
@@ -122,10 +130,14 @@ Result<PanelsWeight> panels_or_integers(const GraphBuilder& builder, const ir::I
   const int64_t depth = integers->bits() == 8 ? k : (k + 1) / 2;
   GGD_ASSIGN(result.weight, panels_of(builder, 1, GGML_TYPE_I8, n, depth, "integers"));
   GGD_CHECK(builder.has_input(3), "node %s has integers without scales", builder.name());
-  GGD_ASSIGN(result.scales, panels_of(builder, 3, GGML_TYPE_F32, n, groups, "scales"));
-  result.integers.has_zeros = builder.has_input(4);
-  if (result.integers.has_zeros) {
-    GGD_ASSIGN(result.zeros, panels_of(builder, 4, GGML_TYPE_I8, n, groups, "zero points"));
+  GGD_ASSIGN(result.scales, floats_of_groups(builder, 3, n, groups, "scales"));
+  if (!builder.has_input(4)) return result;
+  if (builder.input(4).tensor->type == GGML_TYPE_I8) {
+    result.integers.offsets = Offsets::ZeroPoints;
+    GGD_ASSIGN(result.offsets, panels_of(builder, 4, GGML_TYPE_I8, n, groups, "zero points"));
+  } else {
+    result.integers.offsets = Offsets::Minimums;
+    GGD_ASSIGN(result.offsets, floats_of_groups(builder, 4, n, groups, "minimums"));
   }
   return result;
 }

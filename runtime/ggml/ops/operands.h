@@ -45,11 +45,11 @@ Result<WindowAxis> transposed_axis(const GraphBuilder& builder, const AxisAttrib
 // Input `i` as a weight in panels (see the schema) with rows [n, k].
 Result<ggml_tensor*> panels_weight(const GraphBuilder& builder, size_t i, int64_t n, int64_t k);
 
-// A product's weight, of floats or of integers with their scales and zero points.
+// A product's weight, of floats or of integers with their scales, and zero points or minimums.
 struct PanelsWeight {
   ggml_tensor* weight = nullptr;
   ggml_tensor* scales = nullptr;
-  ggml_tensor* zeros = nullptr;
+  ggml_tensor* offsets = nullptr;
   IntegersLayout integers;
 
   // What a custom op reads, in the sequence that IntegersLayout expects; `bias` may be null.

@@ -101,7 +101,7 @@ MUTATIONS: dict[str, Callable[[Any, Any], object]] = {
     "depthwise": lambda p, n: setattr(n.op, "algorithm", ir.ConvAlgorithm.Depthwise),
     "scales absent": _input(_SCALES, None),
     "scales of integers": _input(_SCALES, _ZEROS),
-    "zero points of floats": _input(_ZEROS, _SCALES),
+    "the zero points are the bias": _input(_ZEROS, _BIAS),
     "the bias is the scales": _input(_BIAS, _SCALES),
     "too many inputs": lambda p, n: n.inputs.append(n.inputs[0]),
 }

@@ -180,7 +180,7 @@ MUTATIONS: dict[str, Callable[[Any, Any], object]] = {
     "no integers": lambda p, n: setattr(n.op, "integers", None),
     "scales absent": _set_input(_SCALES, None),
     "scales of integers": _set_input(_SCALES, _ZEROS),
-    "zero points of floats": _set_input(_ZEROS, _SCALES),
+    "the zero points are the bias": _set_input(_ZEROS, _BIAS),
     "the weight is the scales": _set_input(_WEIGHT, _SCALES),
     "the weight is absent": _set_input(_WEIGHT, None),
     "x is the weight": _set_input(_X, _WEIGHT),
