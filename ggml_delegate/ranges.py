@@ -39,7 +39,7 @@ _KEEP = frozenset(
     )
 ) | {"dim_order_ops._clone_dim_order.default"}
 _CASTS = frozenset({"dim_order_ops._to_dim_order_copy.default", "aten._to_copy.default"})
-_FULL = frozenset({"aten.full.default", "aten.full_like.default"})
+_FULL = frozenset({"aten.full.default", "aten.full_like.default", "aten.scalar_tensor.default"})
 _SUMS = frozenset({"aten.sum.dim_IntList", "aten.sum.default", "aten.cumsum.default"})
 _PLACES = frozenset({"aten.argmax.default", "aten.argmin.default"})
 _DEPTH = 24
@@ -107,6 +107,11 @@ def _computed(node: torch.fx.Node, name: str, constants: Constants, depth: int) 
             for size in node_value(source).shape:
                 count *= upper_bound(size)
             return min(low, 0) * count, max(high, 0) * count
+    if name == "aten.where.self":
+        chosen = [_operand(argument, constants, depth) or INT32 for argument in node.args[1:]]
+        return min(low for low, _ in chosen), max(high for _, high in chosen)
+    if name == "aten.bitwise_and.Scalar" and isinstance(node.args[1], int) and node.args[1] >= 0:
+        return 0, node.args[1]
     if name in _PLACES:
         (source,) = node.all_input_nodes
         return 0, max([upper_bound(size) for size in node_value(source).shape], default=1)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch.export import ExportedProgram
 
 from ggml_delegate.copy_attention_results import copy_attention_results
+from orchestrator.frontend.passes.cache_ops import write_out_cache_ops
 from orchestrator.frontend.passes.decompose_custom import decompose_custom
 from orchestrator.frontend.passes.dense_constants import dense_constants
 from orchestrator.frontend.passes.flatten_nonzero import flatten_nonzero
@@ -36,6 +37,7 @@ Pass = Callable[[ExportedProgram], ExportedProgram]
 
 PASSES: tuple[Pass, ...] = (
     unwrap_subclasses,
+    write_out_cache_ops,
     specialize_sizes,
     remove_dropout,
     write_out,
@@ -98,4 +100,5 @@ __all__ = [
     "spell_out_alpha",
     "unwrap_subclasses",
     "write_out",
+    "write_out_cache_ops",
 ]

@@ -23,8 +23,9 @@ class Caller:
 
     _OWN = ("val", "tensor_meta", "torch_fn", "unbacked_bindings")
 
-    def __init__(self, graph: Graph, instead_of: Node) -> None:
-        source = instead_of.args[0]
+    def __init__(self, graph: Graph, instead_of: Node, like: Node | None = None) -> None:
+        """Takes the fake mode from `like`, a tensor; by default from the node's first argument."""
+        source = like or instead_of.args[0]
         assert isinstance(source, Node)
         self._graph = graph
         self._mode = source.meta["val"].fake_mode
