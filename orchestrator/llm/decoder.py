@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator.frontend.group_quantization import dequantize_groups
-from orchestrator.llm.gguf_file import GroupedWeight, Weight
+from orchestrator.llm.blocks import GroupedWeight, Weight
 
 Weights = Callable[[str], Weight]
 

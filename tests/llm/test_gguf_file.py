@@ -11,8 +11,9 @@ import torch
 from gguf import GGMLQuantizationType as Type
 
 from orchestrator import ModelError
+from orchestrator.llm.blocks import BLOCKS, GroupedWeight
 from orchestrator.llm.families import read_decoder
-from orchestrator.llm.gguf_file import GgufFile, GroupedWeight
+from orchestrator.llm.gguf_file import GgufFile
 from tests.llm import made_up
 
 
@@ -29,6 +30,18 @@ def test_integers_of_blocks_stand_for_what_the_library_expands(tmp_path: Path, k
     low, high = {Type.Q4_0: (-8, 7), Type.Q4_1: (0, 15), Type.Q8_0: (-127, 127)}[kind]
     assert low <= int(weight.integers.min()) < int(weight.integers.max()) <= high
     assert weight.scales.dtype == torch.float16
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_any_bytes_of_a_block_stand_for_what_the_library_expands(name: str) -> None:
+    """The library makes no blocks of some types itself."""
+    size, read = BLOCKS[name]
+    blocks = np.random.default_rng(3).integers(0, 256, (5, 3, size), dtype=np.uint8)
+    # As half floats, any two bytes of these are finite numbers.
+    blocks[:, :, :] = np.where(blocks & 0x7C == 0x7C, blocks & 0x83, blocks)
+    weight = read(blocks)
+    expected = gguf.quants.dequantize(blocks.reshape(5, -1), Type[name])
+    torch.testing.assert_close(weight.floats(), torch.from_numpy(expected), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
