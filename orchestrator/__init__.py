@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from orchestrator.backends import BackendError
     from orchestrator.failures import LoweringError
     from orchestrator.frontend.export import ModelError
+    from orchestrator.llm.lower_llm import LanguageModel, lower_llm
     from orchestrator.lowering import LoweringWarning, lower
     from orchestrator.options import OptionError, PlanOptions, TuneEvent
     from orchestrator.partitioner import OrchestratorPartitioner
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackendError",
+    "LanguageModel",
     "LoweredProgram",
     "LoweringError",
     "LoweringWarning",
@@ -31,6 +33,7 @@ __all__ = [
     "Report",
     "TuneEvent",
     "lower",
+    "lower_llm",
     "read_report",
     "render_text",
 ]
@@ -39,6 +42,7 @@ __all__ = [
 # reports need neither.
 _HOMES = {
     "BackendError": "orchestrator.backends",
+    "LanguageModel": "orchestrator.llm.lower_llm",
     "LoweredProgram": "orchestrator.program",
     "LoweringError": "orchestrator.failures",
     "LoweringWarning": "orchestrator.lowering",
@@ -49,6 +53,7 @@ _HOMES = {
     "Report": "orchestrator.report.data",
     "TuneEvent": "orchestrator.options",
     "lower": "orchestrator.lowering",
+    "lower_llm": "orchestrator.llm.lower_llm",
     "read_report": "orchestrator.report.embed",
     "render_text": "orchestrator.report.text",
 }

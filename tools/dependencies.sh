@@ -10,8 +10,9 @@ requirements() { # requirements EXPRESSION: prints a list of pyproject.toml, one
 mapfile -t build < <(requirements "p['build-system']['requires']")
 mapfile -t run < <(requirements "p['project']['dependencies']")
 mapfile -t extra < <(requirements "sum((requirements for extra, requirements in
-  p['project']['optional-dependencies'].items() if extra != 'models'), [])")
-mapfile -t models < <(requirements "p['project']['optional-dependencies']['models']")
+  p['project']['optional-dependencies'].items() if extra not in ('models', 'llm')), [])")
+mapfile -t models < <(requirements "sum((p['project']['optional-dependencies'][extra]
+  for extra in ('models', 'llm')), [])")
 
 # torch goes first and alone: what executorch asks for would let pip choose another version of it.
 for requirement in "${run[@]}"; do

@@ -54,8 +54,13 @@ class Network:
     ask: Callable[[Runs], Answer]
 
 
-def packaged(package: str, file: str) -> Path:
+def packaged(package: str, file: str, *, extra: str = "models") -> Path:
     """A file that an installed distribution carries; the package itself is not imported.
+
+    Args:
+        package: the distribution.
+        file: its path from the folder that packages are installed to.
+        extra: the extra of pyproject.toml that asks for the distribution.
 
     Raises:
         FileNotFoundError: the distribution is not installed, or lacks the file.
@@ -67,6 +72,6 @@ def packaged(package: str, file: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
             f"{file} of the package {package} is not here; install the packages of the extra "
-            "`models` in pyproject.toml: tools/dependencies.sh .venv/bin/python"
+            f"`{extra}` in pyproject.toml: tools/dependencies.sh .venv/bin/python"
         )
     return path

@@ -1,0 +1,1 @@
+"""Language models: from a GGUF file to one .pte that generates text."""

@@ -1,0 +1,105 @@
+"""GGUF files: their metadata, and their tensors with the integers of quantized ones as they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from orchestrator.frontend.export import ModelError
+from orchestrator.llm.blocks import BLOCKS, Weight
+from orchestrator.llm.extra import needs
+
+# By type, of numbers that are no blocks.
+_PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class GgufFile:
+    """A GGUF file, mapped into memory.
+
+    metadata: values by key, as numbers, strings and lists.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Map a file.
+
+        Raises:
+            ModelError: it is not there, or is no GGUF file.
+            ImportError: the package gguf is not installed.
+        """
+        gguf = needs("gguf")
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ModelError(f"{self.path} is not a file; expected a GGUF file")
+        try:
+            reader = gguf.GGUFReader(self.path)
+        except (ValueError, IndexError, KeyError, OverflowError) as error:
+            raise ModelError(f"{self.path} cannot be read as GGUF: {error}") from error
+        self.metadata: Mapping[str, Any] = {
+            key: field.contents() for key, field in reader.fields.items()
+        }
+        self._tensors = {tensor.name: tensor for tensor in reader.tensors}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all tensors."""
+        return frozenset(self._tensors)
+
+    def get(self, key: str, kind: type | tuple[type, ...]) -> Any:
+        """Return a value that has to be there.
+
+        Raises:
+            ModelError: it is missing, or of another kind.
+        """
+        value = self.metadata.get(key)
+        if not isinstance(value, kind):
+            found = "is missing" if value is None else f"is {value!r}"
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            wanted = " or ".join(each.__name__ for each in kinds)
+            raise ModelError(f"{self.path.name}: {key} {found}; expected {wanted}")
+        return value
+
+    def weight(self, name: str) -> Weight:
+        """Return a tensor, rows first; blocks of integers as groups.
+
+        Raises:
+            ModelError: there is no such tensor, or its type is not known here.
+        """
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            raise ModelError(f"{self.path.name} has no tensor {name!r}")
+        kind = tensor.tensor_type.name
+        data = np.asarray(tensor.data)
+        if kind in _PLAIN:
+            sizes = [int(size) for size in reversed(tensor.shape)]
+            flat = np.ascontiguousarray(data).view(np.uint8).reshape(-1).copy()
+            return torch.from_numpy(flat).view(_PLAIN[kind]).reshape(sizes)
+        if kind not in BLOCKS:
+            raise ModelError(
+                f"{self.path.name}: tensor {name!r} is of type {kind}; known types: "
+                f"{', '.join((*_PLAIN, *BLOCKS))}"
+            )
+        if data.ndim != 2:
+            raise ModelError(
+                f"{self.path.name}: tensor {name!r} of type {kind} has {data.ndim} dimensions; "
+                "expected 2"
+            )
+        size, read = BLOCKS[kind]
+        return read(data.reshape(len(data), -1, size))
+
+    def refuse_others(self, used: Iterable[str]) -> None:
+        """Refuse tensors that no part of the model has read.
+
+        Raises:
+            ModelError: there are some.
+        """
+        left = sorted(self.names - set(used))
+        if left:
+            raise ModelError(
+                f"{self.path.name} has {len(left)} tensors that the architecture here does not "
+                f"use, such as {left[0]!r}"
+            )

@@ -1,0 +1,108 @@
+"""What GGUF files hold is read as the format's own library reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType as Type
+
+from orchestrator import ModelError
+from orchestrator.llm.blocks import BLOCKS, GroupedWeight
+from orchestrator.llm.families import read_decoder
+from orchestrator.llm.gguf_file import GgufFile
+from tests.llm import made_up
+
+
+@pytest.mark.parametrize("kind", [Type.Q4_0, Type.Q4_1, Type.Q8_0], ids=lambda kind: kind.name)
+def test_integers_of_blocks_stand_for_what_the_library_expands(tmp_path: Path, kind: Type) -> None:
+    random = np.random.default_rng(3)
+    value = random.standard_normal((6, 96)).astype(np.float32)
+    value[0, :32] = 0  # a block whose scale is 0
+    path = made_up.write(tmp_path / "file.gguf", kinds=kind, more={"matrix.weight": value})
+    weight = GgufFile(path).weight("matrix.weight")
+    assert isinstance(weight, GroupedWeight)
+    expected = gguf.quants.dequantize(gguf.quants.quantize(value, kind), kind)
+    torch.testing.assert_close(weight.floats(), torch.from_numpy(expected), rtol=0, atol=0)
+    low, high = {Type.Q4_0: (-8, 7), Type.Q4_1: (0, 15), Type.Q8_0: (-127, 127)}[kind]
+    assert low <= int(weight.integers.min()) < int(weight.integers.max()) <= high
+    assert weight.scales.dtype == torch.float16
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_any_bytes_of_a_block_stand_for_what_the_library_expands(name: str) -> None:
+    """The library makes no blocks of some types itself."""
+    size, read = BLOCKS[name]
+    blocks = np.random.default_rng(3).integers(0, 256, (5, 3, size), dtype=np.uint8)
+    # As half floats, any two bytes of these are finite numbers.
+    blocks[:, :, :] = np.where(blocks & 0x7C == 0x7C, blocks & 0x83, blocks)
+    weight = read(blocks)
+    expected = gguf.quants.dequantize(blocks.reshape(5, -1), Type[name])
+    torch.testing.assert_close(weight.floats(), torch.from_numpy(expected), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [(Type.F32, torch.float32), (Type.F16, torch.float16), (Type.BF16, torch.bfloat16)],
+)
+def test_floats_keep_their_type(tmp_path: Path, kind: Type, dtype: torch.dtype) -> None:
+    value = np.random.default_rng(3).standard_normal((6, 64)).astype(np.float32)
+    path = made_up.write(tmp_path / "file.gguf", kinds=kind, more={"matrix.weight": value})
+    weight = GgufFile(path).weight("matrix.weight")
+    torch.testing.assert_close(weight, torch.from_numpy(value).to(dtype), rtol=0, atol=0)
+
+
+def test_an_unknown_type_is_named(tmp_path: Path) -> None:
+    path = made_up.write(tmp_path / "file.gguf", kinds={"ffn_up": Type.Q5_1})
+    with pytest.raises(
+        ModelError, match=r"'blk.0.ffn_up.weight' is of type Q5_1; known types: F32"
+    ):
+        read_decoder(GgufFile(path))
+
+
+def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
+    path = made_up.write(tmp_path / "file.gguf", "mamba")
+    with pytest.raises(ModelError, match="architecture 'mamba'; known: llama, qwen2, qwen3"):
+        read_decoder(GgufFile(path))
+
+
+def test_a_tensor_that_nothing_reads_is_named(tmp_path: Path) -> None:
+    more = {"blk.0.attn_sinks.weight": np.ones(4, np.float32)}
+    path = made_up.write(tmp_path / "file.gguf", more=more)
+    with pytest.raises(ModelError, match=r"1 tensors .* such as 'blk\.0\.attn_sinks\.weight'"):
+        read_decoder(GgufFile(path))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("expert_count", 8), ("rope.scaling.type", "yarn"), ("attention.sliding_window", 16)],
+)
+def test_what_would_change_the_results_is_named(tmp_path: Path, key: str, value: int | str) -> None:
+    path = made_up.write(tmp_path / "file.gguf", metadata={key: value})
+    with pytest.raises(ModelError, match=f"llama.{key} is {value!r}"):
+        read_decoder(GgufFile(path))
+
+
+def test_a_context_that_the_model_is_not_made_for_is_refused(tmp_path: Path) -> None:
+    path = made_up.write(tmp_path / "file.gguf")
+    with pytest.raises(ModelError, match=r"33 tokens; file\.gguf is made for 2 to 32"):
+        read_decoder(GgufFile(path), 33)
+
+
+@pytest.mark.parametrize("content", [b"", b"no GGUF at all, but long enough for a header", None])
+def test_other_files_are_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "file.gguf"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelError, match="is not a file" if content is None else "as GGUF"):
+        GgufFile(path)
+
+
+def test_a_file_that_ends_early_is_refused(tmp_path: Path) -> None:
+    path = made_up.write(tmp_path / "file.gguf")
+    path.write_bytes(path.read_bytes()[:-50_000])
+    with pytest.raises(ModelError, match="as GGUF"):
+        GgufFile(path)
