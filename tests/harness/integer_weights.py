@@ -11,6 +11,8 @@ import torchao  # noqa: F401  (torchao's ops)
 from torch import Tensor, nn
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  (quantized_decomposed's ops)
 
+from orchestrator.frontend.group_quantization import dequantize_groups
+
 _QD = torch.ops.quantized_decomposed
 Zeros = str  # "none", "zero" or "some"
 
@@ -47,6 +49,11 @@ class Layer(nn.Module):
         self.register_buffer("zero", None if zeros == "none" else zero)
         if scheme == "channel":
             self.scale, self.zero = self.scale[:, 0], zero[:, 0]
+        if scheme == "minimums":
+            self.scale = self.scale.half()
+            self.register_buffer("minimum", self.scale * -3)
+            if bits == 4:
+                self.q = (self.q - self.low).to(torch.uint8)
         self.bias = nn.Parameter(torch.randn(n, generator=generator)) if bias else None
 
     def weight(self) -> Tensor:
@@ -56,6 +63,11 @@ class Layer(nn.Module):
             return _QD.dequantize_per_tensor(self.q, 0.01, 3, low, high, int8)
         if self.scheme == "channel":
             return _QD.dequantize_per_channel(self.q, self.scale, self.zero, 0, low, high, int8)
+        if self.scheme == "minimums":
+            bits = 4 if high < 8 else 8
+            return dequantize_groups(
+                self.q, self.scale, self.minimum, bits, self.group, torch.float32
+            )
         if self.scheme == "group":
             return _QD.dequantize_per_channel_group(
                 self.q, self.scale, self.zero, low, high, int8, self.group, torch.float32
@@ -120,6 +132,7 @@ SCHEMES: dict[str, Callable[..., Layer]] = {
     "per channel, zero points": functools.partial(Layer, "channel", zeros="some"),
     "groups of 32": functools.partial(Layer, "group", group=32, zeros="zero", relu=True),
     "groups of 32, zero points": functools.partial(Layer, "group", group=32, zeros="some"),
+    "groups of 32, minimums": functools.partial(Layer, "minimums", group=32, bias=True),
     "torchao, rows": functools.partial(Layer, "affine", bias=True),
     "torchao, groups of 16": functools.partial(Layer, "affine", group=16, zeros="some", relu=True),
 }

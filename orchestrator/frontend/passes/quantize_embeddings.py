@@ -91,7 +91,16 @@ def _per_group(given: dict[str, Any], dtype: torch.dtype) -> _Table | None:
     return _per_channel({**given, "axis": 0}, dtype)
 
 
+def _of_groups(given: dict[str, Any], dtype: torch.dtype) -> _Table | None:
+    """A table of `orchestrator::dequantize_groups`; the kernels add no minimums."""
+    if given["mins"] is not None:
+        return None
+    end = 1 << given["bits"] - 1
+    return _Table(given["q"], given["scales"], None, (-end, end - 1), dtype)
+
+
 _READERS = {
+    "orchestrator.dequantize_groups.default": _of_groups,
     "torchao.dequantize_affine.default": _affine,
     "quantized_decomposed.dequantize_per_channel.default": _per_channel,
     "quantized_decomposed.dequantize_per_channel_group.default": _per_group,
@@ -107,6 +116,9 @@ def _is_storable(editor: ProgramEditor, table: _Table) -> bool:
     if integers.dim() != 2 or integers.dtype not in (torch.int8, torch.uint8):
         return False
     if scales.dtype not in _SCALE_DTYPES or table.dtype not in _SCALE_DTYPES:
+        return False
+    low, high = table.limits
+    if _bits(integers, table.limits) < 8 and not low <= integers.min() <= integers.max() <= high:
         return False
     return scales.numel() % integers.shape[0] == 0
 
@@ -128,13 +140,13 @@ def _rewrite(editor: ProgramEditor, node: Node, table: _Table) -> None:
         packed = torch.ops.quant_fusion._pack_embedding_weight(integers, bits)
     name = editor.target_of(table.integers)
     arguments: list[Any] = [
-        editor.add_parameter(f"{name}.packed", packed),
-        editor.add_parameter(f"{name}.scales", scales.reshape(rows, -1).contiguous()),
+        editor.add_parameter(f"{name}_packed", packed),
+        editor.add_parameter(f"{name}_scales", scales.reshape(rows, -1).contiguous()),
         None,
     ]
     if zero_points is not None and bool(zero_points.any()):
         shifts = zero_points.reshape(rows, -1).to(scales.dtype)
-        arguments[2] = editor.add_parameter(f"{name}.zero_points", shifts.contiguous())
+        arguments[2] = editor.add_parameter(f"{name}_zero_points", shifts.contiguous())
     op = getattr(
         torch.ops.quantized_decomposed, f"embedding_{'byte' if bits == 8 else f'{bits}bit'}"
     )

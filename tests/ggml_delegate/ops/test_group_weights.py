@@ -219,6 +219,31 @@ def test_all_backends_compute_the_same(backends: list[str], minimums: bool) -> N
         assert_near(result, layer.exact(x))
 
 
+class Tied(nn.Module):
+    """An embedding whose table is a linear layer's weight too."""
+
+    def __init__(self, bits: int, minimums: bool) -> None:
+        super().__init__()
+        self.layer = Layer(500, 64, bits=bits, minimums=minimums)
+
+    def forward(self, indices: Tensor) -> Tensor:
+        weight = self.layer.weight()
+        return nn.functional.linear(nn.functional.embedding(indices, weight) * 2, weight)
+
+
+@pytest.mark.parametrize("backends", [["ggml"], ["xnnpack"], ["ggml", "xnnpack"]], ids=str)
+@each_minimums
+@each_bits
+def test_tables_that_layers_share(bits: int, minimums: bool, backends: list[str]) -> None:
+    """Without minimums, ExecuTorch's kernels look rows of integers up."""
+    model = Tied(bits, minimums).eval()
+    indices = torch.tensor([[0, 7, 499]])
+    program = lower(model, (indices,), backends=backends)
+    assert_near(program(indices), model.layer.exact(model.layer.weight()[indices] * 2))
+    if "ggml" in backends and not minimums:
+        assert len(program.buffer) < 2 * 500 * 64 * (bits + 0.5) / 8 + 8_000
+
+
 class Quantized(nn.Module):
     """A layer whose activations become integers in every run."""
 
