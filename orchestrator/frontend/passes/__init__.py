@@ -21,6 +21,7 @@ from orchestrator.frontend.passes.fold_batch_norm import (
 from orchestrator.frontend.passes.fold_constants import expand_weights, fold_constants
 from orchestrator.frontend.passes.half_numbers import half_numbers
 from orchestrator.frontend.passes.keep_pooled_dims import keep_pooled_dims
+from orchestrator.frontend.passes.moving_parts import place_moving_parts
 from orchestrator.frontend.passes.own_constants import own_constants
 from orchestrator.frontend.passes.own_dequantizes import own_dequantizes
 from orchestrator.frontend.passes.plain_results import plain_results
@@ -38,6 +39,7 @@ Pass = Callable[[ExportedProgram], ExportedProgram]
 PASSES: tuple[Pass, ...] = (
     unwrap_subclasses,
     write_out_cache_ops,
+    place_moving_parts,
     specialize_sizes,
     remove_dropout,
     write_out,
@@ -92,6 +94,7 @@ __all__ = [
     "modulo_of_sizes",
     "own_constants",
     "own_dequantizes",
+    "place_moving_parts",
     "plain_results",
     "quantize_embeddings",
     "remove_dropout",

@@ -73,7 +73,7 @@ def _update(editor: ProgramEditor, positions: Positions, node: Node) -> None:
     value = given["value"]
     call = _caller(editor, node, value)
     if given.get("indices") is None:
-        places = [None, positions.rows(call, given["start_pos"], value, 1)]
+        places = _places(call, positions, given["start_pos"], value)
     else:
         places = _batched_places(call, positions, given["indices"])
     updated = _write(call, node, "cache", places, value)
@@ -103,12 +103,18 @@ def _replace(editor: ProgramEditor, node: Node, results: Sequence[Node]) -> None
         editor.graph.erase_node(item)
 
 
+def _places(call: Caller, positions: Positions, start: object, rows: Node) -> list[Node | None]:
+    return [None, positions.rows(call, start, positions.size(call, rows, 1))]
+
+
 def _batched_places(call: Caller, positions: Positions, indices: Node) -> list[Node | None]:
     """[batch, count] of row numbers, which count from the start only."""
     inside = positions.from_start(call, indices)
     if inside.meta["val"].shape[0] == 1:
         return [None, call(aten.select.int, inside, 0, 0)]
-    batch = call(aten.unsqueeze.default, positions.arange(call, indices, 0), 1)
+    batch = call(
+        aten.unsqueeze.default, positions.arange(call, positions.size(call, indices, 0)), 1
+    )
     return [batch, inside]
 
 
@@ -125,7 +131,7 @@ def _update_and_attend(editor: ProgramEditor, positions: Positions, node: Node) 
     call = _caller(editor, node, given["query"])
     caches = []
     for rows in ("key", "value"):
-        places = [None, positions.rows(call, given["start_pos"], given[rows], 1)]
+        places = _places(call, positions, given["start_pos"], given[rows])
         caches.append(_write(call, node, f"{rows}_cache", places, given[rows]))
     result = _attention(call, positions, given, *caches)
     _replace(editor, node, [result, *caches])

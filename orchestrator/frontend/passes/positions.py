@@ -40,34 +40,41 @@ class Positions:
         self._made: dict[Hashable, Node] = {}
         self._items: dict[Node, None] = {}
 
-    def rows(self, call: Caller, start: object, like: Node, dim: int) -> Node:
+    def rows(self, call: Caller, start: object, count: int | Node) -> Node:
         """The positions start, start + 1, and so on, as int64 of shape [count].
 
         Args:
             call: makes nodes.
             start: a number, or the node of one.
-            like, dim: a tensor, whose size in this dim is the count.
+            count: how many.
         """
-        count = like.meta["val"].shape[dim]
-        key = ("rows", self._key(start), str(count))
+        key = ("rows", self._key(start), str(value_of(count)))
         if key not in self._made:
-            first = self._first(call, start)
-            if count != 1 or not isinstance(count, int):
-                steps = self.arange(call, like, dim)
+            first = self.first(call, start)
+            if count != 1:
+                steps = self.arange(call, count)
                 first = steps if start == 0 else call(aten.add.Tensor, steps, first)
             self._made[key] = first
         return self._made[key]
 
-    def arange(self, call: Caller, like: Node, dim: int) -> Node:
-        """0, 1 and so on, as many as `like` has in `dim`, as int64."""
-        count = like.meta["val"].shape[dim]
-        key = ("arange", str(count))
+    def arange(self, call: Caller, count: int | Node) -> Node:
+        """0, 1 and so on, as int64."""
+        key = ("arange", str(value_of(count)))
         if key not in self._made:
-            end = count if isinstance(count, int) else call(aten.sym_size.int, like, dim)
             device = torch.device("cpu")
             self._made[key] = call(
-                aten.arange.default, end, dtype=torch.int64, device=device, pin_memory=False
+                aten.arange.default, count, dtype=torch.int64, device=device, pin_memory=False
             )
+        return self._made[key]
+
+    def size(self, call: Caller, tensor: Node, dim: int) -> int | Node:
+        """A size of a tensor: the node of one, where it is dynamic."""
+        size = tensor.meta["val"].shape[dim]
+        if isinstance(size, int):
+            return size
+        key = ("size", str(size))
+        if key not in self._made:
+            self._made[key] = call(aten.sym_size.int, tensor, dim)
         return self._made[key]
 
     def causal_mask(self, call: Caller, start: object, queries: Node, keys: Node) -> Node:
@@ -75,12 +82,12 @@ class Positions:
 
         queries, keys: [batch, count, heads, depth]. Returns bools of shape [queries, keys].
         """
-        rows = self.rows(call, start, queries, 1)
+        rows = self.rows(call, start, self.size(call, queries, 1))
         return self._up_to(call, rows, keys)
 
     def prefix_mask(self, call: Caller, start: object, queries: Node, keys: Node) -> Node:
         """Keys up to the position of the last query, as bools of shape [1, keys]."""
-        rows = self.rows(call, start, queries, 1)
+        rows = self.rows(call, start, self.size(call, queries, 1))
         key = ("last", rows)
         if key not in self._made:
             self._made[key] = call(aten.slice.Tensor, rows, 0, -1)
@@ -89,7 +96,7 @@ class Positions:
     def _up_to(self, call: Caller, last: Node, keys: Node) -> Node:
         key = ("mask", last, str(keys.meta["val"].shape[1]))
         if key not in self._made:
-            places = self.arange(call, keys, 1)
+            places = self.arange(call, self.size(call, keys, 1))
             column = call(aten.unsqueeze.default, last, 1)
             self._made[key] = call(aten.le.Tensor, places, column)
         return self._made[key]
@@ -111,7 +118,7 @@ class Positions:
             return _source_key(start)
         return start if isinstance(start, (int, Node)) else id(start)
 
-    def _first(self, call: Caller, start: object) -> Node:
+    def first(self, call: Caller, start: object) -> Node:
         """A start as a tensor of shape [1]."""
         key = ("first", self._key(start))
         if key not in self._made:
@@ -124,7 +131,7 @@ class Positions:
             with self._graph.inserting_before(start):
                 return self._of_item(Caller(self._graph, start), start)
         if isinstance(start, Node) and start.target in _SUMS:
-            terms = [self._first(call, each) for each in start.args]
+            terms = [self.first(call, each) for each in start.args]
             return self.from_start(call, call(_SUMS[start.target], *terms))
         whole = call(aten.full.default, [1], start, dtype=torch.int64, device=torch.device("cpu"))
         return self.from_start(call, whole) if isinstance(start, Node) else whole
@@ -152,6 +159,19 @@ class Positions:
         elif start.target in _ARITHMETIC:
             for each in start.args:
                 self.note(each)
+
+
+def value_of(number: int | Node) -> int | torch.SymInt:
+    """A number, or the value of a node of one."""
+    value: int | torch.SymInt = number.meta["val"] if isinstance(number, Node) else number
+    return value
+
+
+def is_read_from_tensors(number: Node) -> bool:
+    """Whether a number is one that a tensor held, perhaps with others added."""
+    if number.target in _SUMS:
+        return any(isinstance(each, Node) and is_read_from_tensors(each) for each in number.args)
+    return number.target in _ITEMS
 
 
 def _source_key(item: Node) -> Hashable:
