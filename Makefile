@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL := $(JOBS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 FORCE: ;
-.PHONY: FORCE all build demo test suite models lint format asan tsan fuzz differential clean
+.PHONY: FORCE all build demo demo-llm test suite models lint format asan tsan fuzz differential clean
 .DELETE_ON_ERROR:
 
 all: build
@@ -49,6 +49,10 @@ build: $(INSTALLED)
 
 demo: build
 	$(PY) examples/demo.py
+
+# A language model from a GGUF file, asked questions.
+demo-llm: build
+	$(PY) examples/llm.py
 
 # Of the random numbers that tests draw.
 SEED ?= 0

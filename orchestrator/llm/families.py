@@ -30,6 +30,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2": Family(biases=True),
     "qwen3": Family(query_key_norms=True),
 }
+_DIM_AND_HEADS = ("embedding_length", "attention.head_count")
 
 
 def read_config(file: GgufFile, context: int | None, most: int | None = None) -> Config:
@@ -56,17 +57,21 @@ def read_config(file: GgufFile, context: int | None, most: int | None = None) ->
         raise ModelError(
             f"a context of {context} tokens; {file.path.name} is made for 2 to {longest}"
         )
-    dim, heads = (
-        file.get(f"{name}.{key}", int) for key in ("embedding_length", "attention.head_count")
-    )
-    width = file.metadata.get(f"{name}.attention.key_length", dim // heads)
+    dim, heads = (_size(file, f"{name}.{key}") for key in _DIM_AND_HEADS)
+    width = _size(file, f"{name}.attention.key_length", dim // heads)
+    groups = _size(file, f"{name}.attention.head_count_kv", heads)
+    if width % 2 or heads % groups:
+        raise ModelError(
+            f"{file.path.name}: {heads} heads of {width} for {groups} of keys; expected an even "
+            "width, and as many heads for each of keys"
+        )
     return Config(
         dim=dim,
-        depth=file.get(f"{name}.block_count", int),
+        depth=_size(file, f"{name}.block_count"),
         heads=heads,
-        groups=file.metadata.get(f"{name}.attention.head_count_kv", heads),
+        groups=groups,
         width=width,
-        hidden=file.get(f"{name}.feed_forward_length", int),
+        hidden=_size(file, f"{name}.feed_forward_length"),
         vocabulary=len(file.get("tokenizer.ggml.tokens", list)),
         eps=file.get(f"{name}.attention.layer_norm_rms_epsilon", float),
         base=file.metadata.get(f"{name}.rope.freq_base", 10000.0),
@@ -94,10 +99,22 @@ def _refuse_variants(file: GgufFile, name: str) -> None:
 
 
 def _head_width(file: GgufFile, name: str) -> int:
-    dim, heads = (
-        file.get(f"{name}.{key}", int) for key in ("embedding_length", "attention.head_count")
-    )
-    return int(dim // heads)
+    dim, heads = (_size(file, f"{name}.{key}") for key in _DIM_AND_HEADS)
+    return dim // heads
+
+
+def _size(file: GgufFile, key: str, default: int | None = None) -> int:
+    """Return a size of the metadata; the default where it is missing, if there is one.
+
+    Raises:
+        ModelError: it is missing, or no size.
+    """
+    if default is not None and key not in file.metadata:
+        return default
+    size = file.get(key, int)
+    if size < 1:
+        raise ModelError(f"{file.path.name}: {key} is {size}; expected 1 or more")
+    return int(size)
 
 
 def read_decoder(
@@ -123,7 +140,8 @@ def read_decoder(
         used.add(name)
         value = (read or file.weight)(name)
         heads = {"attn_q.weight": config.heads, "attn_k.weight": config.groups}
-        kind = name.split(".", 2)[-1]
+        kind = name.split(".", 2)[-1] if name.startswith("blk.") else name
+        _check_sizes(file, name, value, _sizes(config)[kind])
         if family.interleaved and kind in heads:
             return _in_halves(value, heads[kind])
         return value
@@ -131,6 +149,40 @@ def read_decoder(
     decoder = Decoder(config, weight).eval()
     file.refuse_others(used)
     return decoder
+
+
+def _sizes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Return the sizes of tensors, by what follows the layer in their names."""
+    queries, keys = config.heads * config.width, config.groups * config.width
+    return {
+        "token_embd.weight": (config.vocabulary, config.dim),
+        "output.weight": (config.vocabulary, config.dim),
+        "output_norm.weight": (config.dim,),
+        "rope_freqs.weight": (config.width // 2,),
+        "attn_norm.weight": (config.dim,),
+        "attn_q.weight": (queries, config.dim),
+        "attn_q.bias": (queries,),
+        "attn_q_norm.weight": (config.width,),
+        "attn_k.weight": (keys, config.dim),
+        "attn_k.bias": (keys,),
+        "attn_k_norm.weight": (config.width,),
+        "attn_v.weight": (keys, config.dim),
+        "attn_v.bias": (keys,),
+        "attn_output.weight": (config.dim, queries),
+        "ffn_norm.weight": (config.dim,),
+        "ffn_gate.weight": (config.hidden, config.dim),
+        "ffn_up.weight": (config.hidden, config.dim),
+        "ffn_down.weight": (config.dim, config.hidden),
+    }
+
+
+def _check_sizes(file: GgufFile, name: str, weight: Weight, sizes: tuple[int, ...]) -> None:
+    found = weight.integers if isinstance(weight, GroupedWeight) else weight
+    if tuple(found.shape) != sizes:
+        raise ModelError(
+            f"{file.path.name}: tensor {name!r} has sizes {list(found.shape)}; expected "
+            f"{list(sizes)}"
+        )
 
 
 def _in_halves(weight: Weight, heads: int) -> Weight:

@@ -74,7 +74,9 @@ class Tokenizer:
         self._library = _byte_pairs(file, self._tokens)
         begin = file.metadata.get("tokenizer.ggml.bos_token_id")
         self._begin_text = "" if begin is None else self._tokens[begin]
-        adds = file.metadata.get("tokenizer.ggml.add_bos_token", False)
+        # As llama.cpp has it where a file does not say.
+        llama = file.metadata.get("tokenizer.ggml.pre") == "llama-bpe"
+        adds = file.metadata.get("tokenizer.ggml.add_bos_token", llama)
         self.begin: int | None = begin if adds else None
         keys = ("eos_token_id", "eot_token_id")
         found = (file.metadata.get(f"tokenizer.ggml.{key}") for key in keys)

@@ -62,20 +62,23 @@ def write(
 ) -> Path:
     """Write a file.
 
-    kinds: of all matrices, or by the last part of their names. metadata: more of it, under the
-    architecture's name. tokenizer: "model", "pre" and "template" that differ. more: other tensors.
+    kinds: of all matrices, or by the last part of their names. metadata: more of it, or other,
+    under the name of the architecture. tokenizer: "model", "pre" and "template" that differ.
+    more: other tensors.
     """
     writer = gguf.GGUFWriter(path, architecture)
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(DIM)
-    writer.add_block_count(DEPTH)
-    writer.add_feed_forward_length(HIDDEN)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(GROUPS)
-    writer.add_layer_norm_rms_eps(1e-6)
-    for key, value in (metadata or {}).items():
-        add = writer.add_string if isinstance(value, str) else writer.add_uint32
-        add(f"{architecture}.{key}", value)
+    sizes: dict[str, Any] = {
+        "context_length": CONTEXT,
+        "embedding_length": DIM,
+        "block_count": DEPTH,
+        "feed_forward_length": HIDDEN,
+        "attention.head_count": HEADS,
+        "attention.head_count_kv": GROUPS,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+    }
+    adds = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    for key, value in (sizes | dict(metadata or {})).items():
+        adds[type(value)](f"{architecture}.{key}", value)
     said = {"model": "gpt2", "pre": "smollm", "template": TEMPLATE, **(tokenizer or {})}
     writer.add_tokenizer_model(said["model"])
     writer.add_tokenizer_pre(said["pre"])

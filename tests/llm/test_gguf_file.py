@@ -86,6 +86,27 @@ def test_what_would_change_the_results_is_named(tmp_path: Path, key: str, value:
         read_decoder(GgufFile(path))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("attention.head_count", 0, r"attention\.head_count is 0; expected 1 or more"),
+        ("attention.head_count", 3, "3 heads of 21 for 2 of keys"),
+        (
+            "attention.head_count_kv",
+            4,
+            r"'blk\.0\.attn_k\.weight' has sizes \[32, 64\]; .* \[64, 64\]",
+        ),
+        ("block_count", "two", r"block_count is 'two'; expected int"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_named(
+    tmp_path: Path, key: str, value: int | str, message: str
+) -> None:
+    path = made_up.write(tmp_path / "file.gguf", metadata={key: value})
+    with pytest.raises(ModelError, match=message):
+        read_decoder(GgufFile(path))
+
+
 def test_a_context_that_the_model_is_not_made_for_is_refused(tmp_path: Path) -> None:
     path = made_up.write(tmp_path / "file.gguf")
     with pytest.raises(ModelError, match=r"33 tokens; file\.gguf is made for 2 to 32"):
