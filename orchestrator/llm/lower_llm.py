@@ -29,7 +29,7 @@ from orchestrator.program import LoweredProgram
 CONTEXT = 2048
 """Tokens that the caches hold, unless asked for otherwise or the model is made for fewer."""
 CHUNK = 128
-"""The most tokens of a prompt that are run at once."""
+"""The most tokens of a prompt that are run at once, unless asked for otherwise."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def lower_llm(
     *,
     backends: Iterable[str | Backend] = DEFAULT_BACKENDS,
     context: int | None = None,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
     tune: Tune = "cached",
     threads: int | None = None,
     progress: Callable[[TuneEvent], None] | None = None,
@@ -125,7 +125,8 @@ def lower_llm(
     source: the file; see docs/llm.md for the architectures and types of weights.
     backends, tune, threads: as for `lower`.
     context: tokens that the caches hold, 2048 if left out, or as many as the model is made for.
-    chunk: the most tokens of a prompt that are run at once.
+    chunk: the most tokens of a prompt that are run at once, 128 if left out, or the context where
+        that is less.
     progress: called at each stage, and while measuring.
 
     Raises:
@@ -142,6 +143,7 @@ def lower_llm(
     resolved = resolve_backends(backends)
     integers = any(takes_groups(backend) for backend in resolved)
     decoder = read_decoder(file, context, most=CONTEXT, read=None if integers else expanding(file))
+    chunk = min(CHUNK, decoder.context) if chunk is None else chunk
     if not 2 <= chunk <= decoder.context:
         raise OptionError(f"chunk is {chunk}; expected 2 to the context, {decoder.context}")
     stages.next("exporting")

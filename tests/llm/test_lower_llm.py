@@ -102,9 +102,10 @@ def test_a_chunk_is_some_tokens_of_the_context(tmp_path: Path, chunk: int) -> No
 def test_progress_names_the_stages(tmp_path: Path) -> None:
     events: list[TuneEvent] = []
     path = made_up.write(tmp_path / "file.gguf")
-    model = lower_llm(path, context=8, chunk=2, tune="off", progress=events.append)
+    model = lower_llm(path, context=8, tune="off", progress=events.append)
     stages = ["reading the file", "exporting", "lowering", "done"]
     assert [(event.stage, event.done) for event in events] == list(
         zip(stages, range(4), strict=True)
     )
+    assert model.chunk == 8
     assert model.generate("abc", 2).prompt_tokens == 3
