@@ -160,6 +160,8 @@ class Backend(ABC):
         backend_id: the name under which the delegate is registered, for example "XnnpackBackend".
         converts_dim_orders: whether its delegates take images in either dim order, compute in
             channels-last and convert inside what comes in the other one; see `ChannelsLastPass`.
+        takes_grouped_integers: whether it multiplies by the integers of
+            `orchestrator::dequantize_groups` without expanding the weight in every run.
         estimates: for prices where nothing was measured.
         private_memory: what its delegates hold once they are loaded.
         quantized_errors: how far quantized layers are off, over their largest values, beyond what
@@ -171,6 +173,7 @@ class Backend(ABC):
     name: str
     backend_id: str
     converts_dim_orders: ClassVar[bool] = False
+    takes_grouped_integers: ClassVar[bool] = False
     estimates: ClassVar[Estimates] = Estimates()
     private_memory: ClassVar[PrivateMemory] = PrivateMemory()
     quantized_errors: ClassVar[QuantizedErrors] = QuantizedErrors()

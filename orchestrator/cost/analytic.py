@@ -150,6 +150,8 @@ def flops(node: Node) -> float:
         return 4.0 * math.prod(_operand(node, 0)) * _operand(node, 1)[-2]
     if Trait.RECURRENT in kind:
         return _recurrent_flops(node)
+    if Trait.LOOKUP in kind:
+        return out
     inputs = [expected_shape(n.meta["val"]) for n in node.all_input_nodes if _is_tensor(n)]
     work = max([out, *(math.prod(shape) for shape in inputs)], default=out)
     return work * (_TRANSCENDENTAL_FLOPS if Trait.TRANSCENDENTAL in kind else 1.0)

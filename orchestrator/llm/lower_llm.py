@@ -15,7 +15,7 @@ from torch.export import Dim, ExportedProgram, export
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.frontend.torch_state import ONE_AT_A_TIME
 from orchestrator.llm.decoder import Decoder
-from orchestrator.llm.expand import expanding, takes_groups
+from orchestrator.llm.expand import expanding
 from orchestrator.llm.families import read_decoder
 from orchestrator.llm.generate import Generation, generate, in_chunks
 from orchestrator.llm.gguf_file import GgufFile
@@ -141,7 +141,7 @@ def lower_llm(
     file = GgufFile(source)
     tokenizer = Tokenizer(file)
     resolved = resolve_backends(backends)
-    integers = any(takes_groups(backend) for backend in resolved)
+    integers = any(backend.takes_grouped_integers for backend in resolved)
     decoder = read_decoder(file, context, most=CONTEXT, read=None if integers else expanding(file))
     chunk = min(CHUNK, decoder.context) if chunk is None else chunk
     if not 2 <= chunk <= decoder.context:
