@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,8 @@ from torch.export import ExportedProgram
 from orchestrator.advice.alternatives import with_decomposed_alternatives
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.flow import plan_only, to_edge_with
-from orchestrator.frontend.export import Model, as_programs
-from orchestrator.frontend.quantize import Recipe, quantized
+from orchestrator.frontend.export import Model
+from orchestrator.frontend.quantize import Recipe, as_quantized_programs
 from orchestrator.frontend.rewrites import Rewriting
 from orchestrator.frontend.torch_state import as_in_lowering
 from orchestrator.options import DEFAULT_BACKENDS, OptionError, PlanOptions
@@ -63,12 +63,9 @@ def plan(
     if chosen.tune == "measure":
         raise OptionError("a plan alone cannot be timed; use lower(), or tune='cached'")
     resolved = resolve_backends(backends)
-    inputs = tuple(example_inputs) if isinstance(example_inputs, Iterator) else example_inputs
-    notes: list[str] = []
-    if quantize is not None:
-        made = quantized(model, inputs, example_kwargs, dynamic_shapes, quantize, calibration)
-        model, notes = made.model, [made.note]
-    programs = as_programs(model, inputs, example_kwargs, dynamic_shapes)
+    programs, notes = as_quantized_programs(
+        model, example_inputs, example_kwargs, dynamic_shapes, quantize, calibration
+    )
     with as_in_lowering(programs.values()):
         found = {name: plan_only(each, resolved, chosen) for name, each in programs.items()}
         methods = [

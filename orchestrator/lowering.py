@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +17,8 @@ from orchestrator.edge_programs import EdgePrograms
 from orchestrator.failures import Refusals, lowering_error
 from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.frontend.dynamic_sizes import sizes_without_bound
-from orchestrator.frontend.export import Model, as_programs
-from orchestrator.frontend.quantize import Recipe, quantized
+from orchestrator.frontend.export import Model
+from orchestrator.frontend.quantize import Recipe, as_quantized_programs
 from orchestrator.frontend.shared_state import SharedPrograms, share_state, shared_config
 from orchestrator.frontend.state_in_place import in_place_config
 from orchestrator.frontend.torch_state import as_in_lowering
@@ -131,12 +131,9 @@ def lower(
         progress=progress,
     )
     resolved = resolve_backends(backends)
-    inputs = tuple(example_inputs) if isinstance(example_inputs, Iterator) else example_inputs
-    notes: list[str] = []
-    if quantize is not None:
-        found = quantized(model, inputs, example_kwargs, dynamic_shapes, quantize, calibration)
-        model, notes = found.model, [found.note]
-    programs = as_programs(model, inputs, example_kwargs, dynamic_shapes)
+    programs, notes = as_quantized_programs(
+        model, example_inputs, example_kwargs, dynamic_shapes, quantize, calibration
+    )
     shared = share_state(programs) if share_buffers else SharedPrograms(programs, {})
     programs = dict(shared.programs)
     with as_in_lowering(programs.values()):

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from orchestrator.frontend.export import Model, ModelError
+from orchestrator.frontend.export import Model, ModelError, as_programs
 from orchestrator.frontend.passes.producers import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from orchestrator.graph.quantized import is_dequantize
 from orchestrator.options import OptionError
@@ -84,6 +85,29 @@ def quantized(
         args = _arguments(() if example_inputs is None else example_inputs)
         return _by_pt2e(model, args, dict(example_kwargs or {}), dynamic_shapes, recipe, samples)
     return _by_torchao(model, recipe)
+
+
+def as_quantized_programs(
+    model: Model,
+    example_inputs: Iterable[Any] | torch.Tensor | None,
+    example_kwargs: Mapping[str, Any] | None,
+    dynamic_shapes: Any,
+    recipe: str | None,
+    calibration: Iterable[Any],
+) -> tuple[dict[str, ExportedProgram], tuple[str, ...]]:
+    """Return exported programs by method name, of a module that is quantized first, and notes.
+
+    recipe: None leaves the model as it is. The others: as for `quantized`.
+
+    Raises:
+        OptionError, ModelError: as `quantized` and `as_programs`.
+    """
+    inputs = tuple(example_inputs) if isinstance(example_inputs, Iterator) else example_inputs
+    notes: tuple[str, ...] = ()
+    if recipe is not None:
+        found = quantized(model, inputs, example_kwargs, dynamic_shapes, recipe, calibration)
+        model, notes = found.model, (found.note,)
+    return as_programs(model, inputs, example_kwargs, dynamic_shapes), notes
 
 
 def _arguments(given: Any) -> tuple[Any, ...]:
