@@ -36,14 +36,16 @@ MOST_OVER_XNNPACK = 1.2
 #: What to show of a profile: (name, file it is in, function).
 PARTS = (
     ("decompose and make edge", "_program.py", "_gen_edge_manager_for_partitioners"),
-    ("  of that: rewrites (batch norms)", "rewrites.py", "rewrite"),
-    ("ask backends", "candidates.py", "collect_candidates"),
-    ("price and solve", "planning.py", "make_plan"),
-    ("report", "build.py", "describe_method"),
+    ("  of that: rewrites (batch norms)", "frontend/rewrites.py", "rewrite"),
+    ("ask backends", "backends/candidates.py", "collect_candidates"),
+    ("price and solve", "planning/make_plan.py", "make_plan"),
+    ("report", "report/build.py", "describe_method"),
     ("ggml preprocess", "ggml_delegate/preprocess.py", "preprocess"),
     ("XNNPACK preprocess", "xnnpack_preprocess.py", "preprocess"),
     ("to_executorch", "_program.py", "to_executorch"),
 )
+#: Files of PARTS that a plan need not call.
+DELEGATES = ("ggml_delegate/preprocess.py", "xnnpack_preprocess.py")
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,17 @@ def measure(name: str, table: Path, rounds: int) -> tuple[Row, pstats.Stats]:
 
 
 def shares(stats: pstats.Stats) -> dict[str, float]:
-    """The part of lower()'s time that each of PARTS takes."""
+    """The part of lower()'s time that each of PARTS takes.
+
+    Raises:
+        LookupError: lower() calls a part in every model, but it is not in the profile.
+    """
     calls: dict[tuple[str, int, str], Any] = stats.stats  # type: ignore[attr-defined]
     total = max(entry[3] for entry in calls.values())
+    for _, file, wanted in PARTS:
+        called = any(path.endswith(file) and function == wanted for path, _, function in calls)
+        if not called and file not in DELEGATES:
+            raise LookupError(f"{wanted} of {file} is not in the profile: PARTS is out of date")
     return {
         label: sum(
             entry[3]

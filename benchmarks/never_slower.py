@@ -6,8 +6,11 @@
 Each model is tuned (`lower(..., tune="measure")`), then its program and those of the alternatives
 run in turn in one process, in several repeats: where its memory happens to lie makes one load of a
 program some percent faster than the next, so each repeat loads all anew. The ratios are medians
-over rounds, with half the interquartile range.
-"predicted" is what the cost model says of each program before it runs.
+over rounds, with half the interquartile range. Programs that differ in the report alone
+are timed as one.
+"predicted" is what the cost model says of each program before it runs. On a machine whose speed
+changes between tuning and these runs, times differ from it by that change too; the ratios of
+programs to the chosen one do not, and what was predicted of these is compared as well.
 
 --check exits with 1 when a chosen plan takes more than 1.02 times the best single backend's time,
 or when predictions are off by more than 15 % on average.
@@ -22,6 +25,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from executorch.exir._serialize._program import deserialize_pte_binary
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -30,6 +36,7 @@ from benchmarks.repeats import in_repeats
 from benchmarks.running import conclude, parser
 from examples.models import MODELS
 from orchestrator import LoweredProgram, lower
+from orchestrator.report.embed import KEY as REPORT_KEY
 
 DEFAULT_MODELS = (
     "mobilenet_v2",
@@ -120,6 +127,27 @@ def ratio_spread(first: Timing, second: Timing) -> float:
     return (high - low) / 2
 
 
+def content(program: LoweredProgram) -> tuple[Any, ...]:
+    """What two programs must have in common to be the same but for the report inside."""
+    file = deserialize_pte_binary(program.buffer)
+    named = file.named_data
+    assert named is not None
+    data = {key: named.buffers[entry.buffer_index] for key, entry in named.pte_data.items()}
+    del data[REPORT_KEY]
+    return file.program, data, file.mutable_data
+
+
+def first_alike(programs: Mapping[str, LoweredProgram]) -> dict[str, str]:
+    """By label, that of the first program which is the same but for the report inside."""
+    contents: dict[str, tuple[Any, ...]] = {}
+    alike = {}
+    for label, program in programs.items():
+        mine = content(program)
+        alike[label] = next((each for each, its in contents.items() if its == mine), label)
+        contents.setdefault(alike[label], mine)
+    return alike
+
+
 def measure(
     name: str,
     threads: int,
@@ -130,8 +158,10 @@ def measure(
     """One row per program of a model."""
     chosen = tuned(name, threads, table)
     programs = {CHOSEN: chosen, **baselines}
-    buffers = {label: program.buffer for label, (program, _) in programs.items()}
-    timings = in_repeats(buffers, MODELS[name].inputs(1, 0), threads, seconds)
+    alike = first_alike({label: program for label, (program, _) in programs.items()})
+    buffers = {label: programs[label][0].buffer for label in dict.fromkeys(alike.values())}
+    found = in_repeats(buffers, MODELS[name].inputs(1, 0), threads, seconds)
+    timings = {label: found[first] for label, first in alike.items()}
     predicted = predictions(chosen[0])
     return [
         Row(
@@ -193,6 +223,16 @@ def summarize(rows: list[Row]) -> list[str]:
     for label in (CHOSEN, *BASELINES):
         errors = [row.prediction_error for row in rows if row.program == label]
         print(f"mean absolute error of predictions, {label}: {statistics.mean(errors):.1%}")
+    chosen = {(row.model, row.threads): row for row in rows if row.program == CHOSEN}
+    ratios = [
+        abs(chosen[row.model, row.threads].predicted_ms / row.predicted_ms / row.chosen_over_it - 1)
+        for row in rows
+        if row.program != CHOSEN
+    ]
+    print(
+        f"mean absolute error of predicted ratios of the chosen to others: "
+        f"{statistics.mean(ratios):.1%}"
+    )
     error = statistics.mean(row.prediction_error for row in rows if row.program == CHOSEN)
     if error > MOST_PREDICTION_ERROR:
         missed.append(f"predictions are off by {error:.1%}, more than {MOST_PREDICTION_ERROR:.0%}")
