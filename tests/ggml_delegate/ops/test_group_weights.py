@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -88,9 +88,20 @@ class Layer(nn.Module):
         return nn.functional.linear(x, self.weight(), self.bias)
 
 
-def native(model: nn.Module, x: Tensor) -> NativeProgram:
+class SideBySide(nn.Module):
+    """Layers, each of an input of its own: one program is lowered faster than several."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
+        return [layer(x) for layer, x in zip(self.layers, inputs, strict=True)]
+
+
+def native(model: nn.Module, *inputs: Tensor) -> NativeProgram:
     """The model as ggml alone runs it."""
-    program, recorder, edge = lower_ggml(model.eval(), [x])
+    program, recorder, edge = lower_ggml(model.eval(), inputs)
     assert not undelegated(edge), recorder.reasons
     return NativeProgram(program.buffer)
 
@@ -108,11 +119,13 @@ def test_results_are_as_near_to_float64_as_of_floats(
     rows: int, dtype: torch.dtype, minimums: bool, bits: int
 ) -> None:
     """Of split rows, of few and of many, with more results than fit whole panels."""
-    for n, k, group in ((67, 256, 32), (81, 96, 16), (130, 320, 64), (33, 40, 5), (1, 32, 32)):
-        how: dict[str, Any] = {"bits": bits, "minimums": minimums, "dtype": dtype}
-        layer = Layer(n, k, group=group, bias=n % 2 == 0, **how)
-        x = tensor(rows, k)
-        (result,) = native(layer, x).run("forward", [x])
+    layers = [
+        Layer(n, k, group=group, bias=n % 2 == 0, bits=bits, minimums=minimums, dtype=dtype)
+        for n, k, group in ((67, 256, 32), (81, 96, 16), (130, 320, 64), (33, 40, 5), (1, 32, 32))
+    ]
+    inputs = [tensor(rows, layer.q.shape[1]) for layer in layers]
+    results = native(SideBySide(layers), *inputs).run("forward", inputs)
+    for layer, x, result in zip(layers, inputs, results, strict=True):
         assert_near(result, layer.exact(x))
 
 
