@@ -29,6 +29,8 @@ _MOST_QUESTIONS = 8
 # And all answers together, less than a second: a beam over a large graph alone takes more.
 _ROOM = 1_000
 _MOST_STATES = 8_000
+# What an answer takes beside its search, as states per atom: greedy plans, and their bound.
+_STATES_PER_ATOM = 2
 # A limit on partitions is searched for with several prices of calls.
 _SEARCHES_PER_LIMIT = 10
 # A support that gains less than this part of the latency is not worth telling.
@@ -118,9 +120,10 @@ class _Oracle:
             found = solve(graph, constraints, room=_ROOM)
         except PlannerError:
             return None  # the question has no answer: nothing satisfies it
-        self._left -= found.states
+        taken = found.states + _STATES_PER_ATOM * len(graph.atoms)
+        self._left -= taken
         if constraints.max_partitions is None:
-            self._longest = max(self._longest, found.states)
+            self._longest = max(self._longest, taken)
         return found if found.cost.is_complete else None
 
 

@@ -211,6 +211,26 @@ def test_no_more_is_asked_than_can_be_answered_in_seconds(
     assert sum(found.states for found in asked) <= 3 * plan.states
 
 
+def test_few_questions_are_asked_about_a_large_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no search is needed, greedy plans and their bound take their time as well."""
+    asked: list[int] = []
+
+    def counting(graph: CostGraph, *arguments: Any, **options: Any) -> Plan:
+        asked.append(len(graph.atoms))
+        return solve(graph, *arguments, **options)
+
+    monkeypatch.setattr(what_if, "solve", counting)
+    for count, most in ((40, 9), (2_000, 2)):
+        names = [f"a{number}" for number in range(count)]
+        graph = chain({name: {FAST: 5.0, KERNELS: 1000.0} for name in names})
+        groups = tuple(
+            Rejected(SLOW, name, "not here", "", {name: 1.0}) for name in (*names[:12], names[-1])
+        )
+        asked.clear()
+        advise(graph, solve(graph), Questions(rejected=groups))
+        assert asked == [count] * most
+
+
 def test_plans_without_prices_get_no_advice() -> None:
     graph = chain({"a": {FAST: 1.0}}).with_costs({"a": {FAST: UNKNOWN}})
     plan = solve(graph, method="greedy")
