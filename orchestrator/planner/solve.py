@@ -52,6 +52,9 @@ _BISECTIONS = 8
 # Searches that may meet calls that a backend refuses, before the best of what they found, taken
 # apart, is the plan; "exact" has no such end.
 _MOST_ROUNDS = 8
+# How many times the states of a restricted search its relaxed one is expected to look at; it proves
+# nothing if it finds no room for them.
+_RELAXED = 1.5
 # How much more than a lower bound a greedy plan may cost for no search to follow.
 _CLOSE = 0.003
 # Minimum cuts of larger graphs take seconds.
@@ -166,7 +169,7 @@ class Solver:
         if found.dropped:
             return self._bounded(min((plan, *self._baselines), key=_by_cost))
         if self._near is not None:
-            return self._best_tie(self._proved_by_relaxing(plan))
+            return self._best_tie(self._proved_by_relaxing(plan, found.states))
         return self._best_tie(_proved(plan))
 
     def _close_baseline(self) -> Plan | None:
@@ -189,8 +192,13 @@ class Solver:
             f"{plan.gap:.2%} more than the best."
         )
 
-    def _proved_by_relaxing(self, plan: Plan) -> Plan:
-        """The best plan of the restricted search, with the bound that the relaxed one gives."""
+    def _proved_by_relaxing(self, plan: Plan, states: int) -> Plan:
+        """The best plan of the restricted search, with the bound that the relaxed one gives.
+
+        states: that the restricted search looked at.
+        """
+        if self._room is not None and _RELAXED * states > self._room:
+            return self._bounded(plan)
         relaxed = self._find(self._problem(near=self._near, relaxed=True))
         if relaxed.dropped:
             return self._bounded(plan)

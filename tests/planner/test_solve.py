@@ -79,11 +79,14 @@ def test_a_beam_stays_between_bound_and_greedy(graph: CostGraph) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(cost_graphs())
-def test_the_restricted_search_and_its_bound_enclose_the_optimum(graph: CostGraph) -> None:
+@given(cost_graphs(), st.sampled_from([None, 30, 100]))
+def test_the_restricted_search_and_its_bound_enclose_the_optimum(
+    graph: CostGraph, room: int | None
+) -> None:
+    """With room for the relaxed search that proves it, or for less."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(solve_module, "_MOST_ATOMS_UNRESTRICTED", 0)
-        plan = solve(graph)
+        plan = solve(graph, room=room)
     _assert_legal(graph, plan)
     best = best_cost(graph)
     assert best <= plan.total_ns + 1e-6
