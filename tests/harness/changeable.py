@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -60,3 +60,34 @@ def changeable_file(
     buffer = bytes(manager.buffer)
     longest = max(made, key=len)
     return ChangeableFile(buffer, buffer.index(longest), len(longest))
+
+
+#: Changes an IR program by one of its nodes.
+Mutation = Callable[[Any, Any], None]
+
+
+def set_input(to: int, source: int | None) -> Mutation:
+    """Input `to` of a node becomes the tensor that is input `source`, or none."""
+
+    def mutate(program: Any, node: Any) -> None:
+        node.inputs[to] = -1 if source is None else node.inputs[source]
+
+    return mutate
+
+
+def resize(number: int, *dims: int) -> Mutation:
+    """An input of a node has other sizes."""
+
+    def mutate(program: Any, node: Any) -> None:
+        program.tensors[node.inputs[number]].dims = [ir.Dim(value=dim, expr=-1) for dim in dims]
+
+    return mutate
+
+
+def retype(number: int, dtype: int) -> Mutation:
+    """An input of a node has another dtype, of the IR's."""
+
+    def mutate(program: Any, node: Any) -> None:
+        program.tensors[node.inputs[number]].dtype = dtype
+
+    return mutate

@@ -18,7 +18,7 @@ from ggml_delegate.ops.quantized_weight import narrowest
 from orchestrator import lower
 from orchestrator.frontend.group_quantization import dequantize_groups
 from orchestrator.native import NativeProgram
-from tests.harness.changeable import ChangeableFile, changeable_file
+from tests.harness.changeable import ChangeableFile, changeable_file, resize, retype, set_input
 from tests.harness.ops import check_op, lower_ggml, rejections, undelegated
 
 ERROR = 1e-5
@@ -322,42 +322,21 @@ def _run(bits: int, mutate: Callable[[Any, Any], object]) -> None:
     NativeProgram(_file(bits).with_program(program)).run("forward", [tensor(3, 64)])
 
 
-def _set_input(to: int, source: int | None) -> Callable[[Any, Any], None]:
-    def mutate(program: Any, node: Any) -> None:
-        node.inputs[to] = -1 if source is None else node.inputs[source]
-
-    return mutate
-
-
-def _resize(number: int, *dims: int) -> Callable[[Any, Any], None]:
-    def mutate(program: Any, node: Any) -> None:
-        program.tensors[node.inputs[number]].dims = [ir.Dim(value=dim, expr=-1) for dim in dims]
-
-    return mutate
-
-
-def _retype(number: int, dtype: Any) -> Callable[[Any, Any], None]:
-    def mutate(program: Any, node: Any) -> None:
-        program.tensors[node.inputs[number]].dtype = dtype
-
-    return mutate
-
-
 MUTATIONS: dict[str, Callable[[Any, Any], object]] = {
     "groups of another size": lambda p, n: setattr(n.op.integers, "group", 16),
-    "scales absent": _set_input(_SCALES, None),
-    "scales are the integers": _set_input(_SCALES, _WEIGHT),
-    "minimums are the integers": _set_input(_MINIMUMS, _WEIGHT),
-    "minimums are the bias": _set_input(_MINIMUMS, _BIAS),
-    "minimums are x": _set_input(_MINIMUMS, _X),
-    "fewer scales": _resize(_SCALES, 2, 1, 16),
-    "fewer minimums": _resize(_MINIMUMS, 1, 2, 16),
-    "more minimums": _resize(_MINIMUMS, 2, 3, 16),
-    "scales of float32": _retype(_SCALES, ir.DType.Float32),
-    "minimums of float32": _retype(_MINIMUMS, ir.DType.Float32),
-    "scales of int8": _retype(_SCALES, ir.DType.Int8),
-    "minimums of int32": _retype(_MINIMUMS, ir.DType.Int32),
-    "minimums of int8": _retype(_MINIMUMS, ir.DType.Int8),
+    "scales absent": set_input(_SCALES, None),
+    "scales are the integers": set_input(_SCALES, _WEIGHT),
+    "minimums are the integers": set_input(_MINIMUMS, _WEIGHT),
+    "minimums are the bias": set_input(_MINIMUMS, _BIAS),
+    "minimums are x": set_input(_MINIMUMS, _X),
+    "fewer scales": resize(_SCALES, 2, 1, 16),
+    "fewer minimums": resize(_MINIMUMS, 1, 2, 16),
+    "more minimums": resize(_MINIMUMS, 2, 3, 16),
+    "scales of float32": retype(_SCALES, ir.DType.Float32),
+    "minimums of float32": retype(_MINIMUMS, ir.DType.Float32),
+    "scales of int8": retype(_SCALES, ir.DType.Int8),
+    "minimums of int32": retype(_MINIMUMS, ir.DType.Int32),
+    "minimums of int8": retype(_MINIMUMS, ir.DType.Int8),
     "an older version": lambda p, n: setattr(p, "version", 7),
 }
 
@@ -372,4 +351,4 @@ def test_a_wrong_file_is_an_error(name: str, bits: int) -> None:
 def test_minimums_may_be_left_out() -> None:
     for bits in (8, 4):
         _run(bits, lambda program, node: None)
-        _run(bits, _set_input(_MINIMUMS, None))
+        _run(bits, set_input(_MINIMUMS, None))

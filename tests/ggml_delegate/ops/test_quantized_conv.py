@@ -13,7 +13,7 @@ from torch.export import Dim
 
 from ggml_delegate import ir
 from orchestrator.native import NativeProgram
-from tests.harness.changeable import ChangeableFile, changeable_file
+from tests.harness.changeable import ChangeableFile, changeable_file, set_input
 from tests.harness.integer_weights import Convolution
 from tests.harness.ops import check_op, lower_ggml, rejections
 
@@ -86,23 +86,16 @@ def _file() -> ChangeableFile:
     return changeable_file(model, [torch.randn(1, 3, 5, 5)])
 
 
-def _input(to: int, source: int | None) -> Callable[[Any, Any], None]:
-    def mutate(program: Any, node: Any) -> None:
-        node.inputs[to] = -1 if source is None else node.inputs[source]
-
-    return mutate
-
-
 MUTATIONS: dict[str, Callable[[Any, Any], object]] = {
     "other bits": lambda p, n: setattr(n.op.integers, "bits", 5),
     "4 bits": lambda p, n: setattr(n.op.integers, "bits", 4),
     "groups": lambda p, n: setattr(n.op.integers, "group", 9),
     "no integers": lambda p, n: setattr(n.op, "integers", None),
     "depthwise": lambda p, n: setattr(n.op, "algorithm", ir.ConvAlgorithm.Depthwise),
-    "scales absent": _input(_SCALES, None),
-    "scales of integers": _input(_SCALES, _ZEROS),
-    "the zero points are the bias": _input(_ZEROS, _BIAS),
-    "the bias is the scales": _input(_BIAS, _SCALES),
+    "scales absent": set_input(_SCALES, None),
+    "scales of integers": set_input(_SCALES, _ZEROS),
+    "the zero points are the bias": set_input(_ZEROS, _BIAS),
+    "the bias is the scales": set_input(_BIAS, _SCALES),
     "too many inputs": lambda p, n: n.inputs.append(n.inputs[0]),
 }
 

@@ -13,7 +13,7 @@ from torch.export import Dim
 
 from ggml_delegate import ir
 from orchestrator.native import NativeProgram
-from tests.harness.changeable import ChangeableFile, changeable_file
+from tests.harness.changeable import ChangeableFile, changeable_file, resize, set_input
 from tests.harness.integer_weights import SCHEMES, Layer, Several
 from tests.harness.ops import check_op, lower_ggml, rejections
 
@@ -154,23 +154,6 @@ def _run(bits: int, mutate: Callable[[Any, Any], object]) -> None:
 _X, _WEIGHT, _BIAS, _SCALES, _ZEROS = range(5)
 
 
-def _set_input(to: int, source: int | None) -> Callable[[Any, Any], None]:
-    """Input `to` becomes the tensor that is input `source`, or none."""
-
-    def mutate(program: Any, node: Any) -> None:
-        node.inputs[to] = -1 if source is None else node.inputs[source]
-
-    return mutate
-
-
-def _resize(number: int, *dims: int) -> Callable[[Any, Any], None]:
-    def mutate(program: Any, node: Any) -> None:
-        sizes = [ir.Dim(value=size, expr=-1) for size in dims]
-        program.tensors[node.inputs[number]].dims = sizes
-
-    return mutate
-
-
 MUTATIONS: dict[str, Callable[[Any, Any], object]] = {
     "other bits": lambda p, n: setattr(n.op.integers, "bits", 5),
     "no bits": lambda p, n: setattr(n.op.integers, "bits", 0),
@@ -178,16 +161,16 @@ MUTATIONS: dict[str, Callable[[Any, Any], object]] = {
     "groups of another size": lambda p, n: setattr(n.op.integers, "group", 16),
     "one group": lambda p, n: setattr(n.op.integers, "group", 1 << 31),
     "no integers": lambda p, n: setattr(n.op, "integers", None),
-    "scales absent": _set_input(_SCALES, None),
-    "scales of integers": _set_input(_SCALES, _ZEROS),
-    "the zero points are the bias": _set_input(_ZEROS, _BIAS),
-    "the weight is the scales": _set_input(_WEIGHT, _SCALES),
-    "the weight is absent": _set_input(_WEIGHT, None),
-    "x is the weight": _set_input(_X, _WEIGHT),
-    "the bias is the zero points": _set_input(_BIAS, _ZEROS),
-    "fewer scales": _resize(_SCALES, 2, 1, 16),
-    "fewer zero points": _resize(_ZEROS, 1, 2, 16),
-    "a larger weight": _resize(_WEIGHT, 2, 65, 16),
+    "scales absent": set_input(_SCALES, None),
+    "scales of integers": set_input(_SCALES, _ZEROS),
+    "the zero points are the bias": set_input(_ZEROS, _BIAS),
+    "the weight is the scales": set_input(_WEIGHT, _SCALES),
+    "the weight is absent": set_input(_WEIGHT, None),
+    "x is the weight": set_input(_X, _WEIGHT),
+    "the bias is the zero points": set_input(_BIAS, _ZEROS),
+    "fewer scales": resize(_SCALES, 2, 1, 16),
+    "fewer zero points": resize(_ZEROS, 1, 2, 16),
+    "a larger weight": resize(_WEIGHT, 2, 65, 16),
     "inputs missing": lambda p, n: setattr(n, "inputs", n.inputs[:3]),
     "more inputs": lambda p, n: setattr(n, "inputs", [*n.inputs, n.inputs[_X]]),
     "x in int8": lambda p, n: setattr(p.tensors[p.inputs[0]], "dtype", ir.DType.Int8),
@@ -208,4 +191,4 @@ def test_the_unchanged_file_runs() -> None:
 
 
 def test_zero_points_may_be_left_out() -> None:
-    _run(4, _set_input(_ZEROS, None))
+    _run(4, set_input(_ZEROS, None))
