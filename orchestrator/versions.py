@@ -36,6 +36,7 @@ def digest_of(files: Iterable[Path]) -> str:
     return digest.hexdigest()[:12]
 
 
+@functools.cache
 def _version(distribution: str) -> str:
     try:
         return version(distribution)

@@ -3,7 +3,8 @@
 Most passes trace a program anew, node by node with fake tensors, and half of the time to bring a
 small program to the edge dialect goes there. A pass that only replaces ops is not run where there
 are none of them; such passes that follow each other share one trace; and a graph that a trace has
-just made is not traced again by a pass that changes nothing on the way.
+just made is not traced again by a pass that changes nothing on the way. What is decomposed in any
+case is not made functional by a trace before, and is not decomposed again where nothing is left to.
 """
 
 from __future__ import annotations
@@ -193,29 +194,58 @@ def _attribute(module: Any, path: str) -> Any:
 
 # What a program that was decomposed before has, for as long as it lives.
 _DECOMPOSED = "_was_decomposed"
+# What one has that is about to be decomposed, until it would be made functional.
+_SOON_DECOMPOSED = "_is_decomposed_next"
 
 
 def _run_where_any(run: Callable[..., ExportedProgram]) -> Callable[..., ExportedProgram]:
     """`ExportedProgram.run_decompositions`, but for functional programs with none of a table's ops.
 
     ExecuTorch runs it once with an empty table, so that a program is functional, then with what no
-    backend wants preserved, then with all: and leaves out the second, by the same rule, only where
-    no backend says node by node what it wants. An empty table always gives a new program.
+    backend wants preserved, then with all. Each makes the program functional, so that the first is
+    left out where the second follows whatever the program is. ExecuTorch itself leaves out the
+    second, by the same rule as here, where no backend says node by node what it wants. An empty
+    table gives a new program in all other cases.
     """
 
     def decomposed(
         self: ExportedProgram, decomp_table: Any = None, *more: Any, **named: Any
     ) -> Any:
         may_skip = bool(decomp_table) and not more and not named
+        if decomp_table == {} and self.__dict__.pop(_SOON_DECOMPOSED, False):
+            return self
         if may_skip and getattr(self, _DECOMPOSED, False):
             left = contains_any_call_fn_target_op(self.graph_module, decomp_table)
             if not left:
                 return self
-        program = run(self, decomp_table, *more, **named)
+        # Nodes keep the trace of what they were made from; those without one would get torch's own.
+        with mock.patch.object(torch.fx.config, "do_not_emit_stack_traces", True):
+            program = run(self, decomp_table, *more, **named)
         setattr(program, _DECOMPOSED, True)
         return program
 
     return decomposed
+
+
+_Transforms = Callable[[ExportedProgram, list[Any]], ExportedProgram]
+
+
+def _soon_decomposed(transform: _Transforms) -> _Transforms:
+    """`_apply_pre_decomposition_transforms`, noting what ExecuTorch decomposes in any case.
+
+    It makes the program functional right after this, then asks the first partitioner what to
+    preserve: with a filter of nodes, which is asked later, what has none in it is decomposed.
+    """
+
+    def transformed(program: ExportedProgram, partitioners: list[Any]) -> ExportedProgram:
+        result = transform(program, partitioners)
+        for first in partitioners[:1]:
+            _, keeps = first.ops_to_not_decompose(result)
+            if keeps is not None:
+                setattr(result, _SOON_DECOMPOSED, True)
+        return result
+
+    return transformed
 
 
 def spared_traces() -> Iterator[AbstractContextManager[Any]]:
@@ -227,3 +257,5 @@ def spared_traces() -> Iterator[AbstractContextManager[Any]]:
     yield mock.patch.object(_ExportPassBase, "call", _traced_where_changed(_ExportPassBase.call))
     run = ExportedProgram.run_decompositions
     yield mock.patch.object(ExportedProgram, run.__name__, _run_where_any(run))
+    transform = _program._apply_pre_decomposition_transforms
+    yield mock.patch.object(_program, transform.__name__, _soon_decomposed(transform))

@@ -38,6 +38,21 @@ class _Branches(nn.Module):
         )
 
 
+class _InPlace(nn.Module):
+    """Writes to its buffer, to a part of a tensor, and to one that is read before and after."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        y = x.reshape(-1, 3)
+        z = y + 1
+        z[:, 0] = self.calls[0]
+        return y * z.relu_() + z.chunk(3, dim=1)[1]
+
+
 class _Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -60,6 +75,7 @@ _Case = Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]
 MODELS: dict[str, _Case] = {
     "mixed": lambda: (_Mixed(), (torch.randn(4, 3), torch.ones(4, 3, dtype=torch.int32))),
     "branches": lambda: (_Branches(), (torch.randn(3, 4),)),
+    "in place": lambda: (_InPlace(), (torch.randn(4, 3),)),
     "attention": lambda: (_Attention().eval(), (torch.randn(2, 3, 9, 9),)),
     "int8": _int8,
 }
@@ -169,6 +185,28 @@ def test_decompositions_are_not_run_where_there_is_nothing_to_decompose() -> Non
         assert aten.layer_norm.default not in called
         assert _decomposed(again, aten.linear.default) is not again
         assert program.run_decompositions(decomp_table={}) is not program
+
+
+def test_what_is_decomposed_in_any_case_is_not_made_functional_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tables: list[int] = []
+    run = ExportedProgram.run_decompositions
+
+    def counting(self: ExportedProgram, table: Any = None) -> ExportedProgram:
+        tables.append(len(table))
+        return run(self, table)
+
+    monkeypatch.setattr(counting, "__name__", run.__name__)
+    monkeypatch.setattr(ExportedProgram, "run_decompositions", counting)
+    program = export(_Attention().eval(), (torch.randn(1, 3, 9, 9),))
+    orchestrator.lower(program, backends=["ggml"], tune="off")
+    assert len(tables) == 1
+    assert tables[0] > 0
+    tables.clear()
+    # No backend to say what it wants: ExecuTorch might not decompose anything.
+    orchestrator.lower(program, backends=[], tune="off")
+    assert tables[0] == 0
 
 
 def test_a_program_that_is_not_functional_is_made_so() -> None:
