@@ -8,11 +8,11 @@ run in turn in one process, in several repeats: where its memory happens to lie 
 program some percent faster than the next, so each repeat loads all anew. The ratios are medians
 over rounds, with half the interquartile range. Programs that differ in the report alone
 are timed as one.
-"predicted" is what the cost model says of each program before it runs, from ops that were timed
-minutes earlier. Shared machines change their speed by a third meanwhile. So a program of fixed size
-is timed all through tuning and in every round, and predictions count times its change, "host",
-which the table shows. Ratios of programs to the chosen one do not change with the machine, and what
-was predicted of these is compared as well.
+"predicted" is what the cost model says of each program before it runs, at the speed that the
+machine had when its first op was timed; shared machines change it by a third within seconds. So the
+product by which tuning tells the speed runs in every round as well, and predictions count times
+what it takes over what it took, "host". Ratios of programs to the chosen one do not change with the
+machine, and what was predicted of these is compared as well.
 
 --check exits with 1 when a chosen plan takes more than 1.02 times the best single backend's time,
 or when its predictions are off by more than 15 % on average.
@@ -24,21 +24,27 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from executorch.exir._serialize._program import deserialize_pte_binary
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.interleave import Timing, ratio
 from benchmarks.repeats import in_repeats
-from benchmarks.running import conclude, native, parser
+from benchmarks.running import Timed, conclude, native, parser
 from examples.models import MODELS
-from orchestrator import LoweredProgram, TuneEvent, lower
+from orchestrator import LoweredProgram, lower
+from orchestrator.backends import Backend, resolve_backends
+from orchestrator.cost.calibration import baseline_task, reference_task
+from orchestrator.cost.compile import Request, compile_requests
+from orchestrator.cost.environment import host
+from orchestrator.cost.measure import known_levels
+from orchestrator.cost.table import CostTable
+from orchestrator.cost.task import Task
 from orchestrator.report.embed import KEY as REPORT_KEY
 
 DEFAULT_MODELS = (
@@ -56,7 +62,6 @@ DEFAULT_MODELS = (
 MOST_OVER_BEST_SINGLE = 1.02
 MOST_PREDICTION_ERROR = 0.15
 CHOSEN, XNNPACK, GGML = "chosen", "xnnpack alone", "ggml alone"
-YARDSTICK = "yardstick"
 # Named as in the reports; one that is missing there came out as the chosen plan.
 BASELINES = {
     XNNPACK: ["xnnpack"],
@@ -65,14 +70,15 @@ BASELINES = {
     "greedy: xnnpack, ggml": ["xnnpack", "ggml"],
 }
 SINGLE = (XNNPACK, GGML)
-YARDSTICK_EVERY_S = 0.1
+(GGML_BACKEND,) = resolve_backends(["ggml"])
+REFERENCES = {"around the reference": baseline_task, "reference": reference_task}
 
 
 @dataclass(frozen=True)
 class Row:
     """One program of one model; times in milliseconds, ratios are of the chosen program to it.
 
-    host: how much longer the fixed program took beside it than while its ops were timed.
+    host: how many times as long the reference product took beside it as where its ops' times hold.
     """
 
     model: str
@@ -99,32 +105,29 @@ class Row:
         return abs(self.predicted_ms - self.measured_ms) / self.measured_ms
 
 
-class Yardstick:
-    """A program of fixed size, timed whenever tuning tells how far it is.
+class Reference:
+    """The product that tuning times beside every batch of ops, as a program of ggml alone.
 
     threads: as many as the programs that are tuned run on.
     """
 
     def __init__(self, threads: int) -> None:
-        layers = [torch.nn.Linear(256, 1024), torch.nn.GELU(), torch.nn.Linear(1024, 256)]
-        model, inputs = torch.nn.Sequential(*layers).eval(), (torch.randn(128, 256),)
-        program = lower(model, inputs, backends=["ggml"], tune="off")
-        self.run = native(program.buffer, inputs, threads)
-        self._times_ms: list[float] = []
-        self._last = 0.0
+        self._threads = threads
+        self.runs = {label: self._timed(task) for label, task in REFERENCES.items()}
 
-    def __call__(self, _: TuneEvent) -> None:
-        """Time it, unless that was done a moment ago."""
-        if time.monotonic() - self._last < YARDSTICK_EVERY_S:
-            return
-        self.run()
-        self._times_ms.append(self.run())
-        self._last = time.monotonic()
+    def _timed(self, task: Callable[[Backend], Task | None]) -> Timed:
+        made = task(GGML_BACKEND)
+        assert made is not None
+        atom = made.extract()
+        buffer = compile_requests({"forward": Request(atom, GGML_BACKEND)})
+        return native(buffer, atom.example_inputs, self._threads)
 
-    @property
-    def median_ms(self) -> float:
-        """The median time while tuning."""
-        return statistics.median(self._times_ms)
+    def slower(self, found: Mapping[str, Timing], table: Path) -> float:
+        """How many times as long it takes as at the speed that a table's times are kept at."""
+        environments = {GGML_BACKEND.name: host(self._threads).running(GGML_BACKEND.versions())}
+        level_ns = known_levels(CostTable(table), environments)[GGML_BACKEND.name]
+        around_ms, product_ms = (found[label].median_ms for label in REFERENCES)
+        return (product_ms - around_ms) * 1e6 / level_ns
 
 
 def lowered_baselines(name: str) -> dict[str, tuple[LoweredProgram, float]]:
@@ -139,19 +142,12 @@ def lowered_baselines(name: str) -> dict[str, tuple[LoweredProgram, float]]:
     return programs
 
 
-def tuned(
-    name: str, threads: int, table: Path, yardstick: Yardstick
-) -> tuple[LoweredProgram, float]:
+def tuned(name: str, threads: int, table: Path) -> tuple[LoweredProgram, float]:
     """The chosen program, with the seconds that lowering and measuring took."""
     spec = MODELS[name]
     start = time.perf_counter()
     program = lower(
-        spec.build(),
-        spec.inputs(1, 0),
-        tune="measure",
-        threads=threads,
-        cost_table=table,
-        progress=yardstick,
+        spec.build(), spec.inputs(1, 0), tune="measure", threads=threads, cost_table=table
     )
     return program, time.perf_counter() - start
 
@@ -205,15 +201,15 @@ def measure(
     seconds: float,
 ) -> list[Row]:
     """One row per program of a model."""
-    yardstick = Yardstick(threads)
-    chosen = tuned(name, threads, table, yardstick)
+    reference = Reference(threads)
+    chosen = tuned(name, threads, table)
     programs = {CHOSEN: chosen, **baselines}
     alike = first_alike({label: program for label, (program, _) in programs.items()})
     buffers = {label: programs[label][0].buffer for label in dict.fromkeys(alike.values())}
     inputs = MODELS[name].inputs(1, 0)
-    found = in_repeats(buffers, inputs, threads, seconds, {YARDSTICK: yardstick.run})
+    found = in_repeats(buffers, inputs, threads, seconds, reference.runs)
     timings = {label: found[first] for label, first in alike.items()}
-    host = found[YARDSTICK].median_ms / yardstick.median_ms
+    slower = reference.slower(found, table)
     predicted = predictions(chosen[0])
     return [
         Row(
@@ -223,7 +219,7 @@ def measure(
             program=label,
             partitions=len(program.plan["forward"].partitions),
             predicted_ms=predicted.get(label, predicted[CHOSEN]),
-            host=host,
+            host=slower,
             measured_ms=timings[label].median_ms,
             spread=timings[label].spread,
             chosen_over_it=ratio(timings[CHOSEN], timings[label]),

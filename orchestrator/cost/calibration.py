@@ -3,7 +3,9 @@
 Measured with small programs of known content: a chain of additions in one delegate call and in one
 call each, and a depthwise convolution on contiguous and on channels-last pictures. Beside every
 batch of atoms, one small addition is timed on each backend: what running a method and calling a
-delegate take, in the caches as that very batch leaves them.
+delegate take, in the caches as that very batch leaves them. So is one product of fixed size on each
+delegate, by which the speed of the machine is told, as it changes with the time of day and with
+what else runs.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ _IMAGE = (1, 64, 56, 56)
 _IMAGE_BYTES = 4 * 64 * 56 * 56
 
 BASELINE = "calibration/one small addition"
+REFERENCE = "calibration/reference product"
+# Rows, inputs and outputs: some 50 us on one core.
+_PRODUCT = (32, 256, 256)
 _CHAIN = "calibration/chain"
 _CALLS = "calibration/chain, a call each"
 _DEPTHWISE = {layout: f"calibration/depthwise, {layout.value}" for layout in Layout}
@@ -97,6 +102,18 @@ def baseline_task(backend: Backend | None) -> Task | None:
     if backend is not None and backend.propose(one).rejections:
         return None
     return _task(BASELINE, backend, one)
+
+
+def reference_task(backend: Backend | None) -> Task | None:
+    """Return the measurement of a product of fixed size.
+
+    None for ExecuTorch's kernels, which take long for it, and for a delegate that does not take it.
+    """
+    if backend is None:
+        return None
+    rows, inputs, outputs = _PRODUCT
+    product = _edge(nn.Linear(inputs, outputs), torch.randn(rows, inputs))
+    return None if backend.propose(product).rejections else _task(REFERENCE, backend, product)
 
 
 def _additions(count: int) -> ExportedProgram:

@@ -7,19 +7,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.backends.portable import NAME as KERNELS
-from orchestrator.cost.calibration import BASELINE
 from orchestrator.cost.compile import compile_what_can_be
 from orchestrator.cost.environment import Environment, Machine, versions_of
-from orchestrator.cost.measure import Outcome, batches, beyond
+from orchestrator.cost.measure import (
+    BESIDE,
+    Outcome,
+    at_one_speed,
+    batches,
+    without_baselines,
+)
 from orchestrator.cost.table import CostTable, Measurement
-from orchestrator.cost.task import Task
+from orchestrator.cost.task import Place, Task
 from orchestrator.versions import executorch_version
 
 MANIFEST = "manifest.json"
@@ -86,7 +91,7 @@ def export_tasks(
 
 
 def _entry(task: Task, batch: int) -> dict[str, str]:
-    """Describe a method; those of one batch have the batch's baselines taken off."""
+    """Describe a method; those of one batch go by what is timed beside that batch."""
     return {
         "key": task.key,
         "backend": task.backend_name,
@@ -124,23 +129,29 @@ def import_results(folder: Path, results: Path, target: str, table: CostTable) -
         for number, line in enumerate(lines, 1)
         if line and not line.startswith("#")
     ]
-    baselines = {
-        (entry["batch"], entry["backend"]): measured
-        for entry, measured in read
-        if entry["key"] == BASELINE
+    environments = {
+        entry["backend"]: machine.running(versions.get(entry["backend"], executorch_version()))
+        for entry, _ in read
     }
-    found: dict[str, dict[str, Measurement]] = {}
-    for entry, measured in read:
-        if entry["key"] != BASELINE:
-            own = baselines.get((entry["batch"], entry["backend"]))
-            around = own or baselines.get((entry["batch"], KERNELS))
-            found.setdefault(entry["backend"], {})[entry["key"]] = beyond(measured, around)
+    found: dict[str, dict[str, Measurement]] = {backend: {} for backend in environments}
+    levels: dict[str, float] = {}
+    read.sort(key=_batch_of)
+    for _, batch in itertools.groupby(read, key=_batch_of):
+        rows = {str(number): row for number, row in enumerate(batch)}
+        places = {name: Place(entry["backend"], entry["key"]) for name, (entry, _) in rows.items()}
+        alone = without_baselines(places, {name: each for name, (_, each) in rows.items()})
+        for name, measured in at_one_speed(places, alone, levels).items():
+            backend, key = places[name]
+            found[backend][key] = measured
     for backend, measurements in found.items():
-        environment = machine.running(versions.get(backend, executorch_version()))
-        table.put(environment, backend, measurements)
-    everything = [each for row in found.values() for each in row.values()]
+        table.put(environments[backend], backend, measurements)
+    everything = [each for row in found.values() for key, each in row.items() if key not in BESIDE]
     failed = sum(each.failed for each in everything)
     return Imported(machine, len(everything) - failed, failed)
+
+
+def _batch_of(row: tuple[dict[str, str], Measurement]) -> str:
+    return row[0]["batch"]
 
 
 def _read_manifest(path: Path) -> tuple[dict[str, Any], dict[str, str]]:

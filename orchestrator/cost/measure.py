@@ -5,6 +5,11 @@ what one of them finds in the caches is what the others left there, and a change
 speed meets all alike. Each runs on memory that is in the caches, as an op inside a program finds
 what the op before it has written. What is around an op (running a method, calling a delegate) is
 timed beside it and taken off.
+
+A batch takes a fraction of a second, and shared machines change their speed by a third from one
+second to the next. So a reference product is timed in turn with every batch, and its times are kept
+as they would be at one speed: where the product takes what it took when this machine was first
+measured.
 """
 
 from __future__ import annotations
@@ -12,19 +17,19 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from orchestrator.backends import load_options
 from orchestrator.backends.portable import NAME as KERNELS
-from orchestrator.cost.calibration import BASELINE, baseline_task
+from orchestrator.cost.calibration import BASELINE, REFERENCE, baseline_task, reference_task
 from orchestrator.cost.compile import Request, compile_what_can_be
 from orchestrator.cost.environment import Environment, host, versions_of
 from orchestrator.cost.extract import AtomProgram, NotMeasurableError
 from orchestrator.cost.table import CostTable, Measurement
-from orchestrator.cost.task import Task
+from orchestrator.cost.task import Place, Task
 from orchestrator.native import NativeProgram
 
 INTERRUPTED = "interrupted"
@@ -37,6 +42,8 @@ _WARM_UP_S = 0.2
 _BATCH = 24
 # Weights of a batch, which lie in memory several times while it is compiled.
 _BATCH_BYTES = 128 << 20
+BESIDE = {BASELINE, REFERENCE}
+"""Keys of what is timed beside the atoms of every batch."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,7 @@ def measure(
         name: machine.running(versions) for name, versions in versions_of(backends.values()).items()
     }
     missing = missing_tasks(tasks, table, environments)
+    levels = known_levels(table, environments)
     outcome = Outcome()
     start = time.monotonic()
     done = 0
@@ -148,8 +156,8 @@ def measure(
             if budget_s is not None and time.monotonic() - start > budget_s:
                 outcome.stopped = f"the budget of {budget_s:g} s is used up"
                 break
-            _measure_batch(batch, table, environments, outcome)
-            done += sum(task.key != BASELINE for task, _ in batch.values())
+            _measure_batch(batch, table, environments, levels, outcome)
+            done += sum(task.key not in BESIDE for task, _ in batch.values())
             tell()
     except KeyboardInterrupt:
         outcome.stopped = INTERRUPTED
@@ -157,18 +165,22 @@ def measure(
 
 
 def batches(tasks: Sequence[Task], outcome: Outcome) -> Iterator[dict[str, tuple[Task, Request]]]:
-    """Yield the tasks by method name, cut out, each batch with the baselines of its backends."""
-    baselines: dict[str, tuple[Task, Request] | None] = {}
+    """Yield the tasks by method name, cut out, each batch with what is timed beside it.
+
+    That is the baselines of its backends, and reference products.
+    """
+    beside: dict[str, dict[str, tuple[Task, Request]]] = {}
     for batch in _batches(tasks, outcome):
         for backend in [None, *(task.backend for task, _ in batch.values())]:
             name = KERNELS if backend is None else backend.name
-            if name not in baselines:
-                task = baseline_task(backend)
-                found = None if task is None else (task, Request(task.extract(), task.backend))
-                baselines[name] = found
-            baseline = baselines[name]
-            if baseline is not None:
-                batch[f"baseline_{name}"] = baseline
+            if name not in beside:
+                made = {"baseline": baseline_task(backend), "reference": reference_task(backend)}
+                beside[name] = {
+                    f"{kind}_{name}": (task, Request(task.extract(), task.backend))
+                    for kind, task in made.items()
+                    if task is not None
+                }
+            batch |= beside[name]
         yield batch
 
 
@@ -198,6 +210,7 @@ def _measure_batch(
     batch: Mapping[str, tuple[Task, Request]],
     table: CostTable,
     environments: Mapping[str, Environment],
+    levels: MutableMapping[str, float],
     outcome: Outcome,
 ) -> None:
     (threads,) = {environment.threads for environment in environments.values()}
@@ -222,29 +235,79 @@ def _measure_batch(
     try:
         times = _time_in_turn(batch, methods, first)
         measured = {name: summarize(each, batch[name][0].label) for name, each in times.items()}
-        for name, found in without_baselines({n: batch[n][0] for n in measured}, measured).items():
+        places = {name: batch[name][0].place for name in measured}
+        alone = without_baselines(places, measured)
+        for name, found in at_one_speed(places, alone, levels).items():
             store(name, found)
-            outcome.measured += 1
+            outcome.measured += batch[name][0].key not in BESIDE
     finally:
         for backend, measurements in results.items():
             table.put(environments[backend], backend, measurements)
 
 
 def without_baselines(
-    tasks: Mapping[str, Task], measured: Mapping[str, Measurement]
+    places: Mapping[str, Place], measured: Mapping[str, Measurement]
 ) -> dict[str, Measurement]:
     """Return what atoms took beyond the baseline of their backend, or else of the kernels.
 
-    tasks: of one batch, by the same names as what was measured.
+    places: of one batch, by the same names as what was measured.
     """
     baselines = {
-        task.backend_name: measured[name] for name, task in tasks.items() if task.key == BASELINE
+        place.backend: measured[name] for name, place in places.items() if place.key == BASELINE
     }
     return {
-        name: beyond(measured[name], baselines.get(task.backend_name, baselines.get(KERNELS)))
-        for name, task in tasks.items()
-        if task.key != BASELINE
+        name: beyond(measured[name], baselines.get(place.backend, baselines.get(KERNELS)))
+        for name, place in places.items()
+        if place.key != BASELINE
     }
+
+
+def known_levels(table: CostTable, environments: Mapping[str, Environment]) -> dict[str, float]:
+    """Return what the reference product took at the speed that the table's times are kept at.
+
+    In ns, by delegate. environments: by backend.
+    """
+    return {
+        name: found.median_ns
+        for name, environment in environments.items()
+        for found in table.get(environment, name, [REFERENCE]).values()
+        if found.median_ns > 0
+    }
+
+
+def at_one_speed(
+    places: Mapping[str, Place],
+    measured: Mapping[str, Measurement],
+    levels: MutableMapping[str, float],
+) -> dict[str, Measurement]:
+    """Return what atoms take where the reference products take what is set down in `levels`.
+
+    A backend without a reference goes by the mean of the others.
+
+    places: of one batch, by the same names as what was measured, or more. levels: in ns, by
+        backend; those that are missing are set to what this batch has, and their references are
+        returned as well.
+    """
+    references = {
+        places[name].backend: name
+        for name, each in measured.items()
+        if places[name].key == REFERENCE and each.median_ns > 0
+    }
+    new = {name for backend, name in references.items() if backend not in levels}
+    levels.update({places[name].backend: measured[name].median_ns for name in new})
+    speeds = {
+        backend: levels[backend] / measured[name].median_ns for backend, name in references.items()
+    }
+    usual = statistics.geometric_mean(speeds.values()) if speeds else 1.0
+    found = {name: measured[name] for name in new}
+    for name, each in measured.items():
+        backend, key = places[name]
+        if key != REFERENCE:
+            speed = speeds.get(backend, usual)
+            found[name] = replace(
+                each, median_ns=each.median_ns * speed, spread_ns=each.spread_ns * speed
+            )
+    return found
 
 
 def beyond(measured: Measurement, baseline: Measurement | None) -> Measurement:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestrator.backends.base import Backend
 from orchestrator.backends.portable import NAME as KERNELS
 from orchestrator.cost.extract import AtomProgram
+
+
+class Place(NamedTuple):
+    """Where a measurement belongs: the backend's name, and what it measures there."""
+
+    backend: str
+    key: str
 
 
 @dataclass(frozen=True)
@@ -28,3 +36,8 @@ class Task:
     def backend_name(self) -> str:
         """As in cost graphs and the cost table."""
         return KERNELS if self.backend is None else self.backend.name
+
+    @property
+    def place(self) -> Place:
+        """Where its measurement belongs."""
+        return Place(self.backend_name, self.key)

@@ -17,6 +17,7 @@ from orchestrator import lower
 from orchestrator.cli import main
 from orchestrator.cost.calibration import BASELINE
 from orchestrator.cost.device import DeviceError, import_results
+from orchestrator.cost.measure import BESIDE
 from orchestrator.cost.table import CostTable
 
 MODEL = """
@@ -87,7 +88,7 @@ def test_what_is_around_an_op_is_taken_off(device: tuple[Path, Path], tmp_path: 
     assert {each["backend"] for *_, each in entries if each["key"] == BASELINE} == set(around)
     table = CostTable(tmp_path / "costs.sqlite")
     found = import_results(exported, _damaged(tmp_path, HEAD + "\n".join(lines)), "phone", table)
-    assert found.measured == sum(each["key"] != BASELINE for *_, each in entries)
+    assert found.measured == sum(each["key"] not in BESIDE for *_, each in entries)
     for *_, each in entries:
         (environment,) = table.environments(each["backend"]) or [None]
         times = table.get(environment, each["backend"], [each["key"]]) if environment else {}
@@ -97,6 +98,44 @@ def test_what_is_around_an_op_is_taken_off(device: tuple[Path, Path], tmp_path: 
             (measured,) = times.values()
             assert measured.median_ns == 1000 - around[each["backend"]]
             assert measured.spread_ns == pytest.approx(math.hypot(3, 3))
+
+
+def test_batches_count_as_at_the_speed_of_the_first(
+    device: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The device is half as fast from the second batch on: its reference tells."""
+    exported, _ = device
+    folder = tmp_path / "ops"
+    folder.mkdir()
+    manifest = json.loads((exported / "manifest.json").read_text())
+    files = manifest["files"]
+    again = {
+        f"again_{file}": {
+            method: {
+                **each,
+                "batch": "1",
+                "key": each["key"] + (" again" * (each["key"] not in BESIDE)),
+            }
+            for method, each in row.items()
+        }
+        for file, row in files.items()
+    }
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "files": {**files, **again}}))
+    lines = [
+        f"{file}\t{method}\t{1000 * factor if each['key'] != BASELINE else 0}\t3\t5"
+        for factor, rows in ((1, files), (2, again))
+        for file, row in rows.items()
+        for method, each in row.items()
+    ]
+    table = CostTable(tmp_path / "costs.sqlite")
+    import_results(folder, _damaged(tmp_path, HEAD + "\n".join(lines)), "phone", table)
+    for backend in ("ggml", "xnnpack", "portable"):
+        keys = {each["key"] for row in again.values() for each in row.values()}
+        (environment,) = table.environments(backend)
+        found = table.get(environment, backend, keys - BESIDE)
+        assert found
+        assert {each.median_ns for each in found.values()} == {1000}
+        assert {each.spread_ns for each in found.values()} == {math.hypot(3, 3) / 2}
 
 
 def _damaged(folder: Path, text: str) -> Path:
