@@ -36,7 +36,6 @@ const float* at(const ggml_tensor* tensor, const HeadView& view, int64_t batch, 
 }
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
-constexpr int32_t kNeverBits = std::numeric_limits<int32_t>::min() + 0x7f800000;
 
 // The largest of all lanes; a NaN wins.
 float largest_lane(Vec most) {
@@ -118,29 +117,46 @@ Keys joined(const Keys& a, const Keys& b) {
   return b.empty() ? a : Keys{std::min(a.first, b.first), std::max(a.last, b.last)};
 }
 
+// Bit patterns of a mask's elements, from the first to the last. Those of negative floats grow with
+// their size, and those of NaNs come behind that of minus infinity.
+struct Patterns {
+  uint32_t first;
+  uint32_t last;
+};
+
+constexpr Patterns kFalse{0, 0};
+constexpr Patterns kInfinite{0xff800000, 0xff800000};
+// -1e38 or less, such as the smallest number of float32 or bfloat16. No score makes up for that, so
+// that such a key has the weight 0 beside any with another mask.
+constexpr Patterns kLowest{0xfe967699, 0xff800000};
+
 // Whether all of kScanned elements are `hidden`.
 constexpr int64_t kScanned = 64;
-bool all_hidden(const int32_t* mask, int32_t hidden) {
+bool all_hidden(const uint32_t* mask, Patterns hidden) {
   simd::IntVec other{};
   for (int64_t i = 0; i < kScanned; i += kLanes) {
-    simd::IntVec part;
+    simd::UintVec part;
     std::memcpy(&part, mask + i, sizeof(part));
-    other |= part ^ hidden;
+    other |= (part - hidden.first) > (hidden.last - hidden.first);
   }
   int32_t any = 0;
   for (int i = 0; i < kLanes; ++i) any |= other[i];
   return any == 0;
 }
 
+bool is_hidden(uint32_t bits, Patterns hidden) {
+  return bits - hidden.first <= hidden.last - hidden.first;
+}
+
 // Of a row of a mask, the elements from the first to the last that are not `hidden`.
-Keys kept_in(const int32_t* mask, int64_t count, int32_t hidden) {
+Keys kept_in(const uint32_t* mask, int64_t count, Patterns hidden) {
   Keys kept{0, count};
   while (kept.count() >= kScanned && all_hidden(mask + kept.last - kScanned, hidden)) {
     kept.last -= kScanned;
   }
-  while (!kept.empty() && mask[kept.last - 1] == hidden) --kept.last;
+  while (!kept.empty() && is_hidden(mask[kept.last - 1], hidden)) --kept.last;
   while (kept.count() >= kScanned && all_hidden(mask + kept.first, hidden)) kept.first += kScanned;
-  while (!kept.empty() && mask[kept.first] == hidden) ++kept.first;
+  while (!kept.empty() && is_hidden(mask[kept.first], hidden)) ++kept.first;
   return kept;
 }
 
@@ -150,8 +166,11 @@ Keys visible_keys(const AttentionParams& p, const ggml_tensor* mask, int64_t bat
                   int64_t row) {
   const int64_t count = p.causal ? std::min(row + 1, p.keys) : p.keys;
   if (mask == nullptr) return {0, count};
-  const auto* bits = reinterpret_cast<const int32_t*>(at(mask, p.mask, batch, head, row));
-  return kept_in(bits, count, mask->type == GGML_TYPE_I32 ? 0 : kNeverBits);
+  const auto* bits = reinterpret_cast<const uint32_t*>(at(mask, p.mask, batch, head, row));
+  if (mask->type == GGML_TYPE_I32) return kept_in(bits, count, kFalse);
+  const Keys seen = kept_in(bits, count, kLowest);
+  // Where all are that low, they count alike, but for those with minus infinity.
+  return seen.empty() ? kept_in(bits, count, kInfinite) : seen;
 }
 
 // Those that any of the queries first .. last - 1 may see.

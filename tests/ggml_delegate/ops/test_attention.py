@@ -14,6 +14,9 @@ from ggml_delegate.registry import check_node
 from orchestrator.native import NativeProgram
 from tests.harness.ops import check_op, lower_ggml
 
+LOWEST = torch.finfo(torch.float32).min
+"""What models add to the scores of keys that do not count; without any other, these count alike."""
+
 
 def _input(*sizes: int, seed: int = 0) -> Tensor:
     return torch.randn(sizes, generator=torch.Generator().manual_seed(seed))
@@ -121,9 +124,14 @@ def test_keys_behind_a_mask_do_not_count(
 
 
 @pytest.mark.parametrize("queries", [3, 40])
-@pytest.mark.parametrize("as_floats", [False, True])
-def test_masks_that_hide_other_keys_from_each_head(queries: int, as_floats: bool) -> None:
-    """Rows, heads and batches differ in what they see; some see nothing."""
+@pytest.mark.parametrize("hidden", [None, [-torch.inf], [LOWEST], [LOWEST, -torch.inf]])
+def test_masks_that_hide_other_keys_from_each_head(
+    queries: int, hidden: list[float] | None
+) -> None:
+    """Rows, heads and batches differ in what they see; some see nothing, or all keys alike.
+
+    hidden: what is added to the scores of keys that are not seen, in turn; None: a bool mask.
+    """
     batch, heads, keys = 2, 6, 210
     keep = torch.zeros(batch, heads, queries, keys, dtype=torch.bool)
     for b in range(batch):
@@ -132,7 +140,10 @@ def test_masks_that_hide_other_keys_from_each_head(queries: int, as_floats: bool
     keep[0, 1] = False
     keep[1, 0, : queries // 2] = False
     keep[1, 4, :, 37::3] = False
-    mask = torch.zeros(keep.shape).masked_fill(~keep, -torch.inf) if as_floats else keep
+    mask = keep
+    if hidden is not None:
+        added = torch.tensor(hidden).repeat(keys)[:keys]
+        mask = torch.where(keep, torch.zeros(()), added)
     q = _input(batch, heads, queries, 16, seed=1)
     k, v = (_input(batch, 3, keys, 16, seed=seed) for seed in (2, 3))
 
@@ -156,9 +167,11 @@ def test_hidden_keys_of_half_types(dtype: torch.dtype, queries: int) -> None:
 
 
 @pytest.mark.parametrize("queries", [1, 20])
-def test_what_lies_behind_a_mask_is_not_read(queries: int) -> None:
+@pytest.mark.parametrize("added", [None, -torch.inf, LOWEST, torch.finfo(torch.bfloat16).min])
+def test_what_lies_behind_a_mask_is_not_read(queries: int, added: float | None) -> None:
     """The rows of a cache that nothing wrote yet may hold anything."""
     keep = _band(queries, 200, 100, 40)
+    mask = keep if added is None else torch.zeros(keep.shape).masked_fill(~keep, added)
     q, k, v = _qkv(1, 2, queries=queries, keys=200, depth=16)
     clean = attention(q, k, v, attn_mask=keep)
     hidden = ~keep.any(0)
@@ -169,8 +182,8 @@ def test_what_lies_behind_a_mask_is_not_read(queries: int) -> None:
         def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
             return attention(q, k, v, attn_mask=mask)
 
-    program, _, _ = lower_ggml(Model(), (q, k, v, keep))
-    (result,) = NativeProgram(program.buffer).run("forward", [q, k, v, keep])
+    program, _, _ = lower_ggml(Model(), (q, k, v, mask))
+    (result,) = NativeProgram(program.buffer).run("forward", [q, k, v, mask])
     torch.testing.assert_close(result, clean, rtol=1e-5, atol=1e-5)
 
 
