@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
+#include "kernels/cast.h"
 #include "kernels/map.h"
 #include "kernels/transpose.h"
 #include "ops/lower.h"
+#include "strided.h"
 #include "threads.h"
 
 namespace ggml_delegate {
@@ -26,6 +29,24 @@ constexpr size_t kMaxTensorsPerGraph = size_t{1} << 23;
 Precision precision_of(ir::DType dtype) {
   if (dtype == ir::DType_Float16) return Precision::Float16;
   return dtype == ir::DType_BFloat16 ? Precision::BFloat16 : Precision::Float32;
+}
+
+// Whether a node reads its input number `index`, which is state, as it lies in memory: it looks at
+// no element, or takes those of half types.
+bool reads_halves(ir::Op op, size_t index, bool updates_in_place) {
+  switch (op) {
+    case ir::Op_Permute:
+    case ir::Op_Slice:
+    case ir::Op_Reshape:
+    case ir::Op_Expand:
+      return true;
+    case ir::Op_Attention:
+      return index == 1 || index == 2;
+    case ir::Op_IndexPut:
+      return index == 0 && updates_in_place;
+    default:
+      return false;
+  }
 }
 
 void physical_ne(const Sizes& sizes, const Order& order, int64_t (&ne)[4]) {
@@ -84,24 +105,25 @@ Result<GraphBuilder> GraphBuilder::create(const Program& program,
   builder.graph_ = ggml_new_graph_custom(builder.context(), builder.max_tensors_, false);
   builder.values_.resize(program.tensor_count());
   for (size_t i = 0; i < program.tensor_count(); ++i) {
-    if (constants[i] != nullptr) GGD_TRY(builder.make_leaf(i, constants[i]));
+    if (constants[i] != nullptr) GGD_TRY(builder.make_leaf(i, constants[i], true));
   }
   for (size_t i = 0; i < program.input_count(); ++i) {
     const size_t tensor = program.ir().inputs()->Get(static_cast<uint32_t>(i));
-    if (!program.tensor(tensor).is_scalar()) GGD_TRY(builder.make_leaf(tensor, nullptr));
+    if (program.tensor(tensor).is_scalar()) continue;
+    GGD_TRY(builder.make_leaf(tensor, nullptr, program.is_updated_in_place(i)));
   }
   return builder;
 }
 
-Error GraphBuilder::make_leaf(size_t tensor, const void* data) {
+Error GraphBuilder::make_leaf(size_t tensor, const void* data, bool as_stored) {
   const ir::Tensor& t = program_->tensor(tensor);
   GGD_ASSIGN(const Sizes sizes, program_->sizes(tensor, symbols_));
   const Order order = program_->order(tensor);
   int64_t ne[4];
   physical_ne(sizes, order, ne);
   ggml_type type = activation_type(t.dtype());
-  if (data != nullptr && t.dtype() == ir::DType_Float16) type = GGML_TYPE_F16;
-  if (data != nullptr && t.dtype() == ir::DType_BFloat16) type = GGML_TYPE_BF16;
+  if (as_stored && t.dtype() == ir::DType_Float16) type = GGML_TYPE_F16;
+  if (as_stored && t.dtype() == ir::DType_BFloat16) type = GGML_TYPE_BF16;
   if (data != nullptr && t.dtype() == ir::DType_Int8) type = GGML_TYPE_I8;
   GGD_CHECK(data == nullptr || element_size(t.dtype()) == ggml_type_size(type),
             "constant %zu has a dtype that weights cannot have", tensor);
@@ -126,7 +148,10 @@ Error GraphBuilder::lower_node(const ir::Node& node) {
   node_ = &node;
   GGD_ASSIGN(out_sizes_, program_->sizes(node.outputs()->Get(0), symbols_));
   GGD_TRY(reserve(kTensorsPerNode + input_count() * 8));
+  std::vector<Replaced> replaced;
+  GGD_TRY(floats_for_node(replaced));
   const Error error = lower_op(node);
+  for (Replaced& each : replaced) values_[each.tensor] = std::move(each.value);
   GGD_CHECK_OR(InvalidProgram, error == Error::Ok, "node %s (%s) cannot be built", name(),
                ir::EnumNameOp(node.op_type()));
   // In execution order, so that ggml's recursive visit of the parents stays shallow.
@@ -134,6 +159,21 @@ Error GraphBuilder::lower_node(const ir::Node& node) {
     ggml_tensor* tensor = values_[out].tensor;
     GGD_CHECK(tensor != nullptr, "node %s set no output %u", name(), out);
     if (!waits(tensor)) GGD_TRY(expand(tensor));
+  }
+  return Error::Ok;
+}
+
+Error GraphBuilder::floats_for_node(std::vector<Replaced>& replaced) {
+  for (size_t i = 0; i < input_count(); ++i) {
+    if (!has_input(i)) continue;
+    const auto tensor = static_cast<size_t>(node_->inputs()->Get(static_cast<uint32_t>(i)));
+    const bool known = std::any_of(replaced.begin(), replaced.end(),
+                                   [&](const Replaced& each) { return each.tensor == tensor; });
+    if (known || is_constant(program_->tensor(tensor))) continue;
+    if (reads_halves(node_->op_type(), i, updates_in_place_)) continue;
+    GGD_ASSIGN(const Value floats, in_floats(values_[tensor]));
+    if (floats.tensor == values_[tensor].tensor) continue;
+    replaced.push_back({tensor, std::exchange(values_[tensor], floats)});
   }
   return Error::Ok;
 }
@@ -340,6 +380,29 @@ Result<Value> GraphBuilder::transpose_copy(const Value& value, const Order& orde
   physical_ne(value.sizes, order, ne);
   ggml_tensor* result = custom(transpose_kernel, ne, {value.tensor}, params, value.tensor->type);
   return make(result, value.sizes, order);
+}
+
+Result<Value> GraphBuilder::in_floats(const Value& value) {
+  const StridedView view = strided(*this, value);
+  if (!is_half(view.base)) return value;
+  GGD_ASSIGN(const StridedView floats, in_floats(view));
+  return to_value(*this, floats);
+}
+
+Result<StridedView> GraphBuilder::in_floats(const StridedView& view) {
+  if (!is_half(view.base)) return view;
+  // Through ggml's views to what holds all of the state.
+  ggml_tensor* whole = view.base;
+  while (whole->op == GGML_OP_VIEW || whole->op == GGML_OP_RESHAPE) whole = whole->src[0];
+  const size_t before = view.base->view_offs - whole->view_offs;
+  StridedView floats = view;
+  floats.offset += static_cast<int64_t>(before / ggml_type_size(whole->type));
+  const auto known = std::find_if(widened_.begin(), widened_.end(),
+                                  [&](const Widened& each) { return each.source == whole; });
+  floats.base = known != widened_.end() ? known->floats
+                                        : custom(cast_kernel, whole->ne, {whole}, CastParams{});
+  if (known == widened_.end()) widened_.push_back({whole, floats.base});
+  return floats;
 }
 
 Result<Value> GraphBuilder::reshape(const Value& value, const Sizes& sizes) {

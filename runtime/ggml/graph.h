@@ -120,6 +120,11 @@ class GraphBuilder {
   // Repeats dimensions of size 1 up to `sizes` (same rank), in the order of `value`.
   Result<Value> broadcast(const Value& value, const Sizes& sizes);
 
+  // The same elements in floats: the value or view itself, unless it is of state that lies in
+  // memory in a half type. Converted once, after the last write into it.
+  Result<Value> in_floats(const Value& value);
+  Result<StridedView> in_floats(const StridedView& view);
+
   // Notes that `copy` holds what `view` views: it is computed only if something reads it, and a
   // view of it needs no copy.
   void defer(const Value& copy, const StridedView& view);
@@ -165,10 +170,19 @@ class GraphBuilder {
   std::atomic<Fault>* fault() { return &memory_->fault; }
 
  private:
+  // What stood for a tensor before.
+  struct Replaced {
+    size_t tensor;
+    Value value;
+  };
+
   GraphBuilder() = default;
   Error lower_node(const ir::Node& node);
   Error lower_op(const ir::Node& node);
-  Error make_leaf(size_t tensor, const void* data);
+  // `as_stored`: of a half type if that is what the file declares, not in floats.
+  Error make_leaf(size_t tensor, const void* data, bool as_stored);
+  // Replaces inputs of a half type by floats, for a node that does not read them as they are.
+  Error floats_for_node(std::vector<Replaced>& replaced);
   // Whether a node's result is computed only if something reads it.
   bool waits(const ggml_tensor* result) const;
   // Whether the node's result, of a half type, holds nothing but numbers of its inputs.
@@ -193,6 +207,11 @@ class GraphBuilder {
     Value value;
   };
   std::vector<Reordered> reordered_;
+  struct Widened {
+    const ggml_tensor* source;
+    ggml_tensor* floats;
+  };
+  std::vector<Widened> widened_;
   struct Deferred {
     const ggml_tensor* copy;
     StridedView view;  // dimensions in the copy's memory sequence

@@ -83,17 +83,18 @@ Result<InPlaceUpdates> in_place_updates(const ir::Program& program) {
   InPlaceUpdates updates;
   updates.nodes.assign(length(program.nodes()), false);
   updates.inputs.assign(length(program.outputs()), InPlaceUpdates::kNone);
+  updates.updated.assign(length(program.inputs()), false);
   if (length(program.in_place()) == 0) return updates;
   const Readers readers(program);
-  std::vector<bool> taken(length(program.inputs()), false);
   for (uint32_t i = 0; i < program.in_place()->size(); ++i) {
     const ir::InPlace* pair = program.in_place()->Get(i);
+    GGD_CHECK(pair != nullptr && pair->input() < updates.updated.size() &&
+                  pair->output() < updates.inputs.size(),
+              "in-place update %u names an input or output that the program lacks", i);
     GGD_CHECK(
-        pair != nullptr && pair->input() < taken.size() && pair->output() < updates.inputs.size(),
-        "in-place update %u names an input or output that the program lacks", i);
-    GGD_CHECK(!taken[pair->input()] && updates.inputs[pair->output()] == InPlaceUpdates::kNone,
-              "in-place update %u names an input or output that another one has", i);
-    taken[pair->input()] = true;
+        !updates.updated[pair->input()] && updates.inputs[pair->output()] == InPlaceUpdates::kNone,
+        "in-place update %u names an input or output that another one has", i);
+    updates.updated[pair->input()] = true;
     updates.inputs[pair->output()] = static_cast<int32_t>(pair->input());
     GGD_TRY(follow(program, readers, *pair, updates));
   }

@@ -16,6 +16,7 @@ struct InPlaceUpdates {
 
   std::vector<bool> nodes;      // by node, whether it writes into its input 0
   std::vector<int32_t> inputs;  // by output, the input whose memory it may have, or kNone
+  std::vector<bool> updated;    // by input, whether an output may have its memory
 };
 
 // Follows the declarations through a program whose dataflow is verified. Errors: InvalidProgram for

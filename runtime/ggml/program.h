@@ -34,6 +34,9 @@ class Program {
   // The input whose memory output number `index` may have, or InPlaceUpdates::kNone.
   int32_t input_of_output(size_t index) const { return in_place_.inputs[index]; }
 
+  // Whether input number `index` is state whose memory an output may have.
+  bool is_updated_in_place(size_t index) const { return in_place_.updated[index]; }
+
   // The value of a dimension for these symbol values. Errors: InvalidProgram when it is negative,
   // above its upper bound or not computable.
   Result<int64_t> evaluate(const ir::Dim& dim, const std::vector<int64_t>& symbols) const;

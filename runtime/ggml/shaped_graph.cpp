@@ -76,7 +76,7 @@ void ShapedGraph::add_inputs(const Program& program, const GraphBuilder& builder
     port.sizes = value.sizes;
     port.order = value.order;
     port.dtype = program.input(i).dtype();
-    port.bound = takes_caller_memory(port.dtype);
+    port.bound = takes_caller_memory(port.dtype) || is_half(port.tensor);
     port.root->data = kCallersMemory;
     if (!port.bound) {
       check_memory_limit(static_cast<size_t>(value.count()) * sizeof(float));
@@ -91,19 +91,25 @@ Error ShapedGraph::add_outputs(const Program& program, GraphBuilder& builder) {
   for (size_t i = 0; i < outputs_.size(); ++i) {
     const size_t index = program.ir().outputs()->Get(static_cast<uint32_t>(i));
     GGD_TRY(builder.reserve(8));
-    GGD_ASSIGN(const Value value, builder.in_order(builder.value(index), program.order(index)));
-    GGD_TRY(builder.expand(value.tensor));
     Port& port = outputs_[i];
+    port.updates = program.input_of_output(i);
+    const bool updates = port.updates != InPlaceUpdates::kNone;
+    Value value = builder.value(index);
+    if (!updates) {
+      GGD_ASSIGN(value, builder.in_floats(value));
+    }
+    GGD_ASSIGN(value, builder.in_order(value, program.order(index)));
+    GGD_TRY(builder.expand(value.tensor));
     port.tensor = value.tensor;
     port.root = value.tensor->view_src ? value.tensor->view_src : value.tensor;
     port.sizes = value.sizes;
     port.order = value.order;
     port.dtype = program.tensor(index).dtype();
-    GGD_CHECK(value.tensor->type == activation_type(port.dtype),
-              "output %zu is computed as %s, the file declares %s", i,
+    const ggml_type type = updates ? inputs_[static_cast<size_t>(port.updates)].tensor->type
+                                   : activation_type(port.dtype);
+    GGD_CHECK(value.tensor->type == type, "output %zu is computed as %s, the file declares %s", i,
               ggml_type_name(value.tensor->type), ir::EnumNameDType(port.dtype));
-    port.updates = program.input_of_output(i);
-    if (port.updates != InPlaceUpdates::kNone) {
+    if (updates) {
       const Port& input = inputs_[static_cast<size_t>(port.updates)];
       GGD_CHECK(port.root == input.root && port.tensor->view_offs == 0 && port.sizes == input.sizes,
                 "output %zu is no update of input %d", i, port.updates);

@@ -125,7 +125,8 @@ bool reshape_strides(const StridedView& view, const Sizes& sizes, Sizes* strides
   return left == 1;
 }
 
-Result<Value> copy_to_order(GraphBuilder& builder, const StridedView& view, const Order& order) {
+Result<Value> copy_to_order(GraphBuilder& builder, const StridedView& stored, const Order& order) {
+  GGD_ASSIGN(const StridedView view, builder.in_floats(stored));
   GGD_CHECK(ggml_type_size(view.base->type) == sizeof(uint32_t),
             "node %s needs a copy of a tensor of type %s", builder.name(),
             ggml_type_name(view.base->type));

@@ -8,6 +8,11 @@
 
 namespace ggml_delegate {
 
+// Whether a tensor has elements of a half type: weights, or state that stays as it lies in memory.
+inline bool is_half(const ggml_tensor* tensor) {
+  return tensor->type == GGML_TYPE_F16 || tensor->type == GGML_TYPE_BF16;
+}
+
 // `tensor` holds the elements in physical sequence: for rank <= 4 its ne are physical_sizes(sizes,
 // order) reversed and padded with 1; above rank 4 it is one dense row. Up to rank 4 it may be a
 // strided view (of a slice); GraphBuilder::dense() makes it whole. So a permutation, and a change

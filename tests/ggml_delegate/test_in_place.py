@@ -55,10 +55,11 @@ def test_two_inputs_apart_from_each_other() -> None:
     assert _declared(both, (X, X + 1, V, PLACES)) == [{1: 1, 2: 3}]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", DECLARED)
-def test_results_that_lie_elsewhere_are_changed_copies(name: str) -> None:
+def test_results_that_lie_elsewhere_are_changed_copies(name: str, dtype: torch.dtype) -> None:
     function, _ = DECLARED[name]
-    inputs = (X.clone(), V, PLACES)
+    inputs = (X.to(dtype, copy=True), V.to(dtype), PLACES)
     before = [each.clone() for each in inputs]
     program, _, _ = lower_ggml(Function(function), inputs)
     native = NativeProgram(program.buffer)

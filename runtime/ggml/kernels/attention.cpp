@@ -4,9 +4,11 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "gemm.h"
+#include "half.h"
 #include "vector_math.h"
 #include "work.h"
 
@@ -29,10 +31,60 @@ float* scratch(int64_t count) {
   return scores.data();
 }
 
+int64_t place(const HeadView& view, int64_t batch, int64_t head, int64_t row) {
+  return view.offset + batch * view.batch + head * view.head + row * view.row;
+}
+
 const float* at(const ggml_tensor* tensor, const HeadView& view, int64_t batch, int64_t head,
                 int64_t row) {
-  return static_cast<const float*>(tensor->data) + view.offset + batch * view.batch +
-         head * view.head + row * view.row;
+  return static_cast<const float*>(tensor->data) + place(view, batch, head, row);
+}
+
+// Rows of keys or values, as they are stored, `stride` elements apart.
+template <typename Numbers>
+struct Rows {
+  using Type = Numbers;
+  const typename Numbers::Stored* data;
+  int64_t stride;
+  const typename Numbers::Stored* row(int64_t i) const { return data + i * stride; }
+};
+
+// function(Rows) of the rows of one head, by the type that they are stored in.
+template <typename Function>
+void with_rows(const ggml_tensor* tensor, const HeadView& view, int64_t batch, int64_t head,
+               Function function) {
+  const auto rows = [&](auto numbers) {
+    using Numbers = decltype(numbers);
+    const auto* data = static_cast<const typename Numbers::Stored*>(tensor->data);
+    function(Rows<Numbers>{data + place(view, batch, head, 0), view.row});
+  };
+  if (tensor->type == GGML_TYPE_F16) {
+    rows(simd::Float16Numbers{});
+  } else if (tensor->type == GGML_TYPE_BF16) {
+    rows(simd::BFloat16Numbers{});
+  } else {
+    rows(simd::Float32Numbers{});
+  }
+}
+
+// Up to kLanes numbers, the others 0.
+template <typename Numbers>
+Vec load_first(const typename Numbers::Stored* from, int64_t count) {
+  if constexpr (std::is_same_v<Numbers, simd::Float32Numbers>) {
+    return simd::load_part(from, count);
+  } else {
+    typename Numbers::Stored part[kLanes] = {};
+    std::copy(from, from + count, part);
+    return Numbers::load(part);
+  }
+}
+
+// The numbers as floats.
+template <typename Numbers>
+void widen(const typename Numbers::Stored* from, int64_t count, float* to) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) simd::store(to + i, Numbers::load(from + i));
+  if (i < count) simd::store_part(to + i, load_first<Numbers>(from + i, count - i), count - i);
 }
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
@@ -209,7 +261,6 @@ struct Head {
   int64_t group() const { return head / (p.heads / p.groups); }
   const ggml_tensor* mask() const { return result->src[3]; }
   const float* q(int64_t row) const { return at(result->src[0], p.q, batch, head, row); }
-  const float* v() const { return at(result->src[2], p.v, batch, group(), 0); }
   float* out(int64_t row) const {
     return const_cast<float*>(at(result, p.result, batch, head, row));
   }
@@ -243,6 +294,25 @@ void scale_row(float* x, int64_t count, float sum) {
   for (int64_t i = 0; i < count; ++i) x[i] *= factor;
 }
 
+// The values of `keys` in floats, rows `stride` apart: where they are, or from a half type in
+// `copy`.
+const float* values_of(const Head& head, const Keys& keys, float* copy, int64_t* stride) {
+  const AttentionParams& p = head.p;
+  const ggml_tensor* v = head.result->src[2];
+  if (v->type == GGML_TYPE_F32) {
+    *stride = p.v.row;
+    return at(v, p.v, head.batch, head.group(), keys.first);
+  }
+  *stride = p.width;
+  with_rows(v, p.v, head.batch, head.group(), [&](auto stored) {
+    using Numbers = typename decltype(stored)::Type;
+    for (int64_t i = 0; i < keys.count(); ++i) {
+      widen<Numbers>(stored.row(keys.first + i), p.width, copy + i * p.width);
+    }
+  });
+  return copy;
+}
+
 // Queries first .. last of a head, as two matrix products with the keys that any of them sees.
 void attend_block(const Head& head, const float* keys, int64_t first, int64_t last) {
   const AttentionParams& p = head.p;
@@ -255,7 +325,9 @@ void attend_block(const Head& head, const float* keys, int64_t first, int64_t la
     return;
   }
   const int64_t stride = panels(p) * kPanelWidth;
-  float* scores = scratch(kMaxBlock + rows * stride);
+  const bool in_floats = head.result->src[2]->type == GGML_TYPE_F32;
+  const int64_t copied = in_floats ? 0 : seen.count() * p.width;
+  float* scores = scratch(kMaxBlock + rows * stride + copied);
   float* sums = scores + rows * stride;
   Gemm product;
   product.m = rows;
@@ -273,46 +345,80 @@ void attend_block(const Head& head, const float* keys, int64_t first, int64_t la
   product.left.data = scores;
   product.left.stride = stride;
   product.right.columns = Columns::RowMajor;
-  product.right.data = head.v() + seen.first * p.v.row;
-  product.right.stride = p.v.row;
+  product.right.data = values_of(head, seen, sums + kMaxBlock, &product.right.stride);
   product.result = head.out(first);
   product.result_stride = p.result.row;
   gemm(product, 0, 1);
   for (int64_t i = 0; i < rows; ++i) scale_row(head.out(first + i), p.width, sums[i]);
 }
 
-float dot(const float* a, const float* b, int64_t count) {
+template <typename Numbers>
+float dot(const float* a, const typename Numbers::Stored* b, int64_t count) {
   Vec sums[2] = {};
   int64_t i = 0;
   for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
     for (int j = 0; j < 2; ++j) {
-      sums[j] += simd::load(a + i + j * kLanes) * simd::load(b + i + j * kLanes);
+      sums[j] += simd::load(a + i + j * kLanes) * Numbers::load(b + i + j * kLanes);
     }
   }
-  for (; i + kLanes <= count; i += kLanes) sums[0] += simd::load(a + i) * simd::load(b + i);
-  if (i < count) sums[1] += simd::load_part(a + i, count - i) * simd::load_part(b + i, count - i);
+  for (; i + kLanes <= count; i += kLanes) sums[0] += simd::load(a + i) * Numbers::load(b + i);
+  if (i < count) {
+    sums[1] += simd::load_part(a + i, count - i) * load_first<Numbers>(b + i, count - i);
+  }
   return simd::sum_lanes(sums[0] + sums[1]);
 }
 
-// Columns of the result: the sum of the values' rows by their weights.
-template <int Vecs>
-void weighted_rows(const float* weights, const float* v, int64_t stride, int64_t rows, float* to) {
+// Columns of the result, from `column` on: the sum of the values' rows by their weights.
+template <int Vecs, typename Numbers>
+void weighted_rows(const float* weights, const Rows<Numbers>& v, int64_t column, int64_t rows,
+                   float* to) {
   Vec sums[Vecs] = {};
   for (int64_t row = 0; row < rows; ++row) {
     for (int i = 0; i < Vecs; ++i) {
-      sums[i] += weights[row] * simd::load(v + row * stride + i * kLanes);
+      sums[i] += weights[row] * Numbers::load(v.row(row) + column + i * kLanes);
     }
   }
   for (int i = 0; i < Vecs; ++i) simd::store(to + i * kLanes, sums[i]);
 }
 
-void weighted_tail(const float* weights, const float* v, int64_t stride, int64_t rows, float* to,
-                   int64_t count) {
+template <typename Numbers>
+void weighted_tail(const float* weights, const Rows<Numbers>& v, int64_t column, int64_t rows,
+                   float* to, int64_t count) {
   Vec sum{};
   for (int64_t row = 0; row < rows; ++row) {
-    sum += weights[row] * simd::load_part(v + row * stride, count);
+    sum += weights[row] * load_first<Numbers>(v.row(row) + column, count);
   }
   simd::store_part(to, sum, count);
+}
+
+// All columns of one row of the result.
+template <typename Numbers>
+void weighted_sum(const float* weights, const Rows<Numbers>& v, int64_t rows, int64_t width,
+                  float* to) {
+  constexpr int kVecs = 8;
+  int64_t column = 0;
+  for (; column + kVecs * kLanes <= width; column += kVecs * kLanes) {
+    weighted_rows<kVecs>(weights, v, column, rows, to + column);
+  }
+  for (; column + kLanes <= width; column += kLanes) {
+    weighted_rows<1>(weights, v, column, rows, to + column);
+  }
+  if (column < width) weighted_tail(weights, v, column, rows, to + column, width - column);
+}
+
+// A key as a column of its panel.
+template <typename Numbers>
+void pack_key(const typename Numbers::Stored* from, int64_t depth, float* to) {
+  if constexpr (std::is_same_v<Numbers, simd::Float32Numbers>) {
+    for (int64_t d = 0; d < depth; ++d) to[d * kPanelWidth] = from[d];
+  } else {
+    for (int64_t d = 0; d < depth; d += kLanes) {
+      const int64_t count = std::min<int64_t>(depth - d, kLanes);
+      const Vec v =
+          count == kLanes ? Numbers::load(from + d) : load_first<Numbers>(from + d, count);
+      for (int64_t i = 0; i < count; ++i) to[(d + i) * kPanelWidth] = v[i];
+    }
+  }
 }
 
 // One query, with keys and values read once, where they are.
@@ -321,22 +427,18 @@ void attend_row(const Head& head, int64_t row) {
   const Keys keys = widened(visible_keys(p, head.mask(), head.batch, head.head, row));
   const int64_t seen = std::max<int64_t>(keys.count(), 0);
   float* scores = scratch(kMaxBlock + seen);
-  const float* first = at(head.result->src[1], p.k, head.batch, head.group(), keys.first);
-  for (int64_t i = 0; i < seen; ++i) scores[i] = dot(head.q(row), first + i * p.k.row, p.depth);
+  with_rows(head.result->src[1], p.k, head.batch, head.group(), [&](auto stored) {
+    using Numbers = typename decltype(stored)::Type;
+    for (int64_t i = 0; i < seen; ++i) {
+      scores[i] = dot<Numbers>(head.q(row), stored.row(keys.first + i), p.depth);
+    }
+  });
   const float sum = head.weigh(scores, row, keys);
-  const float* values = head.v() + keys.first * p.v.row;
-  constexpr int kVecs = 8;
   float* to = head.out(row);
-  int64_t column = 0;
-  for (; column + kVecs * kLanes <= p.width; column += kVecs * kLanes) {
-    weighted_rows<kVecs>(scores, values + column, p.v.row, seen, to + column);
-  }
-  for (; column + kLanes <= p.width; column += kLanes) {
-    weighted_rows<1>(scores, values + column, p.v.row, seen, to + column);
-  }
-  if (column < p.width) {
-    weighted_tail(scores, values + column, p.v.row, seen, to + column, p.width - column);
-  }
+  with_rows(head.result->src[2], p.v, head.batch, head.group(), [&](auto stored) {
+    stored.data = stored.row(keys.first);
+    weighted_sum(scores, stored, seen, p.width, to);
+  });
   scale_row(to, p.width, sum);
 }
 
@@ -361,12 +463,14 @@ void pack_keys_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
     seen_by = head;
     if (first + kPanelWidth <= seen.first || first >= seen.last) continue;
     const int64_t count = std::min(p.keys - first, kPanelWidth);
-    const float* from = at(result->src[0], p.k, head / p.groups, head % p.groups, first);
     float* to = static_cast<float*>(result->data) + i * p.depth * kPanelWidth;
     if (count < kPanelWidth) std::fill(to, to + p.depth * kPanelWidth, 0.0F);
-    for (int64_t key = 0; key < count; ++key) {
-      for (int64_t d = 0; d < p.depth; ++d) to[d * kPanelWidth + key] = from[key * p.k.row + d];
-    }
+    with_rows(result->src[0], p.k, head / p.groups, head % p.groups, [&](auto stored) {
+      using Numbers = typename decltype(stored)::Type;
+      for (int64_t key = 0; key < count; ++key) {
+        pack_key<Numbers>(stored.row(first + key), p.depth, to + key);
+      }
+    });
   }
 }
 

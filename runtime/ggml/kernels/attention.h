@@ -38,6 +38,8 @@ inline constexpr int64_t kFewQueries = 4;
 // Elements of the keys in panels: [batch, groups, ceil(keys / 16), depth, 16].
 int64_t packed_keys_count(const AttentionParams& params);
 
+// Keys and values are F32, or of a half type as their state has it.
+
 // A ggml custom op: src are k and the mask, if any; the result is packed_keys_count() floats.
 // Panels of keys that the mask hides from all queries are left as they were. `userdata` of both ops
 // is an AttentionParams.

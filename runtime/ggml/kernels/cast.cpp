@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "work.h"
+
 namespace ggml_delegate {
 namespace {
 
@@ -34,11 +36,26 @@ void cast_from(ggml_tensor* result, int ith, int nth, bool to_bool) {
   }
 }
 
+void widen(const ggml_tensor* source, ggml_tensor* result, int ith, int nth) {
+  const Range range = part_of(ggml_nelements(result), ith, nth);
+  const int64_t count = range.last - range.first;
+  const auto* from = static_cast<const uint16_t*>(source->data) + range.first;
+  float* to = static_cast<float*>(result->data) + range.first;
+  if (source->type == GGML_TYPE_F16) {
+    ggml_fp16_to_fp32_row(from, to, count);
+  } else {
+    ggml_bf16_to_fp32_row(reinterpret_cast<const ggml_bf16_t*>(from), to, count);
+  }
+}
+
 }  // namespace
 
 void cast_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   const bool to_bool = static_cast<const CastParams*>(userdata)->to_bool;
-  if (result->src[0]->type == GGML_TYPE_F32) {
+  const ggml_tensor* source = result->src[0];
+  if (source->type == GGML_TYPE_F16 || source->type == GGML_TYPE_BF16) {
+    widen(source, result, ith, nth);
+  } else if (source->type == GGML_TYPE_F32) {
     cast_from<float>(result, ith, nth, to_bool);
   } else {
     cast_from<int32_t>(result, ith, nth, to_bool);

@@ -25,6 +25,17 @@ int64_t row_of(const ggml_tensor* result, int first_index, const IndexParams& pa
   return row;
 }
 
+// Writes elements of four bytes as they are, or floats in a half type.
+void put_row(const float* values, int64_t count, ggml_type type, std::byte* to) {
+  if (type == GGML_TYPE_F16) {
+    ggml_fp32_to_fp16_row(values, reinterpret_cast<ggml_fp16_t*>(to), count);
+  } else if (type == GGML_TYPE_BF16) {
+    ggml_fp32_to_bf16_row(values, reinterpret_cast<ggml_bf16_t*>(to), count);
+  } else {
+    std::memcpy(to, values, static_cast<size_t>(count) * kElement);
+  }
+}
+
 }  // namespace
 
 void index_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
@@ -47,9 +58,9 @@ void index_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
 
 void index_put_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   const auto& params = *static_cast<const IndexParams*>(userdata);
-  const auto* values = static_cast<const uint32_t*>(result->src[1]->data);
-  auto* y = static_cast<uint32_t*>(result->data);
-  const auto bytes = static_cast<size_t>(params.inner) * kElement;
+  const auto* values = static_cast<const float*>(result->src[1]->data);
+  auto* y = static_cast<std::byte*>(result->data);
+  const int64_t row_bytes = params.inner * static_cast<int64_t>(ggml_type_size(result->type));
   const int64_t rows = element_count(params.sizes);
   // Every thread finds the same, so that all write or none does.
   if (params.fault->load(std::memory_order_relaxed) != Fault::None) return;
@@ -67,33 +78,34 @@ void index_put_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
   const Range range = part_of(params.outer, ith, nth);
   for (int64_t outer = range.first; outer < range.last; ++outer) {
     const auto row = [&](int64_t i) {
-      return y + (outer * rows + row_of(result, 2, params, i)) * params.inner;
+      return y + (outer * rows + row_of(result, 2, params, i)) * row_bytes;
     };
     const int64_t first = outer * params.count;
     for (int64_t i = 0; overwritten != nullptr && i < params.count; ++i) {
-      std::memcpy(overwritten->before_.data() + (first + i) * params.inner, row(i), bytes);
+      std::memcpy(overwritten->before_.data() + (first + i) * row_bytes, row(i),
+                  static_cast<size_t>(row_bytes));
     }
     for (int64_t i = 0; i < params.count; ++i) {
-      std::memcpy(row(i), values + (first + i) * params.inner, bytes);
+      put_row(values + (first + i) * params.inner, params.inner, result->type, row(i));
     }
   }
 }
 
-Overwritten::Overwritten(int64_t outer, int64_t rows, int64_t count, int64_t inner)
+Overwritten::Overwritten(int64_t outer, int64_t rows, int64_t count, int64_t row_bytes)
     : outer_(outer),
       rows_(rows),
-      inner_(inner),
+      row_bytes_(row_bytes),
       places_(static_cast<size_t>(count)),
-      before_(static_cast<size_t>(outer * count * inner)) {}
+      before_(static_cast<size_t>(outer * count * row_bytes)) {}
 
 void Overwritten::take_back() {
   if (data_ == nullptr) return;
-  const uint32_t* from = before_.data();
+  const std::byte* from = before_.data();
   for (int64_t outer = 0; outer < outer_; ++outer) {
     for (const int64_t row : places_) {
-      std::memcpy(data_ + (outer * rows_ + row) * inner_, from,
-                  static_cast<size_t>(inner_) * kElement);
-      from += inner_;
+      std::memcpy(data_ + (outer * rows_ + row) * row_bytes_, from,
+                  static_cast<size_t>(row_bytes_));
+      from += row_bytes_;
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <ggml.h>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -16,8 +17,8 @@ namespace ggml_delegate {
 // What a write into rows of a tensor replaced, so that it can be taken back.
 class Overwritten {
  public:
-  // Of a tensor [outer, rows, inner], `count` rows. Throws std::bad_alloc.
-  Overwritten(int64_t outer, int64_t rows, int64_t count, int64_t inner);
+  // Of a tensor [outer, rows, row_bytes], `count` rows. Throws std::bad_alloc.
+  Overwritten(int64_t outer, int64_t rows, int64_t count, int64_t row_bytes);
   // Before a computation.
   void forget() { data_ = nullptr; }
   // Writes what was there, if anything was written since forget().
@@ -27,10 +28,10 @@ class Overwritten {
   friend void index_put_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
   int64_t outer_;
   int64_t rows_;
-  int64_t inner_;
-  std::vector<int64_t> places_;   // of the rows
-  std::vector<uint32_t> before_;  // [outer, count, inner]
-  uint32_t* data_ = nullptr;      // the tensor's
+  int64_t row_bytes_;
+  std::vector<int64_t> places_;    // of the rows
+  std::vector<std::byte> before_;  // [outer, count, row_bytes]
+  std::byte* data_ = nullptr;      // the tensor's
 };
 
 // A tensor seen as [outer, sizes..., inner], and one dense I32 tensor of `count` indices for each
@@ -44,14 +45,15 @@ struct IndexParams {
   std::shared_ptr<Overwritten> overwritten;  // of a write that may have to be taken back, or null
 };
 
-// Custom ops on dense tensors of 4-byte elements; `userdata` is an IndexParams.
+// Custom ops on dense tensors of 4-byte elements, but for what index_put_kernel writes into;
+// `userdata` is an IndexParams.
 
 // src[0] is the tensor, src[1..] the indices; the result is [outer, count, inner]. Rows of indices
 // outside are 0.
 void index_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
 // Writes into the tensor, which is src[0] and the result: src[1] holds the values [outer, count,
-// inner], src[2..] the indices. The last value for a place stays. Nothing is written if an index is
-// outside, or `fault` was set before.
+// inner], src[2..] the indices. Into a tensor of a half type it writes floats, rounded. The last
+// value for a place stays. Nothing is written if an index is outside, or `fault` was set before.
 void index_put_kernel(ggml_tensor* result, int ith, int nth, void* userdata);
 
 // result[i0, .., ik] = src[0][i0, .., src[1][i0, .., ik], .., ik]

@@ -28,15 +28,18 @@ Operand operand(const StridedView& view) {
   return result;
 }
 
-// Input `index` with its last dimension contiguous: a copy only if it is not.
+// Input `index` with its last dimension contiguous: a copy only if it is not. Keys and values may
+// be state of a half type.
 Result<Operand> factor(GraphBuilder& builder, size_t index) {
   const Value& input = builder.input(index);
-  GGD_CHECK(input.rank() >= 2 && input.rank() <= kRank && input.tensor->type == GGML_TYPE_F32,
-            "input %zu of node %s has rank %zu and type %s, expected rank 2 to 4 and f32", index,
+  const bool fits = input.tensor->type == GGML_TYPE_F32 || (index > 0 && is_half(input.tensor));
+  GGD_CHECK(input.rank() >= 2 && input.rank() <= kRank && fits,
+            "input %zu of node %s has rank %zu and type %s, expected rank 2 to 4 and floats", index,
             builder.name(), input.rank(), ggml_type_name(input.tensor->type));
   Value value = builder.unsqueeze_to(input, kRank);
   StridedView view = strided(builder, value);
   if (view.sizes[kRank - 1] != 1 && view.strides[kRank - 1] != 1) {
+    GGD_ASSIGN(value, builder.in_floats(value));
     GGD_ASSIGN(value, builder.contiguous(value));
     view = as_stored(value);
   }

@@ -13,6 +13,11 @@ namespace {
 // and the indices.
 constexpr size_t kMaxSources = 2 + static_cast<size_t>(ir::Limit_Indices);
 
+// Whether `values` can be written into `state` where that lies: converted to a half type at most.
+bool can_be_put_into(const ggml_tensor* values, const ggml_tensor* state) {
+  return values->type == state->type || (is_half(state) && values->type == GGML_TYPE_F32);
+}
+
 bool has_elements_of_four_bytes(const ggml_tensor* tensor) {
   return tensor->type == GGML_TYPE_F32 || tensor->type == GGML_TYPE_I32;
 }
@@ -26,7 +31,8 @@ Result<IndexParams> index_params(GraphBuilder& builder, size_t dim, size_t first
   GGD_CHECK(dim + indexed <= x.rank() && builder.input_count() <= kMaxSources,
             "node %s indexes %zu dimensions from %zu on of a tensor of rank %zu", builder.name(),
             indexed, dim, x.rank());
-  GGD_CHECK(has_elements_of_four_bytes(x.tensor), "node %s indexes a tensor of type %s",
+  const bool is_state = builder.updates_in_place() && is_half(x.tensor);
+  GGD_CHECK(is_state || has_elements_of_four_bytes(x.tensor), "node %s indexes a tensor of type %s",
             builder.name(), ggml_type_name(x.tensor->type));
   IndexParams params;
   params.fault = builder.fault();
@@ -92,16 +98,19 @@ Error lower(GraphBuilder& builder, const ir::IndexPut& op) {
   GGD_TRY(check_rank(builder, 2));
   const Value& x = builder.input(0);
   GGD_ASSIGN(const Value values, builder.contiguous(builder.input(1)));
-  GGD_CHECK(
-      values.tensor->type == x.tensor->type && values.sizes == indexed_sizes(builder, op.dim(), 2),
-      "node %s puts values of other sizes than it indexes, or of another type", builder.name());
+  GGD_CHECK(can_be_put_into(values.tensor, x.tensor) &&
+                values.sizes == indexed_sizes(builder, op.dim(), 2),
+            "node %s puts values of other sizes than it indexes, or of another type",
+            builder.name());
   std::vector<ggml_tensor*> sources{values.tensor};
   GGD_ASSIGN(IndexParams params, index_params(builder, op.dim(), 2, sources));
   Value target = x;
   if (builder.updates_in_place()) {
-    check_memory_limit(static_cast<size_t>(values.count()) * sizeof(uint32_t));
-    params.overwritten = std::make_shared<Overwritten>(params.outer, element_count(params.sizes),
-                                                       params.count, params.inner);
+    const size_t element = ggml_type_size(x.tensor->type);
+    check_memory_limit(static_cast<size_t>(values.count()) * element);
+    params.overwritten =
+        std::make_shared<Overwritten>(params.outer, element_count(params.sizes), params.count,
+                                      params.inner * static_cast<int64_t>(element));
     builder.note_overwritten(params.overwritten);
   } else {
     GGD_ASSIGN(target, copy_to_order(builder, strided(builder, x), identity_order(x.rank())));

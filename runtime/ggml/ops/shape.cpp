@@ -28,7 +28,7 @@ Error lower(GraphBuilder& builder, const ir::Reshape&) {
     GGD_ASSIGN(const Value result, to_value(builder, view));
     return builder.set_output(result);
   }
-  if (view.base != input.tensor || !ggml_is_contiguous(input.tensor)) {
+  if (view.base != input.tensor || !ggml_is_contiguous(input.tensor) || is_half(view.base)) {
     GGD_ASSIGN(const Value copy, copy_to_order(builder, view, identity_order(input.rank())));
     return builder.set_output(builder.make(copy.tensor, sizes, identity_order(sizes.size())));
   }
