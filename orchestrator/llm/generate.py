@@ -15,7 +15,7 @@ from orchestrator.llm.stopping import StopAt
 from orchestrator.llm.tokenizer import Tokenizer
 from orchestrator.options import OptionError
 
-Ending = Literal["end", "stop", "length", "context"]
+Ending = Literal["end", "stop", "length", "context", "interrupted"]
 
 
 class Decode(Protocol):
@@ -33,7 +33,7 @@ class Generation:
     that ended the text. prompt_tokens: how many the prompt had. prompt_s, decode_s: seconds that
     the prompt and the tokens after the first took. ending: "end" if the model ended the text,
     "stop" at a stop text, "length" after as many tokens as were asked for, "context" where the
-    caches are full.
+    caches are full, "interrupted" by Ctrl-C.
     """
 
     text: str
@@ -46,7 +46,7 @@ class Generation:
     @property
     def prompt_tokens_per_s(self) -> float:
         """Tokens of the prompt in a second."""
-        return self.prompt_tokens / self.prompt_s
+        return self.prompt_tokens / self.prompt_s if self.prompt_s > 0 else 0.0
 
     @property
     def tokens_per_s(self) -> float:
@@ -56,6 +56,17 @@ class Generation:
     @property
     def _decoded(self) -> int:
         return max(0, len(self.tokens) - 1 + (self.ending == "end"))
+
+
+class GenerationInterrupted(KeyboardInterrupt):
+    """Ctrl-C while a text grew.
+
+    generation: what was generated until then.
+    """
+
+    def __init__(self, generation: Generation) -> None:
+        super().__init__("generating was interrupted")
+        self.generation = generation
 
 
 def generate(
@@ -73,6 +84,7 @@ def generate(
 
     Raises:
         OptionError: the prompt is empty or longer than the context, or a stop text is empty.
+        GenerationInterrupted: Ctrl-C, after the first token.
     """
     if not prompt:
         raise OptionError("the prompt has no tokens; expected one or more")
@@ -88,9 +100,13 @@ def generate(
     start = time.perf_counter()
     token = run.draw(prompt, 0)
     prompted = time.perf_counter()
-    ending = run.on(token, len(prompt), context, max_new_tokens)
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        ending = run.on(token, len(prompt), context, max_new_tokens)
+    except KeyboardInterrupt as error:
+        ending, interrupt = "interrupted", error
     text.finish()
-    return Generation(
+    found = Generation(
         text=text.shown,
         tokens=tuple(run.tokens),
         prompt_tokens=len(prompt),
@@ -98,6 +114,9 @@ def generate(
         decode_s=time.perf_counter() - prompted,
         ending=ending,
     )
+    if interrupt is not None:
+        raise GenerationInterrupted(found) from interrupt
+    return found
 
 
 class _Run:

@@ -1,14 +1,23 @@
-"""GGUF files of small decoders with random weights."""
+"""GGUF files of small decoders with random weights, and a program that knows the alphabet."""
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
+import torch
 from gguf import GGMLQuantizationType as Type
+from torch import Tensor, nn
+
+from orchestrator import lower
+from orchestrator.llm.gguf_file import GgufFile
+from orchestrator.llm.lower_llm import exported
+from orchestrator.llm.stored_tokenizer import KEY, pack_tokenizer
+from orchestrator.llm.tokenizer import Tokenizer
 
 DIM, HEADS, GROUPS, HIDDEN, DEPTH, CONTEXT = 64, 4, 2, 96, 2, 32
 # Bytes, two merges and two control tokens.
@@ -98,4 +107,39 @@ def write(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return path
+
+
+class Alphabet(nn.Module):
+    """Goes on with the letter after the last one; ends after z, and answers a template with q."""
+
+    table: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        following = torch.zeros(len(TOKENS), dtype=torch.int64)
+        letters = [TOKENS.index(letter) for letter in string.ascii_lowercase]
+        following[letters] = torch.tensor([*letters[1:], len(TOKENS) - 1])
+        following[len(TOKENS) - 2] = TOKENS.index("q")
+        self.register_buffer("table", nn.functional.one_hot(following).to(torch.float32))
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """int64 [1, tokens] and int64 [tokens] to float32 [1, vocabulary]."""
+        return nn.functional.embedding(tokens[:, -1], self.table) * (positions[-1:, None] >= 0)
+
+
+def alphabet(path: Path, *, chunk: int = 4, named_data: Mapping[str, bytes] | None = None) -> Path:
+    """Write a .pte as `lower_llm` makes them, of a model that is lowered in no time.
+
+    named_data: in place of its tokenizer.
+    """
+    if named_data is None:
+        tokenizer = Tokenizer(GgufFile(write(path.with_suffix(".gguf"))))
+        named_data = {KEY: pack_tokenizer(tokenizer)}
+    lower(
+        exported(Alphabet(), chunk),
+        backends=[],
+        constant_methods={"get_max_context_len": CONTEXT, "get_max_seq_len": chunk},
+        named_data=named_data,
+    ).save(path)
     return path

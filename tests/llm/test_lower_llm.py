@@ -8,12 +8,12 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
 
-from orchestrator import OptionError, TuneEvent
+from orchestrator import LanguageModel, OptionError, TuneEvent
 from orchestrator.llm.decoder import Decoder
 from orchestrator.llm.families import read_decoder
 from orchestrator.llm.generate import Generation, generate, in_chunks
 from orchestrator.llm.gguf_file import GgufFile
-from orchestrator.llm.lower_llm import LanguageModel, lower_llm
+from orchestrator.llm.lower_llm import lower_llm
 from orchestrator.llm.sampling import Sampling
 from orchestrator.llm.tokenizer import Tokenizer
 from tests.llm import made_up
@@ -63,6 +63,13 @@ def test_other_families_generate_as_eager_does(
 ) -> None:
     path = made_up.write(tmp_path / "file.gguf", architecture, kind)
     assert_generates_as_eager(lower_llm(path, chunk=4, tune="off"), path)
+
+
+def test_a_saved_file_generates_the_same(small: LanguageModel, tmp_path: Path) -> None:
+    small.save(tmp_path / "small.pte")
+    loaded = LanguageModel.load(tmp_path / "small.pte", threads=1)
+    assert (loaded.context, loaded.chunk) == (small.context, small.chunk)
+    assert loaded.generate(PROMPT, 12).tokens == small.generate(PROMPT, 12).tokens
 
 
 def test_methods_share_their_caches(small: LanguageModel) -> None:
