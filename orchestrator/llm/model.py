@@ -159,23 +159,25 @@ def _check(path: Path, native: NativeProgram, vocabulary: int) -> tuple[int, int
             f"{path} has the methods {', '.join(native.method_names)}; expected prefill and "
             "decode, or forward, as lower_llm makes them"
         )
-    context, chunk = (
-        _constant(path, native, name) for name in ("get_max_context_len", "get_max_seq_len")
-    )
+    context, chunk = _constant(path, native, "get_max_context_len"), 1
     for name in methods:
-        most = 1 if name == "decode" else chunk
         inputs, outputs = (
             [(each.dtype, each.sizes) for each in some if isinstance(each, TensorInfo)]
             for some in (native.method(name).inputs, native.method(name).outputs)
         )
+        most = 1 if name == "decode" else _last_size(inputs)
+        chunk = max(chunk, most)
         expected = [("int64", (1, most)), ("int64", (most,))], [("float32", (1, vocabulary))]
         if (inputs, outputs) != expected:
             raise ModelError(
                 f"{path}: method {name!r} takes {inputs} and returns {outputs}; expected "
-                f"{expected[0]} and {expected[1]}, for {chunk} tokens at once and the {vocabulary} "
-                "of the tokenizer"
+                f"{expected[0]} and {expected[1]}, by the {vocabulary} tokens of the tokenizer"
             )
     return context, chunk
+
+
+def _last_size(inputs: list[tuple[str, tuple[int, ...]]]) -> int:
+    return inputs[0][1][-1] if inputs and inputs[0][1] else 1
 
 
 def _constant(path: Path, native: NativeProgram, name: str) -> int:

@@ -32,8 +32,13 @@ TEMPLATE = (
 )
 
 
-def tensors(architecture: str, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Weights in float32; the table is the head's as well."""
+def tensors(
+    architecture: str, random: np.random.Generator, *, plain: bool = False
+) -> dict[str, np.ndarray]:
+    """Weights in float32; the table is the head's as well.
+
+    plain: other tokens than printable ones of ASCII score 0.
+    """
     width = DIM // HEADS
     sizes: dict[str, tuple[int, ...]] = {"token_embd": (len(TOKENS), DIM), "output_norm": (DIM,)}
     for index in range(DEPTH):
@@ -54,6 +59,10 @@ def tensors(architecture: str, random: np.random.Generator) -> dict[str, np.ndar
     made = {}
     for name, size in sizes.items():
         values = random.standard_normal(size).astype(np.float32) / 4
+        if plain and name == "token_embd":
+            values[
+                [index for index, token in enumerate(TOKENS) if len(token) > 1 or token > "~"]
+            ] = 0
         made[f"{name}.weight"] = values + (1 if name.endswith("norm") else 0)
         if architecture == "qwen2" and name.endswith(("attn_q", "attn_k", "attn_v")):
             made[f"{name}.bias"] = random.standard_normal(size[0]).astype(np.float32)
@@ -68,12 +77,13 @@ def write(
     metadata: Mapping[str, Any] | None = None,
     tokenizer: Mapping[str, str] | None = None,
     more: Mapping[str, np.ndarray] | None = None,
+    plain: bool = False,
 ) -> Path:
     """Write a file.
 
     kinds: of all matrices, or by the last part of their names. metadata: more of it, or other,
     under the name of the architecture. tokenizer: "model", "pre" and "template" that differ.
-    more: other tensors.
+    more: other tensors. plain: it generates ASCII.
     """
     writer = gguf.GGUFWriter(path, architecture)
     sizes: dict[str, Any] = {
@@ -96,7 +106,8 @@ def write(
     writer.add_token_merges(["Ġ t", "h e"])
     writer.add_token_types([1] * (len(TOKENS) - 2) + [3, 3])
     writer.add_eos_token_id(len(TOKENS) - 1)
-    for name, value in {**tensors(architecture, np.random.default_rng(1)), **(more or {})}.items():
+    weights = tensors(architecture, np.random.default_rng(1), plain=plain)
+    for name, value in {**weights, **(more or {})}.items():
         last = name.rpartition(".weight")[0].rpartition(".")[2]
         kind = kinds.get(last, Type.F32) if isinstance(kinds, Mapping) else kinds
         if value.ndim < 2 or kind == Type.F32:
@@ -139,7 +150,7 @@ def alphabet(path: Path, *, chunk: int = 4, named_data: Mapping[str, bytes] | No
     lower(
         exported(Alphabet(), chunk),
         backends=[],
-        constant_methods={"get_max_context_len": CONTEXT, "get_max_seq_len": chunk},
+        constant_methods={"get_max_context_len": CONTEXT},
         named_data=named_data,
     ).save(path)
     return path
