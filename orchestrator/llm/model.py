@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-from torch import Tensor
+from typing import IO
 
 from orchestrator.frontend.errors import ModelError
-from orchestrator.llm.generate import Generation, generate, in_chunks
+from orchestrator.llm.generate import Generation
 from orchestrator.llm.gguf_file import GgufFile
-from orchestrator.llm.sampling import Sampling
+from orchestrator.llm.session import Session
 from orchestrator.llm.stored_tokenizer import read_tokenizer
 from orchestrator.llm.tokenizer import Message, Tokenizer
 from orchestrator.native import NativeProgram, TensorInfo
@@ -68,7 +68,7 @@ class LanguageModel:
         native = NativeProgram(path, num_threads=threads or 0)
         context, chunk = _check(path, native, found.size)
         model = cls(program, found, context, chunk, threads)
-        model.__dict__["_native"] = native  # where cached_property keeps it
+        model.__dict__["_own"] = model._session(native)  # where cached_property keeps it
         return model
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -90,7 +90,7 @@ class LanguageModel:
         stop: Sequence[str] = (),
         stream: Callable[[str], None] | None = None,
     ) -> Generation:
-        """Continue a text, or answer a conversation.
+        """Continue a text, or answer a conversation, from empty caches.
 
         prompt: text, which is continued as it is; or messages, which the model's chat template
             makes a prompt of: [{"role": "user", "content": "Who are you?"}].
@@ -104,41 +104,51 @@ class LanguageModel:
             ModelError: messages that the model has no template for, or that it refuses.
             GenerationInterrupted: Ctrl-C, with what was generated until then.
         """
-        sampling = Sampling(temperature, top_p, seed)
-        if isinstance(prompt, str):
-            tokens = self.tokenizer.encode(prompt)
-        else:
-            # The template writes the token that begins a text itself.
-            tokens = self.tokenizer.encode(self.tokenizer.chat(prompt), begin=False)
-        methods = [_method(self._native, name) for name in _methods(self._native) or ()]
-        return generate(
-            in_chunks(methods[0], methods[-1], self.chunk),
-            self.tokenizer,
-            tokens,
-            context=self.context,
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
+        self._own.reset()
+        return self._own.generate(
+            prompt,
+            max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
             stop=stop,
             stream=stream,
         )
 
+    def session(self) -> Session:
+        """Load the program once more, with empty caches; it lies in memory once.
+
+        What a delegate makes of its weights in loading, each session has for itself.
+
+        Raises:
+            ExecuTorchError: it cannot be loaded here.
+        """
+        return self._session(self._load())
+
+    def _session(self, native: NativeProgram) -> Session:
+        methods = _methods(native)
+        assert methods is not None  # as `lower_llm` made it, or `load` has seen
+        return Session(native, methods, self.tokenizer, self.context, self.chunk)
+
     @cached_property
-    def _native(self) -> NativeProgram:
-        assert isinstance(self.program, LoweredProgram)
-        return NativeProgram.mapped(
-            self.program.buffer,
-            num_threads=self.threads or 0,
-            backend_options=self.program.load_options,
+    def _own(self) -> Session:
+        """The session of `generate`."""
+        return self.session()
+
+    def _load(self) -> NativeProgram:
+        path = self.program.path if isinstance(self.program, SavedProgram) else self._temporary.name
+        return NativeProgram(
+            path, num_threads=self.threads or 0, backend_options=self.program.load_options
         )
 
-
-def _method(native: NativeProgram, name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    def run(tokens: Tensor, positions: Tensor) -> Tensor:
-        (scores,) = native.run(name, [tokens, positions])
-        assert isinstance(scores, Tensor)
-        return scores
-
-    return run
+    @cached_property
+    def _temporary(self) -> IO[bytes]:
+        """A file of the program for all sessions to map; in mapped files weights are aligned."""
+        assert isinstance(self.program, LoweredProgram)
+        file = tempfile.NamedTemporaryFile(suffix=".pte")  # noqa: SIM115 - as long as this object
+        file.write(self.program.buffer)
+        file.flush()
+        return file
 
 
 def _methods(native: NativeProgram) -> tuple[str, ...] | None:

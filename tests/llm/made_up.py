@@ -121,6 +121,11 @@ def write(
     return path
 
 
+def tokenizer(folder: Path, **said: str) -> Tokenizer:
+    """The tokenizer of a file in a folder; said: what differs, as for `write`."""
+    return Tokenizer(GgufFile(write(folder / "file.gguf", tokenizer=said)))
+
+
 class Alphabet(nn.Module):
     """Goes on with the letter after the last one; ends after z, and answers a template with q."""
 
@@ -145,8 +150,8 @@ def alphabet(path: Path, *, chunk: int = 4, named_data: Mapping[str, bytes] | No
     named_data: in place of its tokenizer.
     """
     if named_data is None:
-        tokenizer = Tokenizer(GgufFile(write(path.with_suffix(".gguf"))))
-        named_data = {KEY: pack_tokenizer(tokenizer)}
+        made = Tokenizer(GgufFile(write(path.with_suffix(".gguf"))))
+        named_data = {KEY: pack_tokenizer(made)}
     lower(
         exported(Alphabet(), chunk),
         backends=[],

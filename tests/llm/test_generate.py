@@ -15,7 +15,6 @@ from orchestrator.llm.generate import (
     generate,
     in_chunks,
 )
-from orchestrator.llm.gguf_file import GgufFile
 from orchestrator.llm.sampling import Sampling
 from orchestrator.llm.stopping import StopAt
 from orchestrator.llm.tokenizer import Tokenizer
@@ -24,7 +23,7 @@ from tests.llm import made_up
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer(GgufFile(made_up.write(tmp_path_factory.mktemp("llm") / "file.gguf")))
+    return made_up.tokenizer(tmp_path_factory.mktemp("llm"))
 
 
 class Says:

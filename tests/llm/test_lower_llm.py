@@ -75,6 +75,22 @@ def test_a_saved_file_generates_the_same(small: LanguageModel, tmp_path: Path) -
     assert loaded.generate(PROMPT, 12).tokens == small.generate(PROMPT, 12).tokens
 
 
+def test_sessions_generate_as_if_each_was_alone(small: LanguageModel) -> None:
+    prompts = [PROMPT, PROMPT + " tea", "the tea", PROMPT + " tea and more"]
+    expected = [small.generate(prompt, 6).tokens for prompt in prompts]
+    one, other = small.session(), small.session()
+    held = []
+    for prompt, want in zip(prompts, expected, strict=True):
+        first, second = one.generate(prompt, 6), other.generate("another", 3)
+        assert first.tokens == want
+        held.append((first.held_tokens, second.held_tokens))
+    whole, another = (len(small.tokenizer.encode(text)) for text in (PROMPT, "another"))
+    assert held == [(0, 0), (whole, another - 1), (2, another - 1), (2, another - 1)]
+    one.reset()
+    again = one.generate(prompts[0], 6)
+    assert (again.tokens, again.held_tokens) == (expected[0], 0)
+
+
 def test_methods_share_their_caches(small: LanguageModel) -> None:
     assert set(small.program.signatures) == {"prefill", "decode"}
     notes = {method.name: method.plan.notes for method in small.program.report.methods}

@@ -7,15 +7,10 @@ from pathlib import Path
 import pytest
 
 from orchestrator import ModelError
-from orchestrator.llm.gguf_file import GgufFile
-from orchestrator.llm.tokenizer import Tokenizer
 from tests.llm import made_up
+from tests.llm.made_up import tokenizer
 
 TEXTS = ["the heath", " two\n\n spaces  and\ttabs ", "2026 is 7*17*17+3", "naïve café, 東京 🙂", ""]
-
-
-def tokenizer(path: Path, **said: str) -> Tokenizer:
-    return Tokenizer(GgufFile(made_up.write(path / "file.gguf", tokenizer=said)))
 
 
 @pytest.mark.parametrize("pre", ["default", "gpt-2", "llama-bpe", "qwen2", "smollm"])
