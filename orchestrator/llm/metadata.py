@@ -7,6 +7,8 @@ from typing import Any
 
 from orchestrator.frontend.errors import ModelError
 
+_SHOWN = 80  # characters of a value, in errors
+
 
 class Metadata:
     """Values by key, as numbers, strings and lists.
@@ -56,6 +58,3 @@ def _found(value: Any) -> str:
 
 def _wanted(kind: type | tuple[type, ...]) -> str:
     return " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
-
-
-_SHOWN = 80  # characters of a value, in errors

@@ -87,7 +87,7 @@ class Tokenizer:
         }
         self._file = file.name
         self._tokens: list[str] = file.get_list("tokenizer.ggml.tokens", str)
-        self._template = file.metadata.get("tokenizer.chat_template")
+        self._template = _template(file)
         self._library = _byte_pairs(file, self._tokens)
         begin = self._token(file, "bos")
         self._begin_text = "" if begin is None else self._tokens[begin]
@@ -118,7 +118,7 @@ class Tokenizer:
     @property
     def has_template(self) -> bool:
         """Whether conversations can be made prompts of."""
-        return isinstance(self._template, str)
+        return self._template is not None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as a tokenizer.json, as ExecuTorch's runners and the package tokenizers read it.
@@ -159,7 +159,7 @@ class Tokenizer:
             ModelError: the file has no template, or the template refuses the messages.
             ImportError: the package jinja2 is not installed.
         """
-        if not isinstance(self._template, str):
+        if self._template is None:
             raise ModelError(f"{self._file} has no chat template; give the prompt as text")
         needs("jinja2")
         from jinja2 import TemplateError
@@ -173,16 +173,26 @@ class Tokenizer:
         environment.globals["raise_exception"] = refuse
         environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
         try:
-            prompt = environment.from_string(self._template).render(
+            return environment.from_string(self._template).render(
                 messages=[dict(message) for message in messages],
                 add_generation_prompt=True,
                 bos_token=self._begin_text,
                 eos_token=self._tokens[self.ends[0]] if self.ends else "",
             )
-            prompt.encode()  # no halves of characters
-            return prompt
         except Exception as error:  # whatever the template's own code runs into
             raise ModelError(f"the chat template of {self._file} fails: {error}") from error
+
+
+def _template(file: Metadata) -> str | None:
+    key = "tokenizer.chat_template"
+    if key not in file.metadata:
+        return None
+    template = str(file.get(key, str))
+    try:
+        template.encode()
+    except UnicodeEncodeError as error:
+        raise ModelError(f"{file.name}: {key} cannot be written as UTF-8: {error}") from error
+    return template
 
 
 def _byte_pairs(file: Metadata, tokens: Sequence[str]) -> Any:
