@@ -10,8 +10,9 @@ from orchestrator.quiet import quiet_imports
 if TYPE_CHECKING:
     from orchestrator.backends import BackendError
     from orchestrator.failures import LoweringError
-    from orchestrator.frontend.export import ModelError
-    from orchestrator.llm.lower_llm import LanguageModel, lower_llm
+    from orchestrator.frontend.errors import ModelError
+    from orchestrator.llm.lower_llm import lower_llm
+    from orchestrator.llm.model import LanguageModel
     from orchestrator.lowering import LoweringWarning, lower
     from orchestrator.options import OptionError, PlanOptions, TuneEvent
     from orchestrator.partitioner import OrchestratorPartitioner
@@ -42,11 +43,11 @@ __all__ = [
 # reports need neither.
 _HOMES = {
     "BackendError": "orchestrator.backends",
-    "LanguageModel": "orchestrator.llm.lower_llm",
+    "LanguageModel": "orchestrator.llm.model",
     "LoweredProgram": "orchestrator.program",
     "LoweringError": "orchestrator.failures",
     "LoweringWarning": "orchestrator.lowering",
-    "ModelError": "orchestrator.frontend.export",
+    "ModelError": "orchestrator.frontend.errors",
     "OptionError": "orchestrator.options",
     "OrchestratorPartitioner": "orchestrator.partitioner",
     "PlanOptions": "orchestrator.options",

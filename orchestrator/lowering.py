@@ -51,6 +51,7 @@ def lower(
     example_kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
     constant_methods: Mapping[str, Any] | None = None,
+    named_data: Mapping[str, bytes] | None = None,
     backend_config: ExecutorchBackendConfig | None = None,
     etrecord: str | os.PathLike[str] | None = None,
     strategy: Strategy = "cost",
@@ -78,6 +79,8 @@ def lower(
         one first. Empty: everything runs on ExecuTorch's own kernels.
     example_kwargs, dynamic_shapes: as in `torch.export.export`.
     constant_methods: values that the program offers under a method name.
+    named_data: bytes that the program carries beside its report, by key; they are ExecuTorch's
+        named data, which `orchestrator.report.pte.read_named_data` reads back.
     backend_config: how ExecuTorch plans memory and serializes; its defaults if left out.
     etrecord: a file to write ExecuTorch's ETRecord to, from which its Inspector tells which lines
         of the model the events of a profile are about.
@@ -142,6 +145,7 @@ def lower(
             resolved,
             options,
             constant_methods,
+            named_data,
             backend_config,
             etrecord is not None,
             shared,
@@ -164,6 +168,7 @@ class _Lowering:
     backends: tuple[Backend, ...]
     options: PlanOptions
     constant_methods: Mapping[str, Any] | None
+    named_data: Mapping[str, bytes] | None
     backend_config: ExecutorchBackendConfig | None
     generate_etrecord: bool
     shared: SharedPrograms
@@ -202,7 +207,7 @@ class _Lowering:
         for name in self.programs:
             _keep_initial_state(edge.exported_program(name))
             fit_kernels(edge.exported_program(name))
-        embed_report(edge, report)
+        embed_report(edge, report, self.named_data)
         config = in_place_config(
             shared_config(self.backend_config, self.shared.methods), self.backends, self.programs
         )

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from orchestrator.native import NativeProgram
 from orchestrator.planner import Plan
 from orchestrator.report.data import Report
+from orchestrator.report.embed import read_report
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,7 @@ class LoweredProgram:
         Raises:
             OSError: the file cannot be written.
         """
-        target = Path(path)
-        written = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with written.open("xb") as file:
-                file.write(self.buffer)
-            written.replace(target)
-        except BaseException:
-            written.unlink(missing_ok=True)
-            raise
+        write_whole(Path(path), self.buffer)
 
     @cached_property
     def _native(self) -> NativeProgram:
@@ -108,3 +101,43 @@ class LoweredProgram:
         if method not in self.signatures:
             raise KeyError(f"no method {method!r}; this program has {', '.join(self.signatures)}")
         return method
+
+
+@dataclass(frozen=True)
+class SavedProgram:
+    """A program in a file, which must not change while the program is used.
+
+    load_options: as of `LoweredProgram`.
+    """
+
+    path: Path
+    load_options: Mapping[str, Mapping[str, bool | int | str]] = field(default_factory=dict)
+
+    @cached_property
+    def report(self) -> Report:
+        """What went where and why; see `read_report` for what it raises."""
+        return read_report(self.path)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Copy the file; one that is there already is replaced only once all is written.
+
+        Raises:
+            OSError: a file cannot be read or written.
+        """
+        write_whole(Path(path), self.path.read_bytes())
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write a file; one that is there already is replaced only once all is written.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    written = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with written.open("xb") as file:
+            file.write(data)
+        written.replace(target)
+    except BaseException:
+        written.unlink(missing_ok=True)
+        raise

@@ -16,6 +16,7 @@ from orchestrator.cli import (
     bench,
     calibrate,
     compare,
+    generate,
     lower,
     plan,
     report,
@@ -24,7 +25,10 @@ from orchestrator.cli import (
 )
 from orchestrator.cli.errors import describe
 
-_COMMANDS = (lower, plan, report, run, bench, compare, verify, calibrate, backends)
+_COMMANDS = (
+    *(lower, plan, report, run, generate),
+    *(bench, compare, verify, calibrate, backends),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

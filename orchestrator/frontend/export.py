@@ -17,6 +17,7 @@ from torch.export.graph_signature import OutputKind, TensorArgument
 
 from ggml_delegate.program_editor import is_written
 from ggml_delegate.recurrent_ops import RecurrentLayersPreserved
+from orchestrator.frontend.errors import ModelError
 from orchestrator.frontend.export_guards import is_violation, unmet_condition
 from orchestrator.frontend.passes.plain_results import plain_spec
 from orchestrator.frontend.torch_state import ONE_AT_A_TIME
@@ -26,10 +27,6 @@ Model = nn.Module | ExportedProgram | Mapping[str, ExportedProgram]
 
 # Modules whose results in training mode are random or depend on the batch.
 _MODAL_MODULES = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-
-
-class ModelError(ValueError):
-    """A model, or its example inputs, is not what lowering needs."""
 
 
 def as_programs(

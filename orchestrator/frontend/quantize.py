@@ -18,7 +18,8 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from orchestrator.frontend.export import Model, ModelError, as_programs
+from orchestrator.frontend.errors import ModelError
+from orchestrator.frontend.export import Model, as_programs
 from orchestrator.frontend.passes.producers import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from orchestrator.graph.quantized import is_dequantize
 from orchestrator.options import OptionError

@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ggml_delegate.recurrent_ops import DynamicStepsError, keep_recurrent_layers, recurrent_op
-from orchestrator.frontend.export import ModelError
+from orchestrator.frontend.errors import ModelError
 from orchestrator.graph.queries import compute_nodes
 from orchestrator.planner import PlannerError
 

@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from ggml_delegate.program_editor import ProgramEditor, is_written
-from orchestrator.frontend.export import ModelError
+from orchestrator.frontend.errors import ModelError
 from orchestrator.options import OptionError
 
 Programs = Mapping[str, ExportedProgram]

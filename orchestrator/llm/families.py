@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from orchestrator.frontend.export import ModelError
+from orchestrator.frontend.errors import ModelError
 from orchestrator.llm.blocks import GroupedWeight, Weight
 from orchestrator.llm.decoder import Config, Decoder
 from orchestrator.llm.gguf_file import GgufFile
@@ -46,23 +46,19 @@ def read_config(file: GgufFile, context: int | None, most: int | None = None) ->
     name = file.get("general.architecture", str)
     family = FAMILIES.get(name)
     if family is None:
-        raise ModelError(
-            f"{file.path.name} is of architecture {name!r}; known: {', '.join(FAMILIES)}"
-        )
+        raise ModelError(f"{file.name} is of architecture {name!r}; known: {', '.join(FAMILIES)}")
     _refuse_variants(file, name)
     longest = file.get(f"{name}.context_length", int)
     if context is None:
         context = longest if most is None else min(most, longest)
     if not 2 <= context <= longest:
-        raise ModelError(
-            f"a context of {context} tokens; {file.path.name} is made for 2 to {longest}"
-        )
+        raise ModelError(f"a context of {context} tokens; {file.name} is made for 2 to {longest}")
     dim, heads = (_size(file, f"{name}.{key}") for key in _DIM_AND_HEADS)
     width = _size(file, f"{name}.attention.key_length", dim // heads)
     groups = _size(file, f"{name}.attention.head_count_kv", heads)
     if width % 2 or heads % groups:
         raise ModelError(
-            f"{file.path.name}: {heads} heads of {width} for {groups} of keys; expected an even "
+            f"{file.name}: {heads} heads of {width} for {groups} of keys; expected an even "
             "width, and as many heads for each of keys"
         )
     return Config(
@@ -95,7 +91,7 @@ def _refuse_variants(file: GgufFile, name: str) -> None:
     ):
         value = file.metadata.get(f"{name}.{key}")
         if value not in plain:
-            raise ModelError(f"{file.path.name}: {name}.{key} is {value!r}, which is not done here")
+            raise ModelError(f"{file.name}: {name}.{key} is {value!r}, which is not done here")
 
 
 def _head_width(file: GgufFile, name: str) -> int:
@@ -113,7 +109,7 @@ def _size(file: GgufFile, key: str, default: int | None = None) -> int:
         return default
     size = file.get(key, int)
     if size < 1:
-        raise ModelError(f"{file.path.name}: {key} is {size}; expected 1 or more")
+        raise ModelError(f"{file.name}: {key} is {size}; expected 1 or more")
     return int(size)
 
 
@@ -180,8 +176,7 @@ def _check_sizes(file: GgufFile, name: str, weight: Weight, sizes: tuple[int, ..
     found = weight.integers if isinstance(weight, GroupedWeight) else weight
     if tuple(found.shape) != sizes:
         raise ModelError(
-            f"{file.path.name}: tensor {name!r} has sizes {list(found.shape)}; expected "
-            f"{list(sizes)}"
+            f"{file.name}: tensor {name!r} has sizes {list(found.shape)}; expected {list(sizes)}"
         )
 
 

@@ -15,7 +15,7 @@ from orchestrator.llm.stopping import StopAt
 from orchestrator.llm.tokenizer import Tokenizer
 from orchestrator.options import OptionError
 
-Ending = Literal["end", "stop", "length", "context"]
+Ending = Literal["end", "stop", "length", "context", "interrupted"]
 
 
 class Decode(Protocol):
@@ -30,10 +30,11 @@ class Generation:
     """What was generated.
 
     text: without control tokens, and without what it stopped at. tokens: their ids, without the one
-    that ended the text. prompt_tokens: how many the prompt had. prompt_s, decode_s: seconds that
+    that ended the text. prompt_tokens: how many the prompt had. held_tokens: how many of these the
+    caches held already. prompt_s, decode_s: seconds that
     the prompt and the tokens after the first took. ending: "end" if the model ended the text,
     "stop" at a stop text, "length" after as many tokens as were asked for, "context" where the
-    caches are full.
+    caches are full, "interrupted" by Ctrl-C.
     """
 
     text: str
@@ -42,11 +43,12 @@ class Generation:
     prompt_s: float
     decode_s: float
     ending: Ending
+    held_tokens: int = 0
 
     @property
     def prompt_tokens_per_s(self) -> float:
-        """Tokens of the prompt in a second."""
-        return self.prompt_tokens / self.prompt_s
+        """Tokens of the prompt in a second, without those that the caches held."""
+        return (self.prompt_tokens - self.held_tokens) / self.prompt_s if self.prompt_s > 0 else 0.0
 
     @property
     def tokens_per_s(self) -> float:
@@ -56,6 +58,17 @@ class Generation:
     @property
     def _decoded(self) -> int:
         return max(0, len(self.tokens) - 1 + (self.ending == "end"))
+
+
+class GenerationInterrupted(KeyboardInterrupt):
+    """Ctrl-C while a text grew.
+
+    generation: what was generated until then.
+    """
+
+    def __init__(self, generation: Generation) -> None:
+        super().__init__("generating was interrupted")
+        self.generation = generation
 
 
 def generate(
@@ -68,11 +81,16 @@ def generate(
     sampling: Sampling,
     stop: Sequence[str] = (),
     stream: Callable[[str], None] | None = None,
+    held: Sequence[int] = (),
 ) -> Generation:
     """Continue a prompt, from the first position of the caches.
 
+    held: the tokens that the caches hold from there on; what the prompt has in common with them is
+        not run again.
+
     Raises:
         OptionError: the prompt is empty or longer than the context, or a stop text is empty.
+        GenerationInterrupted: Ctrl-C, after the first token.
     """
     if not prompt:
         raise OptionError("the prompt has no tokens; expected one or more")
@@ -86,18 +104,35 @@ def generate(
     text = StopAt(stop, stream)
     run = _Run(decode, sampling.sampler(), tokenizer, text)
     start = time.perf_counter()
-    token = run.draw(prompt, 0)
+    # The last token is run in any case, for the scores of the next.
+    common = _common(prompt[:-1], held)
+    token = run.draw(prompt[common:], common)
     prompted = time.perf_counter()
-    ending = run.on(token, len(prompt), context, max_new_tokens)
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        ending = run.on(token, len(prompt), context, max_new_tokens)
+    except KeyboardInterrupt as error:
+        ending, interrupt = "interrupted", error
     text.finish()
-    return Generation(
+    found = Generation(
         text=text.shown,
         tokens=tuple(run.tokens),
         prompt_tokens=len(prompt),
         prompt_s=prompted - start,
         decode_s=time.perf_counter() - prompted,
         ending=ending,
+        held_tokens=common,
     )
+    if interrupt is not None:
+        raise GenerationInterrupted(found) from interrupt
+    return found
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many tokens two texts begin with alike."""
+    pairs = enumerate(zip(first, second, strict=False))
+    differs = (index for index, (one, other) in pairs if one != other)
+    return next(differs, min(len(first), len(second)))
 
 
 class _Run:

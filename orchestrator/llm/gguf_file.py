@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from orchestrator.frontend.export import ModelError
+from orchestrator.frontend.errors import ModelError
 from orchestrator.llm.blocks import BLOCKS, Weight
 from orchestrator.llm.extra import needs
+from orchestrator.llm.metadata import Metadata
 
 # By type, of numbers that are no blocks.
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-class GgufFile:
-    """A GGUF file, mapped into memory.
-
-    metadata: values by key, as numbers, strings and lists.
-    """
+class GgufFile(Metadata):
+    """A GGUF file, mapped into memory."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Map a file.
@@ -39,29 +36,15 @@ class GgufFile:
             reader = gguf.GGUFReader(self.path)
         except (ValueError, IndexError, KeyError, OverflowError) as error:
             raise ModelError(f"{self.path} cannot be read as GGUF: {error}") from error
-        self.metadata: Mapping[str, Any] = {
-            key: field.contents() for key, field in reader.fields.items()
-        }
+        super().__init__(
+            self.path.name, {key: field.contents() for key, field in reader.fields.items()}
+        )
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
 
     @property
     def names(self) -> frozenset[str]:
         """The names of all tensors."""
         return frozenset(self._tensors)
-
-    def get(self, key: str, kind: type | tuple[type, ...]) -> Any:
-        """Return a value that has to be there.
-
-        Raises:
-            ModelError: it is missing, or of another kind.
-        """
-        value = self.metadata.get(key)
-        if not isinstance(value, kind):
-            found = "is missing" if value is None else f"is {value!r}"
-            kinds = kind if isinstance(kind, tuple) else (kind,)
-            wanted = " or ".join(each.__name__ for each in kinds)
-            raise ModelError(f"{self.path.name}: {key} {found}; expected {wanted}")
-        return value
 
     def weight(self, name: str) -> Weight:
         """Return a tensor, rows first; blocks of integers as groups.
@@ -71,7 +54,7 @@ class GgufFile:
         """
         tensor = self._tensors.get(name)
         if tensor is None:
-            raise ModelError(f"{self.path.name} has no tensor {name!r}")
+            raise ModelError(f"{self.name} has no tensor {name!r}")
         kind = tensor.tensor_type.name
         data = np.asarray(tensor.data)
         if kind in _PLAIN:
@@ -80,12 +63,12 @@ class GgufFile:
             return torch.from_numpy(flat).view(_PLAIN[kind]).reshape(sizes)
         if kind not in BLOCKS:
             raise ModelError(
-                f"{self.path.name}: tensor {name!r} is of type {kind}; known types: "
+                f"{self.name}: tensor {name!r} is of type {kind}; known types: "
                 f"{', '.join((*_PLAIN, *BLOCKS))}"
             )
         if data.ndim != 2:
             raise ModelError(
-                f"{self.path.name}: tensor {name!r} of type {kind} has {data.ndim} dimensions; "
+                f"{self.name}: tensor {name!r} of type {kind} has {data.ndim} dimensions; "
                 "expected 2"
             )
         size, read = BLOCKS[kind]
@@ -100,6 +83,6 @@ class GgufFile:
         left = sorted(self.names - set(used))
         if left:
             raise ModelError(
-                f"{self.path.name} has {len(left)} tensors that the architecture here does not "
+                f"{self.name} has {len(left)} tensors that the architecture here does not "
                 f"use, such as {left[0]!r}"
             )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from orchestrator.frontend.export import ModelError
+from orchestrator.frontend.errors import ModelError
 from orchestrator.llm.extra import needs
-from orchestrator.llm.gguf_file import GgufFile
+from orchestrator.llm.metadata import Metadata
+from orchestrator.options import OptionError
 
 Message = Mapping[str, str]
 """One turn of a conversation: its "role" ("system", "user", "assistant") and "content"."""
@@ -55,43 +58,88 @@ _PRE: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
+_ADDS = "tokenizer.ggml.add_bos_token"
+KEYS = (
+    *(f"tokenizer.ggml.{key}" for key in ("model", "pre", "tokens", "token_type", "merges")),
+    _ADDS,
+    *(f"tokenizer.ggml.{kind}_token_id" for kind in ("bos", "eos", "eot")),
+    "tokenizer.chat_template",
+)
+"""The metadata that a tokenizer is made of."""
+
+
 class Tokenizer:
     """Text to token ids and back.
 
     ends: ids that end a text. begin: the id that starts one, or None if the model wants none.
+    source: the metadata that it was made of, from which it can be made again.
     """
 
-    def __init__(self, file: GgufFile) -> None:
-        """Read the tokenizer of a file.
+    def __init__(self, file: Metadata) -> None:
+        """Read the tokenizer of a file, from the values of `KEYS`.
 
         Raises:
-            ModelError: it is of a kind that is not known here, or incomplete.
+            ModelError: it is of a kind that is not known here, incomplete or damaged.
             ImportError: the package tokenizers is not installed.
         """
-        self._file = file.path.name
-        self._tokens: list[str] = file.get("tokenizer.ggml.tokens", list)
-        self._template = file.metadata.get("tokenizer.chat_template")
+        self.source: Mapping[str, Any] = {
+            key: file.metadata[key] for key in KEYS if key in file.metadata
+        }
+        self._file = file.name
+        self._tokens: list[str] = file.get_list("tokenizer.ggml.tokens", str)
+        self._template = _template(file)
         self._library = _byte_pairs(file, self._tokens)
-        begin = file.metadata.get("tokenizer.ggml.bos_token_id")
+        begin = self._token(file, "bos")
         self._begin_text = "" if begin is None else self._tokens[begin]
         # As llama.cpp has it where a file does not say.
         llama = file.metadata.get("tokenizer.ggml.pre") == "llama-bpe"
-        adds = file.metadata.get("tokenizer.ggml.add_bos_token", llama)
+        adds = file.get(_ADDS, bool) if _ADDS in file.metadata else llama
         self.begin: int | None = begin if adds else None
-        keys = ("eos_token_id", "eot_token_id")
-        found = (file.metadata.get(f"tokenizer.ggml.{key}") for key in keys)
+        found = (self._token(file, kind) for kind in ("eos", "eot"))
         self.ends: tuple[int, ...] = tuple(dict.fromkeys(x for x in found if x is not None))
+
+    def _token(self, file: Metadata, kind: str) -> int | None:
+        """Return the id of a token that a file names; None if it does not."""
+        key = f"tokenizer.ggml.{kind}_token_id"
+        if key not in file.metadata:
+            return None
+        token = int(file.get(key, int))
+        if not 0 <= token < len(self._tokens):
+            raise ModelError(
+                f"{self._file}: {key} is {token}; expected one of the {len(self._tokens)} tokens"
+            )
+        return token
 
     @property
     def size(self) -> int:
         """How many tokens there are."""
         return len(self._tokens)
 
+    @property
+    def has_template(self) -> bool:
+        """Whether conversations can be made prompts of."""
+        return self._template is not None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as a tokenizer.json, as ExecuTorch's runners and the package tokenizers read it.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        Path(path).write_text(self._library.to_str(), encoding="utf-8")
+
     def encode(self, text: str, *, begin: bool = True) -> list[int]:
         """Return the tokens of a text; names of control tokens in it stand for these.
 
         begin: whether the token that starts texts comes first, for models that want one.
+
+        Raises:
+            OptionError: there are halves of characters in it, as of bytes that are not UTF-8.
         """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise OptionError(f"the text cannot be written as UTF-8: {error}") from error
         ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         return [self.begin, *ids] if begin and self.begin is not None else ids
 
@@ -111,7 +159,7 @@ class Tokenizer:
             ModelError: the file has no template, or the template refuses the messages.
             ImportError: the package jinja2 is not installed.
         """
-        if not isinstance(self._template, str):
+        if self._template is None:
             raise ModelError(f"{self._file} has no chat template; give the prompt as text")
         needs("jinja2")
         from jinja2 import TemplateError
@@ -131,34 +179,61 @@ class Tokenizer:
                 bos_token=self._begin_text,
                 eos_token=self._tokens[self.ends[0]] if self.ends else "",
             )
-        except TemplateError as error:
+        except Exception as error:  # whatever the template's own code runs into
             raise ModelError(f"the chat template of {self._file} fails: {error}") from error
 
 
-def _byte_pairs(file: GgufFile, tokens: Sequence[str]) -> Any:
+def _template(file: Metadata) -> str | None:
+    key = "tokenizer.chat_template"
+    if key not in file.metadata:
+        return None
+    template = str(file.get(key, str))
+    try:
+        template.encode()
+    except UnicodeEncodeError as error:
+        raise ModelError(f"{file.name}: {key} cannot be written as UTF-8: {error}") from error
+    return template
+
+
+def _byte_pairs(file: Metadata, tokens: Sequence[str]) -> Any:
     library = needs("tokenizers")
     kind = file.get("tokenizer.ggml.model", str)
     if kind != "gpt2":
         raise ModelError(
-            f"{file.path.name}: a tokenizer of kind {kind!r}; known: 'gpt2' (byte-level BPE)"
+            f"{file.name}: a tokenizer of kind {kind!r}; known: 'gpt2' (byte-level BPE)"
         )
     pre = file.metadata.get("tokenizer.ggml.pre", "default")
-    if pre not in _PRE:
-        raise ModelError(
-            f"{file.path.name}: tokenizer.ggml.pre is {pre!r}; known: {', '.join(_PRE)}"
-        )
-    merges = [tuple(pair.split(" ", 1)) for pair in file.get("tokenizer.ggml.merges", list)]
+    if not isinstance(pre, str) or pre not in _PRE:
+        raise ModelError(f"{file.name}: tokenizer.ggml.pre is {pre!r}; known: {', '.join(_PRE)}")
+    merges = [_pair(file, pair) for pair in file.get_list("tokenizer.ggml.merges", str)]
     ids = {token: index for index, token in enumerate(tokens)}
     # Llama 3 has words that no merges lead to.
     whole = pre == "llama-bpe"
-    made = library.Tokenizer(library.models.BPE(ids, merges, ignore_merges=whole))
+    try:
+        made = library.Tokenizer(library.models.BPE(ids, merges, ignore_merges=whole))
+    except Exception as error:  # the package has no type of its own
+        raise ModelError(f"{file.name}: tokens and merges make no tokenizer: {error}") from error
     made.pre_tokenizer = _PRE[pre](library)
     if pre == "qwen2":
         made.normalizer = library.normalizers.NFC()
     made.decoder = library.decoders.ByteLevel()
-    kinds = file.metadata.get("tokenizer.ggml.token_type", [])
+    kinds = file.get_list("tokenizer.ggml.token_type", int, [])
+    if len(kinds) > len(tokens):
+        raise ModelError(
+            f"{file.name}: {len(kinds)} types of tokens for {len(tokens)} tokens; expected as many"
+        )
     for special, wanted in ((True, _CONTROL), (False, _USER_DEFINED)):
         names = [tokens[index] for index, each in enumerate(kinds) if each == wanted]
         added = [library.AddedToken(name, normalized=False, special=special) for name in names]
         made.add_special_tokens(added) if special else made.add_tokens(added)
     return made
+
+
+def _pair(file: Metadata, merge: str) -> tuple[str, str]:
+    first, space, second = merge.partition(" ")
+    if not space:
+        raise ModelError(
+            f"{file.name}: tokenizer.ggml.merges has {merge!r}; expected two tokens with a space "
+            "between them"
+        )
+    return first, second

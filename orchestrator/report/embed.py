@@ -9,11 +9,13 @@ few layers have some kilobytes.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.options import OptionError
 from orchestrator.report.data import Report, ReportError
 from orchestrator.report.json import to_json
 from orchestrator.report.pte import read_named_data
@@ -36,12 +38,23 @@ def vocabulary() -> bytes:
     return (resources.files("orchestrator.report") / "vocabulary.txt").read_bytes()
 
 
-def embed_report(edge: EdgeProgramManager, report: Report) -> None:
-    """Add a report to a program that is about to become a .pte by `edge.to_executorch()`."""
+def embed_report(
+    edge: EdgeProgramManager, report: Report, others: Mapping[str, bytes] | None = None
+) -> None:
+    """Add a report to a program that is about to become a .pte by `edge.to_executorch()`.
+
+    others: what else the program is to carry, by key; `read_named_data` reads it back.
+
+    Raises:
+        OptionError: something else has the report's key.
+    """
+    if KEY in (others or {}):
+        raise OptionError(f"named_data has the key {KEY!r}, which is the report's; take another")
     packer = zlib.compressobj(zlib.Z_BEST_COMPRESSION, zdict=vocabulary())
     data = packer.compress(to_json(report, brief=True).encode()) + packer.flush()
     # The manager has no public way to add named data of one's own.
-    edge._named_data_store.add_named_data(KEY, data)
+    for key, each in {KEY: data, **(others or {})}.items():
+        edge._named_data_store.add_named_data(key, each)
 
 
 def read_report(path: Path) -> Report:

@@ -14,7 +14,7 @@ from torch.export import Dim, export
 from orchestrator import lower
 from orchestrator.cli.main import main
 from orchestrator.dry_run import plan
-from orchestrator.frontend.export import ModelError
+from orchestrator.frontend.errors import ModelError
 from orchestrator.frontend.quantize import RECIPES, quantized
 from orchestrator.options import OptionError
 

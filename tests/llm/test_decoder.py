@@ -81,7 +81,7 @@ def test_scores_are_those_of_the_example_model(
             for name, heads in (("attn_q", made_up.HEADS), ("attn_k", made_up.GROUPS)):
                 key = f"blk.{index}.{name}.weight"
                 weights[key] = neighbours(weights[key], heads)
-    monkeypatch.setattr(made_up, "tensors", lambda *_: weights)
+    monkeypatch.setattr(made_up, "tensors", lambda *_, **__: weights)
     path = made_up.write(tmp_path / "file.gguf", architecture)
     with torch.no_grad():
         expected = model(TOKENS)[:, -1]

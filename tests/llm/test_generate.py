@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 
 from orchestrator import OptionError
-from orchestrator.llm.generate import Generation, generate, in_chunks
-from orchestrator.llm.gguf_file import GgufFile
+from orchestrator.llm.generate import (
+    Generation,
+    GenerationInterrupted,
+    generate,
+    in_chunks,
+)
 from orchestrator.llm.sampling import Sampling
 from orchestrator.llm.stopping import StopAt
 from orchestrator.llm.tokenizer import Tokenizer
@@ -19,7 +23,7 @@ from tests.llm import made_up
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer(GgufFile(made_up.write(tmp_path_factory.mktemp("llm") / "file.gguf")))
+    return made_up.tokenizer(tmp_path_factory.mktemp("llm"))
 
 
 class Says:
@@ -84,6 +88,32 @@ def test_generating_ends_where_the_caches_are_full(tokenizer: Tokenizer) -> None
 def test_a_prompt_beyond_the_context_names_both_numbers(tokenizer: Tokenizer) -> None:
     with pytest.raises(OptionError, match="prompt has 4 tokens, and the context holds 3"):
         answer(tokenizer, "yes", context=3)
+
+
+def test_an_interrupt_tells_what_was_generated(tokenizer: Tokenizer) -> None:
+    class Interrupted(Says):
+        def __call__(self, tokens: Sequence[int], first: int) -> Tensor:
+            if len(self.places) > 6:
+                raise KeyboardInterrupt
+            return super().__call__(tokens, first)
+
+    prompt, pieces = tokenizer.encode("say:"), list[str]()
+    says = Interrupted(tokenizer.encode("yes, yes"), len(prompt))
+    with pytest.raises(GenerationInterrupted) as caught:
+        generate(
+            says,
+            tokenizer,
+            prompt,
+            context=32,
+            max_new_tokens=30,
+            sampling=Sampling(),
+            stop=["s, no"],
+            stream=pieces.append,
+        )
+    found = caught.value.generation
+    # What was held back as a beginning of the stop text is shown as well.
+    assert (found.text, "".join(pieces), found.ending) == ("yes,", "yes,", "interrupted")
+    assert len(found.tokens) == 4
 
 
 @pytest.mark.parametrize("most", [0, -1])

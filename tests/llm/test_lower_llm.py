@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner
 from gguf import GGMLQuantizationType as Type
 
-from orchestrator import OptionError, TuneEvent
+from orchestrator import LanguageModel, OptionError, TuneEvent
 from orchestrator.llm.decoder import Decoder
 from orchestrator.llm.families import read_decoder
 from orchestrator.llm.generate import Generation, generate, in_chunks
 from orchestrator.llm.gguf_file import GgufFile
-from orchestrator.llm.lower_llm import LanguageModel, lower_llm
+from orchestrator.llm.lower_llm import lower_llm
 from orchestrator.llm.sampling import Sampling
 from orchestrator.llm.tokenizer import Tokenizer
 from tests.llm import made_up
@@ -62,7 +63,32 @@ def test_other_families_generate_as_eager_does(
     tmp_path: Path, architecture: str, kind: Type
 ) -> None:
     path = made_up.write(tmp_path / "file.gguf", architecture, kind)
-    assert_generates_as_eager(lower_llm(path, chunk=4, tune="off"), path)
+    model = lower_llm(path, tune="off")
+    assert model.chunk == model.context == made_up.CONTEXT
+    assert_generates_as_eager(model, path)
+
+
+def test_a_saved_file_generates_the_same(small: LanguageModel, tmp_path: Path) -> None:
+    small.save(tmp_path / "small.pte")
+    loaded = LanguageModel.load(tmp_path / "small.pte", threads=1)
+    assert (loaded.context, loaded.chunk) == (small.context, small.chunk)
+    assert loaded.generate(PROMPT, 12).tokens == small.generate(PROMPT, 12).tokens
+
+
+def test_sessions_generate_as_if_each_was_alone(small: LanguageModel) -> None:
+    prompts = [PROMPT, PROMPT + " tea", "the tea", PROMPT + " tea and more"]
+    expected = [small.generate(prompt, 6).tokens for prompt in prompts]
+    one, other = small.session(), small.session()
+    held = []
+    for prompt, want in zip(prompts, expected, strict=True):
+        first, second = one.generate(prompt, 6), other.generate("another", 3)
+        assert first.tokens == want
+        held.append((first.held_tokens, second.held_tokens))
+    whole, another = (len(small.tokenizer.encode(text)) for text in (PROMPT, "another"))
+    assert held == [(0, 0), (whole, another - 1), (2, another - 1), (2, another - 1)]
+    one.reset()
+    again = one.generate(prompts[0], 6)
+    assert (again.tokens, again.held_tokens) == (expected[0], 0)
 
 
 def test_methods_share_their_caches(small: LanguageModel) -> None:
@@ -99,13 +125,69 @@ def test_a_chunk_is_some_tokens_of_the_context(tmp_path: Path, chunk: int) -> No
         lower_llm(path, chunk=chunk)
 
 
-def test_progress_names_the_stages(tmp_path: Path) -> None:
-    events: list[TuneEvent] = []
+def test_methods_are_one_or_two(tmp_path: Path) -> None:
     path = made_up.write(tmp_path / "file.gguf")
-    model = lower_llm(path, context=8, tune="off", progress=events.append)
-    stages = ["reading the file", "exporting", "lowering", "done"]
-    assert [(event.stage, event.done) for event in events] == list(
-        zip(stages, range(4), strict=True)
-    )
-    assert model.chunk == 8
-    assert model.generate("abc", 2).prompt_tokens == 3
+    with pytest.raises(OptionError, match="methods is 'both'; expected 'prefill\\+decode' or 'f"):
+        lower_llm(path, methods="both")  # type: ignore[arg-type]
+
+
+class TestOneMethod:
+    """As ExecuTorch's runner of language models runs it."""
+
+    @pytest.fixture(scope="class")
+    def events(self) -> list[TuneEvent]:
+        """Of the lowering of `single`."""
+        return []
+
+    @pytest.fixture(scope="class")
+    def plain(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """The runner's Python module fails on pieces that are not UTF-8."""
+        path = tmp_path_factory.mktemp("llm") / "plain.gguf"
+        return made_up.write(path, kinds=Type.Q4_1, plain=True)
+
+    @pytest.fixture(scope="class")
+    def single(self, plain: Path, events: list[TuneEvent]) -> LanguageModel:
+        return lower_llm(
+            plain, context=24, chunk=4, methods="forward", tune="off", progress=events.append
+        )
+
+    def test_greedy_tokens_are_those_of_eager(self, single: LanguageModel, plain: Path) -> None:
+        assert (set(single.program.signatures), single.context, single.chunk) == (
+            {"forward"},
+            24,
+            4,
+        )
+        assert_generates_as_eager(single, plain)
+
+    def test_executorchs_runner_generates_the_same(
+        self, single: LanguageModel, tmp_path: Path
+    ) -> None:
+        """In this process: it has the delegates once `orchestrator.native` is imported."""
+        # One more than its context holds: the last is of a token without a place of its own.
+        expected = [single.tokenizer.decode([x]) for x in single.generate(PROMPT, 40).tokens]
+        assert len(expected) == 24 - 7 + 1
+        runner = executorch_runner(single, tmp_path)
+        for count in (12, len(expected)):
+            pieces: list[str] = []
+            config = GenerationConfig(echo=False, max_new_tokens=count, temperature=0.0)
+            runner.generate(PROMPT, config, pieces.append)
+            runner.reset()
+            assert pieces == expected[:count]
+
+    def test_executorchs_runner_refuses_two(self, small: LanguageModel, tmp_path: Path) -> None:
+        """Each would have caches of its own there."""
+        with pytest.raises(RuntimeError, match="Failed to create"):
+            executorch_runner(small, tmp_path)
+
+    @pytest.mark.usefixtures("single")
+    def test_progress_names_the_stages(self, events: list[TuneEvent]) -> None:
+        stages = ["reading the file", "exporting", "lowering", "done"]
+        assert [(event.stage, event.done) for event in events] == list(
+            zip(stages, range(4), strict=True)
+        )
+
+
+def executorch_runner(model: LanguageModel, folder: Path) -> TextLLMRunner:
+    model.save(folder / "model.pte")
+    model.tokenizer.save(folder / "tokenizer.json")
+    return TextLLMRunner(str(folder / "model.pte"), str(folder / "tokenizer.json"))

@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tokenizers
 
-from orchestrator import ModelError
-from orchestrator.llm.gguf_file import GgufFile
+from orchestrator import ModelError, OptionError
+from orchestrator.llm.metadata import Metadata
 from orchestrator.llm.tokenizer import Tokenizer
 from tests.llm import made_up
+from tests.llm.made_up import tokenizer
 
 TEXTS = ["the heath", " two\n\n spaces  and\ttabs ", "2026 is 7*17*17+3", "naïve café, 東京 🙂", ""]
-
-
-def tokenizer(path: Path, **said: str) -> Tokenizer:
-    return Tokenizer(GgufFile(made_up.write(path / "file.gguf", tokenizer=said)))
 
 
 @pytest.mark.parametrize("pre", ["default", "gpt-2", "llama-bpe", "qwen2", "smollm"])
@@ -32,6 +30,29 @@ def test_pairs_are_merged(tmp_path: Path) -> None:
     made = tokenizer(tmp_path)
     names = [made_up.TOKENS[token] for token in made.encode("a the")]
     assert names == ["a", "Ġt", "he"]
+
+
+def test_texts_begin_with_a_token_where_the_model_wants_one(tmp_path: Path) -> None:
+    """The template writes it itself."""
+    said = {**tokenizer(tmp_path).source, "tokenizer.ggml.bos_token_id": 258}
+    for adds, expected in ((True, [258, 64]), (False, [64])):
+        made = Tokenizer(Metadata("file", {**said, "tokenizer.ggml.add_bos_token": adds}))
+        assert made.encode("a") == expected
+        assert made.encode("a", begin=False) == [64]
+
+
+def test_a_tokenizer_is_saved_as_the_package_reads_it(tmp_path: Path) -> None:
+    made = tokenizer(tmp_path, pre="llama-bpe")
+    made.save(tmp_path / "tokenizer.json")
+    read = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in TEXTS:
+        assert read.encode(text).ids == made.encode(text)
+
+
+def test_text_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    made = tokenizer(tmp_path)
+    with pytest.raises(OptionError, match="cannot be written as UTF-8"):
+        made.encode(made.chat([{"role": "user", "content": "\udcff"}]))
 
 
 def test_control_tokens_are_tokens_in_prompts_and_nothing_in_texts(tmp_path: Path) -> None:
