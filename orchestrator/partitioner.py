@@ -174,6 +174,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
                 node.target in self._decompose or origin(node) in self._rewriting.origins
             ),
             expand=self._rewriting.weights,
+            tables=self._tables_taken,
         )
         self.seen.zeros = zero_constants(program)
         self.seen.growth = constant_bytes(program) - constant_bytes(exported_program)
@@ -274,6 +275,16 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         if op is None or origin(node) in self._rewriting.origins:
             return set()
         return {name for name, wanted in filters.get(op, ()) if wanted(node)}
+
+    def _tables_taken(self, ep: ExportedProgram) -> Callable[[Node], bool]:
+        """Return which embeddings some backend takes with the dequantize of their table."""
+        only = self._choice.only
+        filters = [
+            self._where_allowed(backend.name, backend.takes_tables(ep))
+            for backend in self.backends
+            if only is None or backend.name in only
+        ]
+        return lambda node: any(takes(node) for takes in filters)
 
     def _where_allowed(
         self, backend: str, node_filter: Callable[[Node], bool]
