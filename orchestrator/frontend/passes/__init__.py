@@ -38,6 +38,7 @@ from orchestrator.frontend.passes.specialize_sizes import specialize_sizes
 from orchestrator.frontend.passes.spell_out_alpha import spell_out_alpha
 from orchestrator.frontend.passes.unwrap_subclasses import unwrap_subclasses
 from orchestrator.frontend.passes.write_out import write_out
+from orchestrator.frontend.passes.write_out_embeddings import write_out_embeddings
 
 Pass = Callable[[ExportedProgram], ExportedProgram]
 
@@ -63,6 +64,7 @@ def passes(tables: TablesTaken = no_tables) -> tuple[Pass, ...]:
         spell_out_alpha,
         half_numbers,
         flatten_volumes,
+        write_out_embeddings,
         partial(quantize_embeddings, tables=tables),
         fold_constants,
         fold_batch_norm,
@@ -117,4 +119,5 @@ __all__ = [
     "unwrap_subclasses",
     "write_out",
     "write_out_cache_ops",
+    "write_out_embeddings",
 ]
