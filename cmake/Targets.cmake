@@ -16,6 +16,9 @@ target_compile_options(ggml_backend PRIVATE ${ORCHESTRATOR_CPU_OPTIONS})
 # Kernels are loops to be vectorised in every build type, and none reads errno or FP traps.
 set_source_files_properties(${kernel_sources} PROPERTIES COMPILE_OPTIONS
                                                          "-O3;-fno-math-errno;-fno-trapping-math")
+# What rounds as PyTorch does, operation by operation.
+set_property(SOURCE runtime/ggml/kernels/gather_integers.cpp APPEND PROPERTY COMPILE_OPTIONS
+                                                                  -ffp-contract=off)
 target_link_libraries(ggml_backend PRIVATE orchestrator_options orchestrator_ir orchestrator_ggml)
 target_link_libraries(ggml_backend PUBLIC executorch::runtime)
 target_link_options(ggml_backend PRIVATE LINKER:--exclude-libs,ALL LINKER:-z,defs)

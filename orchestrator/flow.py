@@ -39,7 +39,8 @@ def to_edge_with(
 
     Ops that were preserved, and that nothing takes after all, are decomposed in another round, and
     quantized weights that no delegate takes are expanded to floats.
-    Where images in channels-last leave no plan within a limit on partitions, they stay contiguous.
+    Where images in channels-last, or quantized tables that backends take, leave no plan within a
+    limit on partitions, images stay contiguous, and kernels look rows of tables up.
     What a backend fails to compile goes elsewhere in another round, if refusals are kept.
 
     Args:
@@ -58,12 +59,12 @@ def to_edge_with(
         LoweringError: ExecuTorch fails, or a backend does and refusals are not kept.
     """
     rewriting = Rewriting()
-    leaves_dim_orders = False
+    for_kernels = False
     while True:
         partitioners = {name: make_partitioner(name, rewriting) for name in programs}
-        if leaves_dim_orders:
+        if for_kernels:
             for each in partitioners.values():
-                each.leave_dim_orders()
+                each.write_for_kernels()
         try:
             if prepared is not None and not generate_etrecord:
                 edge = prepared.manager(programs, partitioners, constant_methods)
@@ -80,9 +81,9 @@ def to_edge_with(
             rewriting = start.rewriting
         except PlannerError:
             limited = any(each.limits_partitions for each in partitioners.values())
-            if leaves_dim_orders or not limited:
+            if for_kernels or not limited:
                 raise
-            leaves_dim_orders = True
+            for_kernels = True
         except Exception as error:
             failure = find_failure(error)
             if failure is None and is_ours(error):

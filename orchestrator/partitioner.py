@@ -28,6 +28,7 @@ from orchestrator.cost.model import AnalyticCosts, estimates_of
 from orchestrator.dim_orders.channels_last import ChannelsLastPass
 from orchestrator.dim_orders.quantized_images import QuantizedOrderPass
 from orchestrator.frontend.assignments import AssignmentsPass
+from orchestrator.frontend.passes import no_tables
 from orchestrator.frontend.recurrent_layers import with_recurrent_layers
 from orchestrator.frontend.rewrites import Rewriting, StartOver, constant_bytes, rewrite
 from orchestrator.graph.branches import Branch, branch_nodes, branches_of
@@ -157,7 +158,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         self._solve = solver
         self._dry_run = dry_run
         self._refused = refused or {}
-        self._leaves_dim_orders = False
+        self._for_kernels = False
         self.seen = Seen()
 
     def transform_for_pre_decomposition(self, exported_program: ExportedProgram) -> ExportedProgram:
@@ -174,6 +175,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
                 node.target in self._decompose or origin(node) in self._rewriting.origins
             ),
             expand=self._rewriting.weights,
+            tables=self._tables_taken,
         )
         self.seen.zeros = zero_constants(program)
         self.seen.growth = constant_bytes(program) - constant_bytes(exported_program)
@@ -193,7 +195,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         They do without what is read for nothing, have quantized layers read contiguous images, and
         keep the others in channels-last between the delegates that the choice leaves.
         """
-        if self._leaves_dim_orders:
+        if self._for_kernels:
             return [AssignmentsPass(), QuantizedOrderPass()]
         only = self._choice.only
         left = [each for each in self.backends if only is None or each.name in only]
@@ -210,7 +212,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             self._choice.decomposed,
             self._options.pins,
             self._options.exclude,
-            self._leaves_dim_orders,
+            self._for_kernels,
         )
 
     def saw(self, seen: Seen) -> None:
@@ -222,9 +224,9 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         """Whether nodes may have to go to kernels to keep a limit."""
         return self._options.max_partitions is not None
 
-    def leave_dim_orders(self) -> None:
-        """Leave images but quantized ones as they are, so that kernels can take them."""
-        self._leaves_dim_orders = True
+    def write_for_kernels(self) -> None:
+        """Leave images but quantized ones as they are, and write tables as kernels take them."""
+        self._for_kernels = True
 
     def ops_to_not_decompose(
         self, ep: ExportedProgram
@@ -274,6 +276,18 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         if op is None or origin(node) in self._rewriting.origins:
             return set()
         return {name for name, wanted in filters.get(op, ()) if wanted(node)}
+
+    def _tables_taken(self, ep: ExportedProgram) -> Callable[[Node], bool]:
+        """Return which embeddings some backend takes with the dequantize of their table."""
+        if self._for_kernels:
+            return no_tables(ep)
+        only = self._choice.only
+        filters = [
+            self._where_allowed(backend.name, backend.takes_tables(ep))
+            for backend in self.backends
+            if only is None or backend.name in only
+        ]
+        return lambda node: any(takes(node) for takes in filters)
 
     def _where_allowed(
         self, backend: str, node_filter: Callable[[Node], bool]

@@ -23,7 +23,7 @@ class Preparation:
     decomposed: frozenset[str]
     pins: Mapping[str, str]
     exclude: Any
-    leaves_dim_orders: bool
+    for_kernels: bool
 
 
 @dataclass

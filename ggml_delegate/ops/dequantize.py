@@ -1,4 +1,4 @@
-"""What is dequantized: weights, whose integers the products take, and quantized activations."""
+"""What is dequantized: weights, whose integers layers take, and quantized activations."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ import torch
 from ggml_delegate.builder import Builder
 from ggml_delegate.node_view import NodeView, op_name
 from ggml_delegate.ops.conv import ConvolutionRule
+from ggml_delegate.ops.embedding import EmbeddingRule
 from ggml_delegate.ops.fake_quantize import check_fake_quantized, lower_fake_quantized
 from ggml_delegate.ops.fixed_grid import check_fixed_grid, lower_dequantized
 from ggml_delegate.ops.linear import LinearRule
-from ggml_delegate.ops.quantized_weight import DEQUANTIZES, quantized_weight
+from ggml_delegate.ops.quantized_weight import DEQUANTIZES, NOT_TAKEN, quantized_weight
 from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, check_view, register
 
-_LAYERS = (*LinearRule.targets, *ConvolutionRule.targets)
+# Which argument of a layer is its weight.
+_WEIGHT_OF = {
+    **dict.fromkeys((*LinearRule.targets, *ConvolutionRule.targets), 1),
+    **dict.fromkeys(EmbeddingRule.targets, 0),
+}
 
 
 @register
 class DequantizeRule(OpRule):
-    """The dequantize of a constant weight that one layer reads, or of an activation."""
+    """The dequantize of a constant weight or table that one layer reads, or of an activation."""
 
     targets = DEQUANTIZES
     constant_dtypes: ClassVar[tuple[torch.dtype, ...]] = (
@@ -38,15 +43,12 @@ class DequantizeRule(OpRule):
         if not node.is_constant(0):
             return check_fixed_grid(node) if _is_fixed(node) else check_fake_quantized(node.fx)
         if quantized_weight(node.fx, node.constants) is None:
-            return Reason(
-                "quantization",
-                "of what is dequantized, ggml takes weights of int8 or int4 with scales by row or "
-                "group, and floats of float32",
-            )
+            return Reason("quantization", NOT_TAKEN)
         users = list(node.fx.users)
-        if len(users) != 1 or op_name(users[0]) not in _LAYERS:
+        place = _WEIGHT_OF.get(op_name(users[0])) if len(users) == 1 else None
+        if place is None:
             return Reason("quantization", "the dequantized weight is not one layer's alone")
-        if users[0].args[1] is not node.fx:
+        if users[0].args[place] is not node.fx:
             return Reason("quantization", "a dequantized constant that is no weight")
         return check_view(NodeView(users[0], node.constants))
 

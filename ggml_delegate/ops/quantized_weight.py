@@ -24,6 +24,10 @@ DEQUANTIZES = (
     _TORCHAO,
     OF_GROUPS,
 )
+NOT_TAKEN = (
+    "of what is dequantized, ggml takes weights of int8 or int4 with scales by row or group, and "
+    "floats of float32"
+)
 _SCALES = (torch.float32, torch.float64)
 _HALVES = (torch.float16, torch.bfloat16)
 # The ops that multiply integers with scales of half types in float32, not in the half type.

@@ -107,6 +107,8 @@ class Estimates:
         become integers in every run.
     integer_bytes: what an element of an int8 or uint8 activation makes a quantize or a dequantize
         move; more than 1 for a delegate that computes with wider integers than it hands over.
+    table_bytes: what a look-up moves per byte of the rows of a quantized table; more than 1 where
+        elements of a row lie apart.
     updates_in_place: whether an op that changes a part of an input, which is returned, moves that
         part alone: see `Backend.in_place_results`.
     expanded_ops: how many of its own ops a backend takes an op as, by name, where not as one.
@@ -120,6 +122,7 @@ class Estimates:
     half: float = 1.0
     integers_per_ns: float = math.inf
     integer_bytes: float = 1.0
+    table_bytes: float = 1.0
     updates_in_place: bool = False
     expanded_ops: Mapping[str, int] = field(default_factory=dict)
 
@@ -152,8 +155,8 @@ class QuantizedErrors:
 class Backend(ABC):
     """A place where nodes of a program can run.
 
-    `propose`, `preserved_ops` and `check_segment` must depend on metadata only: ExecuTorch plans on
-    programs whose weights are fake tensors.
+    `propose`, `preserved_ops`, `takes_tables` and `check_segment` must depend on metadata only:
+    ExecuTorch plans on programs whose weights are fake tensors.
 
     Attributes:
         name: what users write, for example "xnnpack".
@@ -196,6 +199,15 @@ class Backend(ABC):
         node once it is in the edge dialect.
         """
         return (), lambda node: False
+
+    def takes_tables(self, ep: ExportedProgram) -> NodeFilter:
+        """Return a filter over the embeddings of `ep` whose tables constants are dequantized to.
+
+        It tells those that its delegate takes with the dequantize, of which it reads only rows.
+        What no backend takes becomes one of ExecuTorch's quantized embeddings. The filter is called
+        on ATen-dialect nodes, and promises what that of `preserved_ops` does.
+        """
+        return lambda node: False
 
     def check_segment(self, nodes: Sequence[Node]) -> str | None:
         """Return why nodes cannot share one call, though each of them is taken; None if they can.

@@ -54,6 +54,7 @@ class GgmlDelegate(Backend):
         half=1.05,
         integers_per_ns=12.0,
         integer_bytes=9.0,  # int32 inside: one byte and four, and four again
+        table_bytes=16.0,  # a row is a column of a panel, which has 16
         updates_in_place=True,
     )
     # Weights are read where the file is mapped: 6.5 MB for 346 MB of ViT-B/16.
@@ -105,6 +106,11 @@ class GgmlDelegate(Backend):
         """Return the ops that have a rule of their own, filtered by that rule."""
         known = Constants(ep)
         return [*preserved_ops(), *PRESERVED], lambda node: check_node(node, ep, known) is None
+
+    def takes_tables(self, ep: ExportedProgram) -> NodeFilter:
+        """Return the rules' answer."""
+        known = Constants(ep)
+        return lambda node: check_node(node, ep, known) is None
 
     def boundary_layouts(self, rank: int) -> tuple[Layout, ...]:
         """Return both layouts for images."""

@@ -27,8 +27,20 @@ def matches(pattern: str, node: Node) -> bool:
     return any(fnmatchcase(path, pattern) for path in _paths(module_path(node)))
 
 
+# An embedding of a quantized table goes by its name whether or not it is kept: a pattern that keeps
+# it from the backends that would take it has it written so.
+_EMBEDDINGS = {f"quantized_decomposed.embedding_{bits}" for bits in ("byte", "4bit", "2bit")}
+_EMBEDDING = "aten.embedding.default"
+
+
 def _op_names(node: Node) -> Iterator[str]:
     name = op_name(node)
+    yield from _forms(name)
+    if name.rpartition(".")[0] in _EMBEDDINGS:
+        yield from _forms(_EMBEDDING)
+
+
+def _forms(name: str) -> Iterator[str]:
     yield name
     parts = name.split(".")
     if len(parts) > 1:

@@ -49,6 +49,8 @@ def estimate_ns(
     """
     rates = estimates.rates
     scale = max(threads, 1) ** 0.85 if estimates.parallel else 1.0
+    if estimates.fuses:
+        nodes = [node for node in nodes if not _is_looked_up(node)]
     if estimates.fuses and _is_quantized(nodes):
         return _quantized_ns(nodes, estimates, scale)
     if any(map(_is_half, nodes)):
@@ -64,7 +66,7 @@ def estimate_ns(
         if estimates.updates_in_place and may_update_in_place(node):
             total += 2 * _changed_bytes(node) / rate.gbytes / scale + rate.op_ns
             continue
-        moved = _bytes(node, estimates.integer_bytes)
+        moved = _bytes(node, estimates)
         traffic = moved / rate.gbytes if position == 0 or not estimates.fuses else 0.0
         ops = estimates.expanded_ops.get(op_name(node), 1)
         total += ops * (max(flops(node) / rate.gflops, traffic) / scale + rate.op_ns)
@@ -74,6 +76,13 @@ def estimate_ns(
 def _is_quantized(nodes: Sequence[Node]) -> bool:
     """Whether nodes are a layer between its dequantize and its quantize, or part of one."""
     return len(nodes) > 1 and any(map(is_dequantize, nodes))
+
+
+def _is_looked_up(node: Node) -> bool:
+    """Whether a node dequantizes a table, of which a delegate expands only the rows it reads."""
+    if not is_dequantize(node) or not _is_constant(node.args[0]):
+        return False
+    return all(Trait.LOOKUP in traits(op_name(user)) for user in node.users)
 
 
 def _quantized_ns(nodes: Sequence[Node], estimates: Estimates, scale: float) -> float:
@@ -202,13 +211,16 @@ def _changed_bytes(node: Node) -> float:
     return max(sizes, default=0.0)
 
 
-def _bytes(node: Node, integer_bytes: float) -> float:
-    if Trait.LOOKUP in traits(op_name(node)):  # reads no more of a table than it gives
-        return 2 * _size(node)
+def _bytes(node: Node, estimates: Estimates) -> float:
+    if Trait.LOOKUP in traits(op_name(node)):  # reads rows of a table, as many as it gives
+        scheme = layer_scheme(node)
+        if scheme is None:
+            return 2 * _size(node)
+        return _size(node) + _elements(node) * scheme.bits / 8 * estimates.table_bytes
     tensors = [n.meta["val"] for n in node.all_input_nodes if _is_tensor(n)]
     value = node.meta.get("val")
     tensors += [value] if isinstance(value, torch.Tensor) else []
-    narrow = integer_bytes if is_quantization(node) else 1.0
+    narrow = estimates.integer_bytes if is_quantization(node) else 1.0
     return float(
         sum(
             math.prod(expected_shape(t)) * t.element_size() * (narrow if t.dtype in _NARROW else 1)

@@ -11,9 +11,11 @@ from torch.fx import Node
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from orchestrator.frontend.passes import (
+    TablesTaken,
     apply_passes,
     decompose_custom,
     expand_weights,
+    no_tables,
     unwrap_subclasses,
 )
 from orchestrator.graph.queries import aten_op, is_custom_composite, origin
@@ -57,6 +59,7 @@ def rewrite(
     *,
     decompose: Callable[[Node], bool] = lambda node: False,
     expand: Collection[str] = (),
+    tables: TablesTaken = no_tables,
 ) -> ExportedProgram:
     """Return an ATen-dialect program that computes the same with less; the given one is kept.
 
@@ -64,11 +67,12 @@ def rewrite(
         program: as exported.
         decompose: whether to write a node, of an op that is made of others, with these.
         expand: names of quantized weights to store as floats.
+        tables: which quantized tables to leave to backends, see `quantize_embeddings`.
     """
     program = expand_weights(unwrap_subclasses(program), expand)
     program = decompose_custom(program, lambda node: is_custom_composite(node) and decompose(node))
     # A name may be that of a tensor that the passes made.
-    return expand_weights(apply_passes(program), expand)
+    return expand_weights(apply_passes(program, tables), expand)
 
 
 def constant_bytes(program: ExportedProgram) -> int:

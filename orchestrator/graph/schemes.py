@@ -101,7 +101,10 @@ def _table_scheme(layer: Node) -> Scheme:
 
 def stored_bytes(weight: Node) -> int:
     """Return the bytes of a constant in the file, where two integers of 4 bits share a byte."""
-    readers = [quantization(user) if is_dequantize(user) else None for user in weight.users]
+    readers = [
+        quantization(user) if is_dequantize(user) and user.args[0] is weight else None
+        for user in weight.users
+    ]
     if readers and all(found is not None and _bits(found) <= 4 for found in readers):
         value = weight.meta["val"]
         return int(-(-value.numel() // 2) * value.element_size())

@@ -66,25 +66,23 @@ class Matrix(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., k] to [..., n]."""
+        return functional.linear(x, self.floats(x.dtype), self.bias)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """int64 [...] to float32 [..., k]; a program reads no more than these rows."""
+        table = self.floats(torch.float32) if self.grouped else self.weight
+        return functional.embedding(index, table).to(torch.float32)
+
+    def floats(self, dtype: torch.dtype) -> Tensor:
+        """The matrix in a type; a backend computes with the integers instead."""
         weight: Tensor
         if self.grouped:
             weight = dequantize_groups(
-                self.integers, self.scales, self.mins, self.bits, self.group, x.dtype
+                self.integers, self.scales, self.mins, self.bits, self.group, dtype
             )
         else:
-            weight = self.weight.to(x.dtype)
-        return functional.linear(x, weight, self.bias)
-
-    def rows(self, index: Tensor) -> Tensor:
-        """int64 [...] to float32 [..., k]; of integers, only these rows are expanded."""
-        if not self.grouped:
-            return functional.embedding(index, self.weight).to(torch.float32)
-        integers = functional.embedding(index, self.integers)
-        grouped: Tensor = _split(integers, self.group).to(torch.float32)
-        grouped = grouped * functional.embedding(index, self.scales).to(torch.float32)[..., None]
-        if self.mins is not None:
-            grouped = grouped + functional.embedding(index, self.mins).to(torch.float32)[..., None]
-        return grouped.flatten(-2)
+            weight = self.weight.to(dtype)
+        return weight
 
 
 class RMSNorm(nn.Module):

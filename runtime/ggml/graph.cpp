@@ -246,12 +246,14 @@ bool GraphBuilder::only_moves(ir::DType dtype) const {
     case ir::Op_Concat:
     case ir::Op_Expand:
     case ir::Op_Repeat:
-    case ir::Op_Embedding:
     case ir::Op_Index:
     case ir::Op_IndexPut:
     case ir::Op_Gather:
     case ir::Op_Where:
       break;
+    case ir::Op_Embedding:
+      if (node_->op_as_Embedding()->integers() == nullptr) break;
+      return false;
     default:
       return false;
   }

@@ -59,6 +59,8 @@ def test_a_question_is_answered(model: LanguageModel) -> None:
 
 
 def test_weights_are_in_the_file_once(model: LanguageModel) -> None:
-    """As integers; but the table of words twice, as rows for words and as panels for the head."""
-    table = 49_152 * 576 * (1 + 2 / 32)  # 8 bits, and a half float for 32 of them
-    assert len(model.program.buffer) < 1.02 * (smollm2().stat().st_size + table)
+    """As integers, the table of words too: rows for words are read where the head has its weight.
+
+    The GGUF file has the tokenizer besides.
+    """
+    assert len(model.program.buffer) < smollm2().stat().st_size

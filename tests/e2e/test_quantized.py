@@ -443,6 +443,30 @@ class TestWeightsAlone:
         scales = 4 * 2000 * (2 if granularity == PerGroup(32) else 1)
         assert len(program.buffer) < 2000 * 64 * bits // 8 + scales + 10_000
 
+    @pytest.mark.parametrize("backends", [["ggml"], ["ggml", "xnnpack"]], ids=str)
+    @pytest.mark.parametrize(("bits", "granularity"), [(8, PerAxis(0)), (4, PerGroup(32))], ids=str)
+    def test_tied_embeddings_are_stored_once(
+        self, bits: int, granularity: Any, backends: list[str]
+    ) -> None:
+        class Tokens(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.table, self.head = nn.Embedding(2000, 64), nn.Linear(64, 2000, bias=False)
+
+            def forward(self, ids: Tensor) -> Tensor:
+                return self.head(self.table(ids).tanh())
+
+        ids = torch.randint(0, 2000, (2, 5))
+        model = Tokens().eval()
+        torchao_quantized_table(
+            model, IntxWeightOnlyConfig(getattr(torch, f"int{bits}"), granularity)
+        )
+        model.head.weight = model.table.weight
+        program = lower(model, (ids,), backends=backends)
+        assert_equal(program, model, torch.randint(0, 2000, (2, 5)), tolerance=EXACT)
+        scales = 4 * 2000 * (2 if granularity == PerGroup(32) else 1)
+        assert len(program.buffer) < 2000 * 64 * bits // 8 + scales + 8_000
+
 
 def torchao_quantized_table(model: nn.Module, config: Any) -> None:
     from torchao.quantization import quantize_

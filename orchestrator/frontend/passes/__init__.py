@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch.export import ExportedProgram
 
@@ -25,7 +26,11 @@ from orchestrator.frontend.passes.moving_parts import place_moving_parts
 from orchestrator.frontend.passes.own_constants import own_constants
 from orchestrator.frontend.passes.own_dequantizes import own_dequantizes
 from orchestrator.frontend.passes.plain_results import plain_results
-from orchestrator.frontend.passes.quantize_embeddings import quantize_embeddings
+from orchestrator.frontend.passes.quantize_embeddings import (
+    TablesTaken,
+    no_tables,
+    quantize_embeddings,
+)
 from orchestrator.frontend.passes.remainders import modulo_of_sizes
 from orchestrator.frontend.passes.remove_dropout import remove_dropout
 from orchestrator.frontend.passes.sort_by_topk import sort_by_topk
@@ -33,52 +38,60 @@ from orchestrator.frontend.passes.specialize_sizes import specialize_sizes
 from orchestrator.frontend.passes.spell_out_alpha import spell_out_alpha
 from orchestrator.frontend.passes.unwrap_subclasses import unwrap_subclasses
 from orchestrator.frontend.passes.write_out import write_out
+from orchestrator.frontend.passes.write_out_embeddings import write_out_embeddings
 
 Pass = Callable[[ExportedProgram], ExportedProgram]
 
-PASSES: tuple[Pass, ...] = (
-    unwrap_subclasses,
-    write_out_cache_ops,
-    place_moving_parts,
-    specialize_sizes,
-    remove_dropout,
-    write_out,
-    modulo_of_sizes,
-    flatten_nonzero,
-    sort_by_topk,
-    spell_out_alpha,
-    half_numbers,
-    flatten_volumes,
-    quantize_embeddings,
-    fold_constants,
-    fold_batch_norm,
-    own_constants,
-    own_dequantizes,
-    dense_constants,
-    keep_pooled_dims,
-    copy_attention_results,
-    plain_results,
-)
-"""All passes in the order in which they run: dropout may stand between a layer and BatchNorm, and
-a layer's weight may be computed. What is written out may be a sort. Constants that passes make are
-computed where they come before."""
 
+def passes(tables: TablesTaken = no_tables) -> tuple[Pass, ...]:
+    """Return all passes in the order in which they run.
 
-def apply_passes(program: ExportedProgram) -> ExportedProgram:
-    """Runs `PASSES` over an ATen-dialect program and returns the result.
+    Dropout may stand between a layer and BatchNorm, and a layer's weight may be computed. What is
+    written out may be a sort. Constants that passes make are computed where they come before.
 
-    `program` is left as it was.
+    tables: which quantized tables to leave to backends, see `quantize_embeddings`.
     """
-    for rewrite in PASSES:
+    return (
+        unwrap_subclasses,
+        write_out_cache_ops,
+        place_moving_parts,
+        specialize_sizes,
+        remove_dropout,
+        write_out,
+        modulo_of_sizes,
+        flatten_nonzero,
+        sort_by_topk,
+        spell_out_alpha,
+        half_numbers,
+        flatten_volumes,
+        write_out_embeddings,
+        partial(quantize_embeddings, tables=tables),
+        fold_constants,
+        fold_batch_norm,
+        own_constants,
+        own_dequantizes,
+        dense_constants,
+        keep_pooled_dims,
+        copy_attention_results,
+        plain_results,
+    )
+
+
+def apply_passes(program: ExportedProgram, tables: TablesTaken = no_tables) -> ExportedProgram:
+    """Runs all passes over an ATen-dialect program and returns the result.
+
+    `program` is left as it was. tables: as of `passes`.
+    """
+    for rewrite in passes(tables):
         program = rewrite(program)
     return program
 
 
 __all__ = [
-    "PASSES",
     "FoldNote",
     "FoldResult",
     "Pass",
+    "TablesTaken",
     "apply_passes",
     "copy_attention_results",
     "decompose_custom",
@@ -92,8 +105,10 @@ __all__ = [
     "half_numbers",
     "keep_pooled_dims",
     "modulo_of_sizes",
+    "no_tables",
     "own_constants",
     "own_dequantizes",
+    "passes",
     "place_moving_parts",
     "plain_results",
     "quantize_embeddings",
@@ -104,4 +119,5 @@ __all__ = [
     "unwrap_subclasses",
     "write_out",
     "write_out_cache_ops",
+    "write_out_embeddings",
 ]

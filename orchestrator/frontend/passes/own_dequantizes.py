@@ -15,6 +15,8 @@ from torch.fx import Node
 from ggml_delegate.program_editor import ProgramEditor
 from orchestrator.graph.quantized import is_dequantize
 
+_LAYERS = (torch.ops.aten.linear.default, torch.ops.aten.embedding.default)
+
 
 def own_dequantizes(program: ExportedProgram) -> ExportedProgram:
     """Returns a program in which readers share no dequantize; `program` is left as it was.
@@ -34,11 +36,11 @@ def own_dequantizes(program: ExportedProgram) -> ExportedProgram:
 
 
 def _is_shared(node: Node) -> bool:
-    """Whether several linear layers read a weight, or nodes an activation of a fixed scale."""
+    """Whether several layers read a weight, or nodes an activation of a fixed scale."""
     if not is_dequantize(node) or len(node.users) < 2:
         return False
     if all(source.op == "placeholder" for source in node.all_input_nodes):
-        return all(user.target is torch.ops.aten.linear.default for user in node.users)
+        return all(user.target in _LAYERS for user in node.users)
     source = node.args[0]
     return isinstance(source, Node) and source.op == "call_function" and len(_nodes(node)) == 1
 

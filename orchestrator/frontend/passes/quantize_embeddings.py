@@ -1,13 +1,14 @@
 """Has rows of quantized tables dequantized after they are looked up, not the table before.
 
 An embedding of a dequantized table becomes one of ExecuTorch's quantized embeddings, whose tables
-hold 8, 4 or 2 bits an element and whose kernels dequantize what is asked for. ExecuTorch has a
-pass of its own for that, which also fuses ops that have no kernel, and which comes too late: by
-then some backend may have taken the embedding.
+hold 8, 4 or 2 bits an element and whose kernels dequantize what is asked for, unless a backend
+takes it as it is. ExecuTorch has a pass of its own for that, which also fuses ops that have no
+kernel, and which comes too late: by then some backend may have taken the embedding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch.fx import Node
 
 from ggml_delegate.node_view import op_name
 from ggml_delegate.program_editor import ProgramEditor, named_arguments
+
+TablesTaken = Callable[[ExportedProgram], Callable[[Node], bool]]
 
 _EMBEDDING = torch.ops.aten.embedding.default
 _SCALE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -39,17 +42,31 @@ class _Table:
     dtype: torch.dtype
 
 
-def quantize_embeddings(program: ExportedProgram) -> ExportedProgram:
+def no_tables(program: ExportedProgram) -> Callable[[Node], bool]:
+    """No backend takes quantized tables."""
+    return lambda node: False
+
+
+def quantize_embeddings(
+    program: ExportedProgram, tables: TablesTaken = no_tables
+) -> ExportedProgram:
     """Returns a program with quantized embeddings as one op; `program` is left as it was.
 
     Args:
         program: ATen-dialect program as `torch.export.export` gives it.
+        tables: tells, given a program, which of its embeddings of dequantized tables a backend
+            takes; these stay.
     """
-    if not any(_table(node) for node in program.graph.nodes):
+    found = {node for node in program.graph.nodes if _table(node)}
+    if found:
+        taken = tables(program)
+        found = {node for node in found if not taken(node)}
+    if not found:
         return program
+    names = {node.name for node in found}
     editor = ProgramEditor(program)
     for node in list(editor.graph.nodes):
-        table = _table(node)
+        table = _table(node) if node.name in names else None
         if table is not None and _is_storable(editor, table):
             _rewrite(editor, node, table)
     return editor.finish()

@@ -49,6 +49,33 @@ Result<ggml_tensor*> floats_of_groups(const GraphBuilder& builder, size_t i, int
   return panels_of(builder, i, half ? type : GGML_TYPE_F32, n, groups, what);
 }
 
+// A weight of integers with rows [n, k]: inputs number `first`, and from `numbers` on its scales,
+// and zero points, minimums or none.
+Result<PanelsWeight> weight_of_integers(const GraphBuilder& builder, const ir::Integers& integers,
+                                        int64_t n, int64_t k, size_t first, size_t numbers) {
+  PanelsWeight result;
+  GGD_CHECK(integers.bits() == 8 || integers.bits() == 4,
+            "node %s has a weight of %u bits, expected 8 or 4", builder.name(), integers.bits());
+  GGD_CHECK(integers.group() >= 1, "node %s has groups of no elements", builder.name());
+  result.integers.bits = integers.bits();
+  result.integers.group = std::min<int64_t>(integers.group(), k);
+  const int64_t groups = (k + result.integers.group - 1) / result.integers.group;
+  const int64_t depth = integers.bits() == 8 ? k : (k + 1) / 2;
+  GGD_ASSIGN(result.weight, panels_of(builder, first, GGML_TYPE_I8, n, depth, "integers"));
+  GGD_CHECK(builder.has_input(numbers), "node %s has integers without scales", builder.name());
+  GGD_ASSIGN(result.scales, floats_of_groups(builder, numbers, n, groups, "scales"));
+  const size_t offsets = numbers + 1;
+  if (!builder.has_input(offsets)) return result;
+  if (builder.input(offsets).tensor->type == GGML_TYPE_I8) {
+    result.integers.offsets = Offsets::ZeroPoints;
+    GGD_ASSIGN(result.offsets, panels_of(builder, offsets, GGML_TYPE_I8, n, groups, "zero points"));
+  } else {
+    result.integers.offsets = Offsets::Minimums;
+    GGD_ASSIGN(result.offsets, floats_of_groups(builder, offsets, n, groups, "minimums"));
+  }
+  return result;
+}
+
 }  // namespace
 
 Result<Image> to_image(GraphBuilder& builder, const Value& value) {
@@ -116,30 +143,15 @@ std::vector<ggml_tensor*> PanelsWeight::sources(ggml_tensor* x, ggml_tensor* bia
 
 Result<PanelsWeight> panels_or_integers(const GraphBuilder& builder, const ir::Integers* integers,
                                         int64_t n, int64_t k) {
+  if (integers != nullptr) return weight_of_integers(builder, *integers, n, k, 1, 3);
   PanelsWeight result;
-  if (integers == nullptr) {
-    GGD_ASSIGN(result.weight, panels_weight(builder, 1, n, k));
-    return result;
-  }
-  GGD_CHECK(integers->bits() == 8 || integers->bits() == 4,
-            "node %s has a weight of %u bits, expected 8 or 4", builder.name(), integers->bits());
-  GGD_CHECK(integers->group() >= 1, "node %s has groups of no elements", builder.name());
-  result.integers.bits = integers->bits();
-  result.integers.group = std::min<int64_t>(integers->group(), k);
-  const int64_t groups = (k + result.integers.group - 1) / result.integers.group;
-  const int64_t depth = integers->bits() == 8 ? k : (k + 1) / 2;
-  GGD_ASSIGN(result.weight, panels_of(builder, 1, GGML_TYPE_I8, n, depth, "integers"));
-  GGD_CHECK(builder.has_input(3), "node %s has integers without scales", builder.name());
-  GGD_ASSIGN(result.scales, floats_of_groups(builder, 3, n, groups, "scales"));
-  if (!builder.has_input(4)) return result;
-  if (builder.input(4).tensor->type == GGML_TYPE_I8) {
-    result.integers.offsets = Offsets::ZeroPoints;
-    GGD_ASSIGN(result.offsets, panels_of(builder, 4, GGML_TYPE_I8, n, groups, "zero points"));
-  } else {
-    result.integers.offsets = Offsets::Minimums;
-    GGD_ASSIGN(result.offsets, floats_of_groups(builder, 4, n, groups, "minimums"));
-  }
+  GGD_ASSIGN(result.weight, panels_weight(builder, 1, n, k));
   return result;
+}
+
+Result<PanelsWeight> table_of_integers(const GraphBuilder& builder, const ir::Integers& integers,
+                                       int64_t n, int64_t k) {
+  return weight_of_integers(builder, integers, n, k, 0, 2);
 }
 
 Result<ggml_tensor*> bias_or_null(const GraphBuilder& builder, size_t i, int64_t n) {

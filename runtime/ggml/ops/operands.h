@@ -60,6 +60,10 @@ struct PanelsWeight {
 Result<PanelsWeight> panels_or_integers(const GraphBuilder& builder, const ir::Integers* integers,
                                         int64_t n, int64_t k);
 
+// Inputs 0, 2 and 3 as a table of integers with rows [n, k].
+Result<PanelsWeight> table_of_integers(const GraphBuilder& builder, const ir::Integers& integers,
+                                       int64_t n, int64_t k);
+
 // Input `i` as a bias [n], or null when there is none.
 Result<ggml_tensor*> bias_or_null(const GraphBuilder& builder, size_t i, int64_t n);
 

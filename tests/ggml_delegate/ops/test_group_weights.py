@@ -16,8 +16,12 @@ from torch.export import Dim
 from ggml_delegate import ir
 from ggml_delegate.ops.quantized_weight import narrowest
 from orchestrator import lower
+from orchestrator.backends import resolve_backends
+from orchestrator.flow import plan_only
 from orchestrator.frontend.group_quantization import dequantize_groups
 from orchestrator.native import NativeProgram
+from orchestrator.options import PlanOptions
+from orchestrator.planner import duplicated_bytes, private_bytes
 from tests.harness.changeable import ChangeableFile, changeable_file, resize, retype, set_input
 from tests.harness.ops import check_op, lower_ggml, rejections, undelegated
 
@@ -248,13 +252,31 @@ class Tied(nn.Module):
 @each_minimums
 @each_bits
 def test_tables_that_layers_share(bits: int, minimums: bool, backends: list[str]) -> None:
-    """Without minimums, ExecuTorch's kernels look rows of integers up."""
+    """Where there is ggml, they are stored once, and count once."""
     model = Tied(bits, minimums).eval()
     indices = torch.tensor([[0, 7, 499]])
     program = lower(model, (indices,), backends=backends)
     assert_near(program(indices), model.layer.exact(model.layer.weight()[indices] * 2))
-    if "ggml" in backends and not minimums:
-        assert len(program.buffer) < 2 * 500 * 64 * (bits + 0.5) / 8 + 8_000
+    if "ggml" not in backends:
+        return
+    once = 512 * (64 * bits // 8 + 2 * 2 * (1 + minimums))
+    assert once < len(program.buffer) < once + 6_000
+    (segment,) = program.report.methods[0].segments
+    assert segment.backend == "ggml"
+    assert once - 1_000 < segment.weight_bytes < once + 100
+    assert list(segment.schemes.values()) == [2]
+
+
+def test_a_table_that_a_layer_shares_is_one_constant_of_the_plan() -> None:
+    model = Tied(8, True).eval()
+    exported = torch.export.export(model, (torch.tensor([[0, 7, 499]]),))
+    planned = plan_only(exported, resolve_backends(["ggml"]), PlanOptions(tune="off")).planned
+    sizes = sorted(constant.nbytes for constant in planned.graph.constants)
+    assert sizes == [500 * 2 * 2, 500 * 2 * 2, 500 * 64]
+    assert all(len(constant.atoms) == 2 for constant in planned.graph.constants)
+    where = {atom: part.backend for part in planned.plan.segments for atom in part.atoms}
+    assert duplicated_bytes(planned.graph, where) == 0
+    assert private_bytes(planned.graph, where) == pytest.approx(0.02 * sum(sizes), rel=0.01)
 
 
 class Quantized(nn.Module):
