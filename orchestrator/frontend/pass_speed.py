@@ -194,6 +194,8 @@ def _attribute(module: Any, path: str) -> Any:
 
 # What a program that was decomposed before has, for as long as it lives.
 _DECOMPOSED = "_was_decomposed"
+# Ops that tables name, but that traces of functional programs give again as they are.
+_STAY = {torch.ops.aten.sym_size.int}
 # What one has that is about to be decomposed, until it would be made functional.
 _SOON_DECOMPOSED = "_is_decomposed_next"
 
@@ -215,8 +217,8 @@ def _run_where_any(run: Callable[..., ExportedProgram]) -> Callable[..., Exporte
         if decomp_table == {} and self.__dict__.pop(_SOON_DECOMPOSED, False):
             return self
         if may_skip and getattr(self, _DECOMPOSED, False):
-            left = contains_any_call_fn_target_op(self.graph_module, decomp_table)
-            if not left:
+            changes = decomp_table.keys() - _STAY
+            if not contains_any_call_fn_target_op(self.graph_module, changes):
                 return self
         # Nodes keep the trace of what they were made from; those without one would get torch's own.
         with mock.patch.object(torch.fx.config, "do_not_emit_stack_traces", True):
