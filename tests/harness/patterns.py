@@ -12,7 +12,7 @@ import torch
 from torch.fx import GraphModule
 from torchao.quantization.pt2e import qat_utils
 
-_EXPORT = "_get_aten_graph_module_for_pattern"
+_EXPORT, _FOLD = "_get_aten_graph_module_for_pattern", "_fold_conv_bn_qat_helper"
 
 
 @contextlib.contextmanager
@@ -26,10 +26,9 @@ def exported_once() -> Iterator[None]:
     """
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer_utils as utils
 
-    name, fold = _EXPORT, qat_utils._fold_conv_bn_qat_helper
     with (
-        mock.patch.object(utils, name, _Patterns(getattr(utils, name))),
-        mock.patch.object(qat_utils, fold.__name__, _where_trained(fold)),
+        mock.patch.object(utils, _EXPORT, _Patterns(getattr(utils, _EXPORT))),
+        mock.patch.object(qat_utils, _FOLD, _where_trained(getattr(qat_utils, _FOLD))),
     ):
         yield
 
