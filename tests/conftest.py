@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Property tests draw by the same seed, unless they were given one or CI=1 fixes them.
 
-    Eager PyTorch computes with one thread where pytest-xdist runs one worker per core.
+    Eager PyTorch computes with one thread where pytest-xdist runs one worker per core. torch writes
+    down every graph for whoever listens to its tracing; pytest, which keeps what is logged, does so
+    unless it is told that this reaches it anyway.
     """
+    logging.getLogger("torch.__trace").propagate = True
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = str(config.getoption("--seed"))
     if hasattr(config, "workerinput"):  # the other cores are other workers'

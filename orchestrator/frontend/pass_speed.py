@@ -5,6 +5,7 @@ small program to the edge dialect goes there. A pass that only replaces ops is n
 are none of them; such passes that follow each other share one trace; and a graph that a trace has
 just made is not traced again by a pass that changes nothing on the way. What is decomposed in any
 case is not made functional by a trace before, and is not decomposed again where nothing is left to.
+A delegate that is called with what it was made for is not run to see what it returns.
 """
 
 from __future__ import annotations
@@ -34,9 +35,16 @@ from executorch.exir.program import _program
 from torch._export.passes.replace_view_ops_with_view_copy_ops_pass import (
     ReplaceViewOpsWithViewCopyOpsPass,
 )
+from torch._higher_order_ops.executorch_call_delegate import (
+    call_delegate_fake_tensor_mode,
+    executorch_call_delegate,
+)
+from torch._higher_order_ops.utils import registered_hop_fake_fns
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 
@@ -194,6 +202,8 @@ def _attribute(module: Any, path: str) -> Any:
 
 # What a program that was decomposed before has, for as long as it lives.
 _DECOMPOSED = "_was_decomposed"
+# Ops that tables name, but that traces of functional programs give again as they are.
+_STAY = {torch.ops.aten.sym_size.int}
 # What one has that is about to be decomposed, until it would be made functional.
 _SOON_DECOMPOSED = "_is_decomposed_next"
 
@@ -215,8 +225,8 @@ def _run_where_any(run: Callable[..., ExportedProgram]) -> Callable[..., Exporte
         if decomp_table == {} and self.__dict__.pop(_SOON_DECOMPOSED, False):
             return self
         if may_skip and getattr(self, _DECOMPOSED, False):
-            left = contains_any_call_fn_target_op(self.graph_module, decomp_table)
-            if not left:
+            changes = decomp_table.keys() - _STAY
+            if not contains_any_call_fn_target_op(self.graph_module, changes):
                 return self
         # Nodes keep the trace of what they were made from; those without one would get torch's own.
         with mock.patch.object(torch.fx.config, "do_not_emit_stack_traces", True):
@@ -248,6 +258,47 @@ def _soon_decomposed(transform: _Transforms) -> _Transforms:
     return transformed
 
 
+def _as_when_partitioned(run: Callable[..., Any]) -> Callable[..., Any]:
+    """What a delegate returns for fake tensors, without going through its program where that knows.
+
+    ExecuTorch runs a delegate's program op by op whenever a trace comes upon its call. Given what
+    the program's own inputs are, it returns what its own outputs are.
+    """
+
+    def results(lowered_module: Any, *args: Any) -> Any:
+        program = lowered_module.original_module
+        nodes = program.graph.find_nodes(op="placeholder")
+        given = [node.meta.get("val") for node in nodes[len(nodes) - len(args) :]]
+        (output,) = program.graph.find_nodes(op="output")
+        values: list[Any] = [getattr(node, "meta", {}).get("val") for node in output.args[0]]
+        tensors = (*args, *given, *values)
+        if (
+            len(program.graph_signature.user_inputs) != len(args)
+            or len(program.graph_signature.user_outputs) != len(values)
+            or not all(isinstance(each, FakeTensor) for each in tensors)
+            or len({each.fake_mode for each in tensors}) > 1
+            or not all(map(_alike, args, given))
+            or any(map(free_unbacked_symbols, values))
+        ):
+            return run(lowered_module, *args)
+        made = [
+            torch.empty_strided(each.shape, each.stride(), dtype=each.dtype, device=each.device)
+            for each in values
+        ]
+        return torch.utils._pytree.tree_unflatten(made, program.call_spec.out_spec)
+
+    return results
+
+
+def _alike(one: FakeTensor, other: FakeTensor) -> bool:
+    """Whether two fake tensors are the same but for what they hold."""
+    sizes = [(*each.shape, *each.stride()) for each in (one, other)]
+    return one.dtype == other.dtype and all(
+        getattr(getattr(a, "node", a), "expr", a) == getattr(getattr(b, "node", b), "expr", b)
+        for a, b in zip(*sizes, strict=True)
+    )
+
+
 def spared_traces() -> Iterator[AbstractContextManager[Any]]:
     """The patches, for the version of ExecuTorch whose passes were read."""
     for each in _CHANGED_OPS:
@@ -255,6 +306,8 @@ def spared_traces() -> Iterator[AbstractContextManager[Any]]:
     passes_of = _program._get_aten_to_edge_passes
     yield mock.patch.object(_program, "_get_aten_to_edge_passes", _in_fewer_traces(passes_of))
     yield mock.patch.object(_ExportPassBase, "call", _traced_where_changed(_ExportPassBase.call))
+    fakes = {executorch_call_delegate: _as_when_partitioned(call_delegate_fake_tensor_mode)}
+    yield mock.patch.dict(registered_hop_fake_fns, fakes)
     run = ExportedProgram.run_decompositions
     yield mock.patch.object(ExportedProgram, run.__name__, _run_where_any(run))
     transform = _program._apply_pre_decomposition_transforms

@@ -22,8 +22,21 @@ from .tensors import SLOT_MASK
 
 _ROUNDS = 4
 
-#: Edges that lead out of an ideal: where the tensor's code is, whether there is one, the consumer.
-Crossing = tuple[tuple[int, bool, int, "Edge"], ...]
+
+class _Costs(dict[int, int]):
+    """What an edge out of an ideal costs at least, by keys of states; found out when asked for."""
+
+    def __init__(self, find: Callable[[int], int]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, key: int) -> int:
+        cost = self[key] = self._find(key)
+        return cost
+
+
+#: Edges that lead out of an ideal: where the tensor's code is, its bits, the consumer, the costs.
+Crossing = tuple[tuple[int, int, int, _Costs], ...]
 
 
 class Edge:
@@ -47,7 +60,6 @@ class Edge:
         self.costs = costs
         self.to_producer = [0] * len(costs)
         self.to_consumer = [0] * ways
-        self.known: dict[int, int] = {}
 
     def pull_to_producer(self) -> list[int]:
         """Hand the producer all that is left, by its ways."""
@@ -104,6 +116,7 @@ class Potentials:
         for before, atom in zip([None, *path], path, strict=False):
             self._link(None, before, atom)
         self._least = [0 for _ in block.atoms]
+        self._crossing_costs: dict[Edge, _Costs] = {}
         for number in range(_ROUNDS):
             if number:
                 for atom in range(len(block.atoms)):
@@ -166,7 +179,7 @@ class Potentials:
     def crossing(self, mask: int) -> Crossing:
         """The edges that lead out of an ideal."""
         return tuple(
-            _entry(edge)
+            self._entry(edge)
             for atom, edges in enumerate(self._into)
             if not mask >> atom & 1
             for edge in edges
@@ -176,7 +189,7 @@ class Potentials:
     def after(self, crossing: Crossing, atom: int) -> Crossing:
         """The edges that lead out of an ideal once one more atom is done."""
         left = [entry for entry in crossing if entry[2] != atom]
-        return (*left, *map(_entry, self._from[atom]))
+        return (*left, *map(self._entry, self._from[atom]))
 
     def at(self, crossing: Crossing) -> Callable[[int, int, int], int]:
         """The rest of the bound at an ideal, as a function of what matters of a state.
@@ -186,18 +199,21 @@ class Potentials:
         """
 
         def bound(backend: int, tensors: int, first: int) -> int:
-            total = 0
-            for shift, has_code, atom, edge in crossing:
-                key = (tensors >> shift & SLOT_MASK) << 6 if has_code else 0
-                key |= backend + 1 << 1 | (atom >= first)
-                cost = edge.known.get(key)
-                if cost is None:
-                    code = key >> 6
-                    cost = edge.known[key] = self._ahead(edge, backend, code, atom >= first)
-                total += cost
+            total, opened = 0, backend + 1 << 1
+            for shift, bits, atom, costs in crossing:
+                total += costs[(tensors >> shift & bits) << 6 | opened | (atom >= first)]
             return total
 
         return bound
+
+    def _entry(self, edge: Edge) -> tuple[int, int, int, _Costs]:
+        costs = self._crossing_costs.get(edge)
+        if costs is None:
+            costs = self._crossing_costs[edge] = _Costs(
+                lambda key: self._ahead(edge, (key >> 1 & 31) - 1, key >> 6, bool(key & 1))
+            )
+        shift, bits = (0, 0) if edge.use is None else (edge.use.shift, SLOT_MASK)
+        return (shift, bits, edge.consumer, costs)
 
     def _ahead(self, edge: Edge, backend: int, code: int, joins: bool) -> int:
         ways = self._ways[edge.consumer]
@@ -212,10 +228,6 @@ class Potentials:
         kind = edge.use.kind
         cost = kind.least_get(backend, code, way.backend, way.reads, joins)
         return cost // _shares(edge.use)
-
-
-def _entry(edge: Edge) -> tuple[int, bool, int, Edge]:
-    return (0 if edge.use is None else edge.use.shift, edge.use is not None, edge.consumer, edge)
 
 
 def _shares(use: Use) -> int:

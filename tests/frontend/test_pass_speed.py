@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from executorch.exir import to_edge, to_edge_transform_and_lower
+from executorch.exir.delegate import executorch_call_delegate
 from executorch.exir.dialects._ops import ops as edge_ops
 from executorch.exir.pass_base import ExportPass
 from torch import Tensor, nn
@@ -207,6 +209,55 @@ def test_what_is_decomposed_in_any_case_is_not_made_functional_before(
     # No backend to say what it wants: ExecuTorch might not decompose anything.
     orchestrator.lower(program, backends=[], tune="off")
     assert tables[0] == 0
+
+
+def test_sizes_that_are_read_leave_nothing_to_decompose() -> None:
+    size = torch.ops.aten.sym_size.int
+    batch = {0: Dim("batch", min=2, max=12)}
+    with repeated_work_spared():
+        program = export(_Mixed(), MODELS["mixed"]()[1], dynamic_shapes=(batch, batch))
+        functional = program.run_decompositions({})
+        assert size in {node.target for node in functional.graph.nodes}
+        assert functional.run_decompositions({size: lambda *_: None}) is functional
+
+
+_RUN = "call_delegate_cpu"  # what runs a delegate's program, in torch
+
+
+@pytest.mark.parametrize("given", ["what it was made for", "another size", "another type"])
+def test_a_delegate_is_run_for_other_inputs_only(
+    given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("it was run")
+
+    program = export(_Attention().eval(), (torch.randn(2, 3, 9, 9),))
+    partitioner = orchestrator.OrchestratorPartitioner(["ggml"])
+    with torch.no_grad(), repeated_work_spared():
+        edge = to_edge_transform_and_lower(program, partitioner=[partitioner])
+        module = edge.exported_program().graph_module
+        monkeypatch.setattr(sys.modules[type(executorch_call_delegate).__module__], _RUN, refuse)
+        (x,) = (node for node in module.graph.nodes if node.name == "x")
+        if given == "what it was made for":
+            (call,) = module.graph.find_nodes(op="call_function", target=executorch_call_delegate)
+            (before,) = call.meta["val"]
+            again = _Identity()(module)
+            assert again is not None
+            (call,) = again.graph_module.graph.find_nodes(
+                op="call_function", target=executorch_call_delegate
+            )
+            (after,) = call.meta["val"]
+            assert after is not before
+            assert (after.shape, after.stride(), after.dtype) == (
+                before.shape,
+                before.stride(),
+                before.dtype,
+            )
+            return
+        value = x.meta["val"]
+        x.meta["val"] = value[:1] if given == "another size" else value.double()
+        with pytest.raises(AssertionError, match="it was run"):
+            _Identity()(module)
 
 
 def test_a_program_that_is_not_functional_is_made_so() -> None:

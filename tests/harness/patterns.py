@@ -10,6 +10,9 @@ from unittest import mock
 
 import torch
 from torch.fx import GraphModule
+from torchao.quantization.pt2e import qat_utils
+
+_EXPORT, _FOLD = "_get_aten_graph_module_for_pattern", "_fold_conv_bn_qat_helper"
 
 
 @contextlib.contextmanager
@@ -17,13 +20,35 @@ def exported_once() -> Iterator[None]:
     """Inside, XNNPACK's quantizer exports each of its patterns once in the process.
 
     They are convolutions with batch norms, which it looks for in every model: nine tenths of the
-    time of `prepare_pt2e` for a small one. What is quantized, and how, stays the same.
+    time of `prepare_pt2e` for a small one. `convert_pt2e` exports more than ninety of another kind
+    for every model with a batch norm, but only where the model may have what they match. What is
+    quantized, and how, stays the same.
     """
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer_utils as utils
 
-    name = "_get_aten_graph_module_for_pattern"
-    with mock.patch.object(utils, name, _Patterns(getattr(utils, name))):
+    with (
+        mock.patch.object(utils, _EXPORT, _Patterns(getattr(utils, _EXPORT))),
+        mock.patch.object(qat_utils, _FOLD, _where_trained(getattr(qat_utils, _FOLD))),
+    ):
         yield
+
+
+def _where_trained(fold: Callable[..., GraphModule]) -> Callable[..., GraphModule]:
+    """`_fold_conv_bn_qat_helper`, looking for nothing in models that were not trained quantized.
+
+    All that it looks for divides by a batch norm's scale, as models do that are prepared for it.
+    """
+
+    def folded(module: GraphModule, *more: Any, **named: Any) -> GraphModule:
+        if any(node.target is torch.ops.aten.div.Tensor for node in module.graph.nodes):
+            return fold(module, *more, **named)
+        with (
+            mock.patch.object(qat_utils, _EXPORT, lambda *_, **__: None),
+            mock.patch.object(qat_utils, "replace_pattern_with_filters", lambda *_, **__: []),
+        ):
+            return fold(module, *more, **named)
+
+    return folded
 
 
 class _Patterns:

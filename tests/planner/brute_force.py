@@ -12,8 +12,7 @@ import itertools
 from collections.abc import Iterator
 from functools import cache
 
-from orchestrator.planner import CostGraph, Flow, Layout, Plan, Segment, price_plan
-from orchestrator.planner.cost_graph import Option
+from orchestrator.planner import CostGraph, Flow, Layout, Plan, Segment, Transfer, price_plan
 
 
 def enumerate_plans(graph: CostGraph) -> Iterator[Plan]:
@@ -55,25 +54,35 @@ def _groups(graph: CostGraph, done: frozenset[int]) -> Iterator[tuple[int, ...]]
                 yield group
 
 
+#: Tensors in memory, or a segment's inputs, with their layouts, in order.
+Memory = tuple[tuple[int, Layout], ...]
+
+
 def best_cost(graph: CostGraph) -> float:
     """The cost of the best plan, for graphs of up to about eight atoms."""
     everything = frozenset(range(len(graph.atoms)))
+    users = [frozenset(row) for row in graph.consumers]
 
     @cache
-    def rest(done: frozenset[int], memory: tuple[tuple[int, Layout], ...]) -> float:
+    def groups(done: frozenset[int]) -> list[tuple[tuple[int, ...], frozenset[int]]]:
+        return [(group, done | frozenset(group)) for group in _groups(graph, done)]
+
+    @cache
+    def segments(group: tuple[int, ...], read: Memory) -> dict[Memory, float]:
+        return _segments(graph, group, dict(read))
+
+    @cache
+    def rest(done: frozenset[int], memory: Memory) -> float:
         if done == everything:
             return 0.0
         best = float("inf")
-        for group in _groups(graph, done):
-            for backend in range(len(graph.backends)):
-                rows = [[o for o in graph.options[i] if o.backend == backend] for i in group]
-                ends: dict[tuple[tuple[int, Layout], ...], float] = {}
-                for options in itertools.product(*rows):
-                    for cost, after in _run(graph, done, dict(memory), group, options):
-                        ends[after] = min(cost, ends.get(after, float("inf")))
-                for after, cost in ends.items():
-                    if cost < best:
-                        best = min(best, cost + rest(done | frozenset(group), after))
+        for group, after in groups(done):
+            read = tuple(entry for entry in memory if not users[entry[0]].isdisjoint(group))
+            kept = [entry for entry in memory if not users[entry[0]] <= after]
+            for made, cost in segments(group, read).items():
+                if cost < best:
+                    then = sorted((*kept, *made), key=lambda entry: entry[0])
+                    best = min(best, cost + rest(after, tuple(then)))
         return best
 
     starts = [
@@ -84,55 +93,67 @@ def best_cost(graph: CostGraph) -> float:
     return min(rest(frozenset(), start) for start in itertools.product(*starts))
 
 
-def _run(
-    graph: CostGraph,
-    done: frozenset[int],
-    memory: dict[int, Layout],
-    group: tuple[int, ...],
-    options: tuple[Option, ...],
-) -> Iterator[tuple[float, tuple[tuple[int, Layout], ...]]]:
-    """Cost of one segment and the tensors in memory after it, for every choice of their layouts."""
-    flow = {index: option.flow for index, option in zip(group, options, strict=True)}
-    backend = graph.backends[options[0].backend]
-    fixed = backend.call_overhead_ns if backend.is_delegate else 0.0
-    fixed += sum(option.price.ns for option in options if option.price is not None)
-    choices: list[list[tuple[float, list[tuple[int, Layout]]]]] = []
-    after = done | frozenset(group)
-    for tensor, spec in enumerate(graph.tensors):
-        users = graph.consumers[tensor]
-        wanted = {spec.form(flow[user].reads) for user in users if user in flow}
-        transfer = graph.transfer(tensor, options[0].backend)
-        needed_later = any(user not in after for user in users)
-        producer = graph.producer[tensor]
-        if producer in flow:
-            made = spec.form(flow[producer].writes)
-            fixed += transfer.convert_ns * len(wanted - {made})
-            if needed_later or spec.is_output:
-                forms = wanted | {made}
-                choices.append(
-                    [
-                        (
-                            min(transfer.write(form, layout) for form in forms),
-                            [(tensor, layout)] if needed_later else [],
-                        )
-                        for layout in spec.allowed_in_memory()
-                    ]
-                )
-        elif tensor in memory:
-            home = memory[tensor]
-            if len(wanted) == 1:
-                fixed += transfer.read(home, *wanted)
-            elif wanted:
-                reads = {form: transfer.read(home, form) for form in Layout}
-                both = [
-                    reads[a] + min(reads[b], transfer.convert_ns)
-                    for a, b in itertools.permutations(Layout, 2)
-                ]
-                fixed += min(both)
-            if needed_later:
-                choices.append([(0.0, [(tensor, home)])])
-    for combination in itertools.product(*choices):
-        kept = sorted(
-            (entry for _, entries in combination for entry in entries), key=lambda e: e[0]
-        )
-        yield fixed + sum(cost for cost, _ in combination), tuple(kept)
+def _segments(
+    graph: CostGraph, group: tuple[int, ...], read: dict[int, Layout]
+) -> dict[Memory, float]:
+    """The least cost of a segment with these atoms, by what it leaves in memory for later ones.
+
+    read: the layouts in memory of what the atoms read of other segments' tensors.
+    """
+    inside = {t: [u for u in users if u in group] for t, users in enumerate(graph.consumers)}
+    made = [tensor for tensor, producer in enumerate(graph.producer) if producer in group]
+    # Of each tensor made that leaves the segment, its layouts in memory with what to remember.
+    leaving = {
+        tensor: [
+            (layout, [(tensor, layout)] if later else [])
+            for layout in graph.tensors[tensor].allowed_in_memory()
+        ]
+        for tensor in made
+        if (later := len(inside[tensor]) < len(graph.consumers[tensor]))
+        or graph.tensors[tensor].is_output
+    }
+    ends: dict[Memory, float] = {}
+    for number, backend in enumerate(graph.backends):
+        overhead = backend.call_overhead_ns if backend.is_delegate else 0.0
+        transfers = {tensor: graph.transfer(tensor, number) for tensor in (*read, *made)}
+        rows = [[option for option in graph.options[i] if option.backend == number] for i in group]
+        for options in itertools.product(*rows):
+            flow = {index: option.flow for index, option in zip(group, options, strict=True)}
+            fixed = overhead + sum(o.price.ns for o in options if o.price is not None)
+            for tensor, home in read.items():
+                wanted = {graph.tensors[tensor].form(flow[user].reads) for user in inside[tensor]}
+                fixed += _reading(transfers[tensor], home, wanted)
+            choices: list[list[tuple[float, list[tuple[int, Layout]]]]] = []
+            for tensor in made:
+                spec, transfer = graph.tensors[tensor], transfers[tensor]
+                form = spec.form(flow[_producer(graph, tensor)].writes)
+                wanted = {spec.form(flow[user].reads) for user in inside[tensor]}
+                fixed += transfer.convert_ns * len(wanted - {form})
+                if tensor in leaving:
+                    choices.append(
+                        [
+                            (min(transfer.write(each, layout) for each in wanted | {form}), entry)
+                            for layout, entry in leaving[tensor]
+                        ]
+                    )
+            for combination in itertools.product(*choices):
+                left = tuple(entry for _, entries in combination for entry in entries)
+                cost = fixed + sum(cost for cost, _ in combination)
+                ends[left] = min(cost, ends.get(left, float("inf")))
+    return ends
+
+
+def _producer(graph: CostGraph, tensor: int) -> int:
+    producer = graph.producer[tensor]
+    assert producer is not None
+    return producer
+
+
+def _reading(transfer: Transfer, home: Layout, wanted: set[Layout]) -> float:
+    """What it costs to have a tensor in all the forms that atoms want it in."""
+    if len(wanted) == 1:
+        return transfer.read(home, *wanted)
+    reads = {form: transfer.read(home, form) for form in Layout}
+    return min(
+        reads[a] + min(reads[b], transfer.convert_ns) for a, b in itertools.permutations(Layout, 2)
+    )

@@ -63,6 +63,16 @@ def tuned(net: nn.Module, table: Path, events: list[TuneEvent]) -> LoweredProgra
     return lower(net, (X,), tune="measure", threads=1, cost_table=table, progress=events.append)
 
 
+@pytest.fixture
+def measured(table: Path, tuned: LoweredProgram, tmp_path: Path) -> Path:
+    """A copy of a table with all costs of the net, in which no plan was timed."""
+    path = tmp_path / "measured.sqlite"
+    with sqlite3.connect(table) as source, sqlite3.connect(path) as copy:
+        source.backup(copy)
+        copy.execute("DELETE FROM plans")
+    return path
+
+
 def _tune_and_run(path: Path) -> None:
     torch.manual_seed(0)
     net = Net().eval()
@@ -72,7 +82,8 @@ def _tune_and_run(path: Path) -> None:
 
 def test_two_processes_calibrate_and_lower_on_one_table(net: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "costs.sqlite"
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # which imports what both need once
+    context.set_forkserver_preload([__name__])
     workers = [context.Process(target=_tune_and_run, args=(path,)) for _ in range(2)]
     for worker in workers:
         worker.start()
@@ -146,7 +157,7 @@ class TestMeasuring:
         assert {"ggml alone", "xnnpack alone"} <= _timed_names(tuned)
 
     def test_the_fastest_is_kept(
-        self, net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, net: nn.Module, measured: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def time(self: NativeProgram, *arguments: Any, runs: int, **options: Any) -> list[int]:
             """By the number of the plan's file, so that the third one is the fastest."""
@@ -154,8 +165,8 @@ class TestMeasuring:
             return [1_000_000 * (1 + abs(int(plan[1]) - 3)) if plan else 10_000] * runs
 
         monkeypatch.setattr(NativeProgram, "time", time)
-        path = tmp_path / "costs.sqlite"
-        plan = lower(net, (X,), tune="measure", threads=1, cost_table=path).report.methods[0].plan
+        program = lower(net, (X,), tune="measure", threads=1, cost_table=measured)
+        plan = program.report.methods[0].plan
         assert plan is not None
         assert plan.measured_ns == 1_000_000
         times = [each.measured_ns for each in plan.alternatives if each.measured_ns is not None]
@@ -231,12 +242,12 @@ def _timed_names(program: LoweredProgram) -> set[str]:
 
 
 def test_a_composite_op_that_is_slow_whole_is_tried_decomposed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """XNNPACK is made slow, so that attention's time on ggml decides, whatever the clock says."""
     torch.manual_seed(0)
     model, x = Attention().eval(), torch.randn(1, 5, 16)
-    path = tmp_path / "costs.sqlite"
+    path = measured  # with what is measured whatever the model is
     lower(model, (x,), tune="measure", threads=1, cost_table=path)
     decide, decided = Search._decomposed, list[Mapping[str, Choice]]()
 
@@ -300,15 +311,14 @@ class TestSources:
         with pytest.raises(TargetError, match=r"target 'phone'; known: host \(1 threads\)"):
             lower(net, (X,), cost_table=table, target="phone")
 
-    def test_measured_costs_decide_over_estimates(self, net: nn.Module, tmp_path: Path) -> None:
+    def test_measured_costs_decide_over_estimates(
+        self, net: nn.Module, measured: Path, tmp_path: Path
+    ) -> None:
         """With one backend's times made a hundred times longer, the other gets the work."""
-        path = tmp_path / "costs.sqlite"
-        lower(net, (X,), tune="measure", threads=1, cost_table=path)
         for slow, fast in (("ggml", "xnnpack"), ("xnnpack", "ggml")):
             changed = tmp_path / f"{slow}.sqlite"
-            changed.write_bytes(path.read_bytes())
+            changed.write_bytes(measured.read_bytes())
             with sqlite3.connect(changed) as connection:
-                connection.execute("DELETE FROM plans")
                 connection.execute(
                     "UPDATE costs SET median_ns = 100 * median_ns + 1e6 WHERE backend = ? "
                     "AND key NOT LIKE 'calibration/%'",
