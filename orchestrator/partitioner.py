@@ -321,6 +321,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         options = with_patterns(
             self._options, {*self._options.pins, *self._options.exclude} - elsewhere
         )
+        self._expand_what_is_kept_off(exported_program, candidates, options)
         planned = make_plan(
             exported_program,
             candidates,
@@ -431,6 +432,34 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
                 raise StartOver(changed)
         if stranded:
             raise UndecomposedOpError(stranded, tuple(dict.fromkeys(map(aten_op, stranded))))
+
+    def _expand_what_is_kept_off(
+        self, ep: ExportedProgram, candidates: Candidates, options: PlanOptions
+    ) -> None:
+        """Start over with floats for quantized weights that only delegates expand, and may not.
+
+        Pins and excludes may keep them from all that take them, and no delegate may be called.
+        """
+        if not self._restarts:
+            return
+        allowed = {
+            node
+            for atom in candidates.atoms
+            for node in atom.nodes
+            if not (self._for_kernels and options.max_partitions == 0)
+            and any(
+                all(may_run_on(each, name, options) for each in atom.nodes)
+                for name in atom.backends
+            )
+        }
+        kept_off = {
+            weight
+            for node, weight in dequantized_weights(ep)
+            if node not in allowed and missing_kernel(node)
+        }
+        changed = self._rewriting.adding((), kept_off)
+        if changed != self._rewriting:
+            raise StartOver(changed)
 
     def _weights_left(self, ep: ExportedProgram, candidates: Candidates) -> set[str]:
         """The quantized weights that no delegate takes."""

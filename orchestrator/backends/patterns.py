@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from orchestrator.backends.candidates import Candidates
 from orchestrator.backends.portable import NAME as KERNELS
-from orchestrator.graph.queries import module_path, op_name
+from orchestrator.graph.queries import module_path, op_name, origin_op
 from orchestrator.options import OptionError, PlanOptions
 from orchestrator.planner import ConstraintError, Constraints, Exclude, Pin
 
@@ -18,7 +18,8 @@ from orchestrator.planner import ConstraintError, Constraints, Exclude, Pin
 def matches(pattern: str, node: Node) -> bool:
     """Whether a pattern names a node, its op ("aten.linear.default", "linear") or a module.
 
-    A module that is named stands for all modules in it.
+    The op may be the one that the model called, of which the node's is a part. A module that is
+    named stands for all modules in it.
     """
     if fnmatchcase(node.name, pattern):
         return True
@@ -36,6 +37,7 @@ _EMBEDDING = "aten.embedding.default"
 def _op_names(node: Node) -> Iterator[str]:
     name = op_name(node)
     yield from _forms(name)
+    yield from _forms(origin_op(node))
     if name.rpartition(".")[0] in _EMBEDDINGS:
         yield from _forms(_EMBEDDING)
 

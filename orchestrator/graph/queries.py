@@ -15,6 +15,7 @@ from executorch.exir.sym_util import eval_upper_bound
 from executorch.exir.tensor import dim_order_from_stride
 from torch.export import ExportedProgram
 from torch.fx import Node
+from torch.fx.traceback import NodeSource
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ggml_delegate.aten_ops import Trait, traits
@@ -93,13 +94,27 @@ def origin(node: Node) -> str:
 
     Passes and decompositions make nodes anew, and note what of.
     """
+    source = _first_source(node)
+    return node.name if source is None else str(source.name)
+
+
+def origin_op(node: Node) -> str:
+    """Return the op of the node of the model's export that a node was made from.
+
+    As `op_name` writes it; "" for a node that was made from none.
+    """
+    source = _first_source(node)
+    return "" if source is None else str(source.target)
+
+
+def _first_source(node: Node) -> NodeSource | None:
     sources = node.meta.get("from_node")
     if not sources:
-        return node.name
-    source = sources[-1]
+        return None
+    source: NodeSource = sources[-1]
     while source.from_node:
         source = source.from_node[-1]
-    return str(source.name)
+    return source
 
 
 def dim_order(value: torch.Tensor) -> tuple[int, ...]:

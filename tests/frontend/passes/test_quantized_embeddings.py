@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator import LoweredProgram, lower
+from orchestrator.frontend.group_quantization import dequantize_groups
 
 _OPS = torch.ops.quantized_decomposed
 HALF, FLOAT = torch.float16, torch.float32
@@ -88,3 +89,44 @@ def test_elsewhere_they_stay_what_they_are(options: dict[str, Any], dtype: torch
     assert look_ups(program) == {("portable", f"quantized_decomposed.{name}") for name in names}
     for result, exact in zip(program(i), model(i), strict=True):
         assert torch.equal(result, exact)
+
+
+class WithMinimums(nn.Module):
+    """A table, and a layer, that no kernel of ExecuTorch's expands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+        for name in ("table", "layer"):
+            q = torch.randint(0, 16, (32, 64), generator=generator).to(torch.int8)
+            self.register_buffer(name, q)
+        self.register_buffer("scales", torch.rand(32, 2, generator=generator) + 0.01)
+        self.register_buffer("minimums", -self.scales * 7.5)
+
+    def forward(self, i: Tensor) -> Tensor:
+        table, layer = (
+            dequantize_groups(q, self.scales, self.minimums, 4, 32, FLOAT)
+            for q in (self.table, self.layer)
+        )
+        return nn.functional.linear(nn.functional.embedding(i, table), layer)
+
+
+@pytest.mark.parametrize(
+    ("options", "stored"),
+    [
+        ({}, 0),
+        ({"exclude": ["embedding"]}, 1),
+        ({"exclude": {"linear": "ggml"}}, 1),
+        ({"pins": {"embedding": "portable", "linear": "portable"}}, 2),
+        ({"max_partitions": 0}, 2),
+    ],
+    ids=str,
+)
+def test_what_only_a_delegate_expands_is_stored_as_floats_elsewhere(
+    options: dict[str, Any], stored: int
+) -> None:
+    model, i = WithMinimums().eval(), torch.tensor([0, 31, 7])
+    program = lower(model, (i,), backends=["ggml"], **options)
+    torch.testing.assert_close(program(i), model(i), rtol=1e-5, atol=1e-4)
+    notes = [note for note in program.plan["forward"].notes if "are stored as floats" in note]
+    assert [int(note.split()[0]) for note in notes] == ([stored] if stored else [])
