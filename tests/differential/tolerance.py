@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tests.differential.graphs import Graph, Values, call, resolve
+from tests.differential.scale import scale_of
 from tests.harness.allowed import Allowed, largest
 
 
@@ -89,7 +90,7 @@ def run_eagerly(graph: Graph, inputs: Sequence[Tensor], *, noise: bool = False) 
         if not value.is_floating_point() or not noise or value.numel() == 0:
             return value
         shake = torch.rand(value.shape, generator=generator) * 2 - 1
-        return value + (share * max(largest(value), at_least) * shake).to(value.dtype)
+        return value + (share * max(scale_of(value), at_least) * shake).to(value.dtype)
 
     constants = [graph.cast(value) for value in graph.constants]
     values = Values(list(map(shaken, inputs)), constants, [])
@@ -109,4 +110,4 @@ def run_eagerly(graph: Graph, inputs: Sequence[Tensor], *, noise: bool = False) 
 
 def _largest(value: object) -> float:
     parts = value if isinstance(value, list | tuple) else [value]
-    return max((largest(part) for part in parts if isinstance(part, Tensor)), default=0.0)
+    return max((scale_of(part) for part in parts if isinstance(part, Tensor)), default=0.0)
