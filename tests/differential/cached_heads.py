@@ -108,10 +108,23 @@ def _write(
     zeros = pool.rng.random() < 0.5
     shape = layout.sizes(sizes.room, sizes.groups, depth)
     state = pool.add_input(Input(shape, state=True, zeros=zeros))
-    if pool.rng.random() < 0.3:
-        return state, _step(pool, "aten.index_copy.default", state, layout.dim, places, new)
-    at = [*(None for _ in range(layout.dim)), places]
-    return state, _step(pool, "aten.index_put.default", state, at, new)
+    cache = state
+    kind = pool.rng.choice(["put", "put", "copy", "slice", "slice and put"])
+    if kind.startswith("slice") and not pool.dynamic:
+        cache = _put_slice(pool, sizes, layout.dim, cache, new)
+    if kind == "copy":
+        cache = _step(pool, "aten.index_copy.default", cache, layout.dim, places, new)
+    elif kind != "slice" or cache == state:
+        at = [*(None for _ in range(layout.dim)), places]
+        cache = _step(pool, "aten.index_put.default", cache, at, new)
+    return state, cache
+
+
+def _put_slice(pool: Pool, sizes: _Sizes, dim: int, cache: Ref, new: Ref) -> Ref:
+    """The same rows at the same place in every call."""
+    count = pool.value(new).shape[dim]
+    start = pool.rng.randrange(sizes.room - count + 1)
+    return _step(pool, "aten.slice_scatter.default", cache, new, dim, start, start + count)
 
 
 def _read(

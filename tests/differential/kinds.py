@@ -100,7 +100,7 @@ ORDER = (
     *("plain", "channels-last", "states", "dynamic-int8-per-channel"),
     *("plain", "plain", "channels-last-weights", "static-int8-per-tensor"),
     *("plain", "bfloat16", "torchao", "two-methods"),
-    *("plain", "float16"),
+    *("plain", "float16", "half-states", "groups", "half-two-methods"),
 )
 """The kinds of the programs by their number, again and again; seeds count the programs."""
 

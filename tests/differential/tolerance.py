@@ -61,15 +61,18 @@ def allowed_outputs(graph: Graph, inputs: Sequence[Tensor]) -> list[Allowed]:
 
 
 def allowed_between(
-    graph: Graph, exact: Sequence[Tensor], noisy: Sequence[Tensor]
+    graph: Graph, exact: Sequence[Tensor], *noisy: Sequence[Tensor]
 ) -> list[Allowed]:
-    """Outputs with the error that each may have, judged by how far noisy ones are from them."""
+    """Outputs with the error that each may have, judged by how far noisy ones are from them.
+
+    noisy: as many draws as there are; the one farthest away counts.
+    """
     rounding = ROUNDING[graph.dtype]
     results = []
-    for value, other in zip(exact, noisy, strict=True):
+    for value, *others in zip(exact, *noisy, strict=True):
         error = 0.0
         if value.is_floating_point() and value.numel():
-            moved = largest(other.double() - value.double())
+            moved = max(largest(other.double() - value.double()) for other in others)
             error = rounding.base * largest(value) + rounding.factor * moved
         results.append(Allowed(value, error))
     return results
@@ -81,9 +84,14 @@ def outputs_of(graph: Graph, inputs: Sequence[Tensor], *, noise: bool = False) -
     return [resolve(ref, values) for ref in graph.outputs]
 
 
-def run_eagerly(graph: Graph, inputs: Sequence[Tensor], *, noise: bool = False) -> Values:
-    """All that the steps compute."""
-    generator = torch.Generator().manual_seed(7)
+def run_eagerly(
+    graph: Graph, inputs: Sequence[Tensor], *, noise: bool = False, draw: int = 0
+) -> Values:
+    """All that the steps compute.
+
+    draw: the number of the noise.
+    """
+    generator = torch.Generator().manual_seed(7 + draw)
     share = ROUNDING[graph.dtype].noise if noise else 0.0
 
     def shaken(value: Tensor, at_least: float = 0.0) -> Tensor:

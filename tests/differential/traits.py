@@ -23,8 +23,9 @@ HALF_CACHE = "half-type cache read by attention"
 _OF_STATES = frozenset(
     f"aten.{name}"
     for name in (
-        *("index_put.default", "index_copy.default", "view.default", "permute.default"),
-        *("slice.Tensor", "squeeze.dim", "unsqueeze.default", "expand.default", "reshape.default"),
+        *("index_put.default", "index_copy.default", "slice_scatter.default", "view.default"),
+        *("permute.default", "slice.Tensor", "squeeze.dim", "unsqueeze.default"),
+        *("expand.default", "reshape.default"),
     )
 )
 _OF_GROUPS = "weights of integers in groups"
