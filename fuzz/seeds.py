@@ -16,6 +16,7 @@ import networkx as nx
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
+from torch.nn import functional
 
 from ggml_delegate import ir
 from ggml_delegate.registry import HALF_DTYPES, rules
@@ -91,6 +92,51 @@ def static_layers() -> ExportedProgram:
     sizes = {2: Dim("h", min=3, max=9), 3: Dim("w", min=3, max=9)}
     image = torch.randint(-128, 128, (1, 3, 6, 5), dtype=INT8)
     return export(Model(), (image,), dynamic_shapes=(sizes,))
+
+
+class HalfCaches(nn.Module):
+    """Caches of keys and values of a half type, which stay as they lie in memory.
+
+    Attention reads them as they are, others widened: each row across, and their sum.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.keys: Tensor
+        self.values: Tensor
+        for name in ("keys", "values"):
+            self.register_buffer(name, torch.zeros(1, 9, 2, 5, dtype=dtype))
+
+    def forward(self, x: Tensor, at: Tensor) -> list[Tensor]:
+        """x: of a half type, [1, rows, 4, 5]. at: the rows' places."""
+        self.keys[:, at], self.values[:, at] = x[:, :, :2], x[:, :, 2:]
+        keys, values = self.keys.transpose(1, 2), self.values.transpose(1, 2)
+        seen = torch.arange(9) <= at[:, None]
+        y = functional.scaled_dot_product_attention(
+            x.transpose(1, 2), keys, values, attn_mask=seen, enable_gqa=True
+        )
+        return [y, self.keys[:, 2:7].mT, self.values.sum()]
+
+
+def half_caches() -> ExportedProgram:
+    """Such caches of both half types, with few queries and with many."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ModuleList([HalfCaches(dtype) for dtype in HALF_DTYPES for _ in "12"])
+
+        def forward(self, *inputs: Tensor) -> list[list[Tensor]]:
+            pairs = zip(inputs[::2], inputs[1::2], strict=True)
+            return [part(*pair) for part, pair in zip(self.parts, pairs, strict=True)]
+
+    inputs = [
+        each
+        for dtype in HALF_DTYPES
+        for rows in (1, 6)
+        for each in (torch.randn(1, rows, 4, 5).to(dtype), torch.arange(rows))
+    ]
+    return export(Model(), tuple(inputs))
 
 
 def one_call_each(graph: CostGraph) -> Plan:
@@ -169,6 +215,7 @@ def main() -> None:
         count += write_program(folder / "ir", integer_weights(), "integers")
         count += write_program(folder / "ir", quantized_activations(), "activations")
         count += write_program(folder / "ir", static_layers(), "static")
+        count += write_program(folder / "ir", half_caches(), "caches")
         names = ops_with_random_graphs()
         for start in range(0, len(names), 32):
             chosen = [random_graph(rng, target=name) for name in names[start : start + 32]]

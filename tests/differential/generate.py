@@ -94,7 +94,7 @@ def random_graph(
         if pool.graph.steps:
             graph = finish(pool)
             graph.dtype = dtype
-            fits = _computes(graph) and is_comparable(graph) and dynamic == graph.dynamic
+            fits = computes(graph) and is_comparable(graph) and dynamic == graph.dynamic
             if fits and (not dynamic or is_exportable(graph)):
                 return graph
     raise LookupError(
@@ -103,7 +103,7 @@ def random_graph(
     )
 
 
-def _computes(graph: Graph) -> bool:
+def computes(graph: Graph) -> bool:
     """Whether eager PyTorch has the graph's ops in its dtype, with results that are no chance.
 
     Half precision has few digits: whether one is left when terms cancel is chance. Recurrent layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import typing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.differential.grouped_weights import GroupedConstant
 from tests.differential.quantizing import GROUP, TORCHAO, quantized_weight
 
 # The seed of the states' first values.
@@ -95,6 +97,9 @@ class Input:
         return tuple(sizes)
 
 
+Constant = Tensor | GroupedConstant
+
+
 @dataclass
 class Graph:
     """A program of steps; `outputs` are what it returns.
@@ -104,7 +109,7 @@ class Graph:
     """
 
     inputs: list[Input] = field(default_factory=list)
-    constants: list[Tensor] = field(default_factory=list)
+    constants: list[Constant] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     outputs: list[Ref] = field(default_factory=list)
     writes: dict[int, Ref] = field(default_factory=dict)
@@ -146,14 +151,21 @@ class Graph:
 
     def _divides(self, ref: Ref) -> bool:
         """Whether it is a constant that can be quantized: its rows divide into the groups."""
-        if ref.kind != "w":
+        value = self.constants[ref.index] if ref.kind == "w" else None
+        if not isinstance(value, Tensor):
             return False
-        return not self.quantized.endswith("groups") or (
-            self.constants[ref.index].shape[-1] % GROUP == 0
-        )
+        return not self.quantized.endswith("groups") or (value.shape[-1] % GROUP == 0)
 
-    def cast(self, value: Tensor) -> Tensor:
+    @typing.overload
+    def cast(self, value: Tensor) -> Tensor: ...
+
+    @typing.overload
+    def cast(self, value: GroupedConstant) -> GroupedConstant: ...
+
+    def cast(self, value: Constant) -> Constant:
         """A value in the graph's dtype, if it is no integer."""
+        if isinstance(value, GroupedConstant):
+            return replace(value, dtype=self.dtype)
         return value.to(self.dtype) if value.is_floating_point() else value
 
     @property
@@ -190,7 +202,8 @@ class Graph:
         """The graph as text, to be read by whoever looks into a failure."""
         lines = [f"x{i} = {_described(spec)}" for i, spec in enumerate(self.inputs)]
         for i, value in enumerate(self.constants):
-            lines.append(f"w{i} = {value.dtype} {list(value.shape)}")
+            shown = f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else value
+            lines.append(f"w{i} = {shown}")
         for i, step in enumerate(self.steps):
             arguments = [_text(arg) for arg in step.args]
             arguments += [f"{name}={_text(value)}" for name, value in step.kwargs.items()]
@@ -210,7 +223,9 @@ class GraphModule(nn.Module):
         self.graph = graph
         weights = graph.quantized_weights()
         for index, value in enumerate(graph.constants):
-            if index in weights:
+            if isinstance(value, GroupedConstant):
+                value.registered(self, f"constant_{index}")
+            elif index in weights:
                 weight = quantized_weight(value, graph.quantized, is_table=weights[index])
                 self.register_parameter(f"constant_{index}", weight)
             elif value.is_floating_point():
@@ -223,7 +238,7 @@ class GraphModule(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Calls the steps in order, then writes the states."""
-        constants = [getattr(self, f"constant_{i}") for i in range(len(self.graph.constants))]
+        constants = [self._constant(i) for i in range(len(self.graph.constants))]
         passed = iter(inputs)
         specs = enumerate(self.graph.inputs)
         values = [getattr(self, f"state_{i}") if s.state else next(passed) for i, s in specs]
@@ -234,6 +249,13 @@ class GraphModule(nn.Module):
         for i, ref in self.graph.writes.items():
             getattr(self, f"state_{i}").copy_(resolve(ref, everything))
         return results
+
+    def _constant(self, index: int) -> Constant:
+        name, value = f"constant_{index}", self.graph.constants[index]
+        if isinstance(value, GroupedConstant):
+            return self.graph.cast(value).of_buffers(self, name)
+        tensor: Tensor = getattr(self, name)
+        return tensor
 
 
 class UnionModule(nn.Module):
@@ -274,10 +296,22 @@ def call(step: Step, values: Values) -> Any:
     return _FUNCTIONS.get(step.op, overload(step.op))(*args, **kwargs)
 
 
+def _linear(x: Tensor, weight: Constant, bias: Tensor | None = None) -> Tensor:
+    if isinstance(weight, GroupedConstant):
+        weight = weight.matrix()
+    return functional.linear(x, weight, bias)
+
+
+def _embedding(table: Constant, indices: Tensor) -> Tensor:
+    if isinstance(table, GroupedConstant):
+        return table.rows(indices)
+    return functional.embedding(indices, table)
+
+
 # Torchao's weights replace these, not the ops that they call.
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "aten.linear.default": functional.linear,
-    "aten.embedding.default": lambda table, indices: functional.embedding(indices, table),
+    "aten.linear.default": _linear,
+    "aten.embedding.default": _embedding,
 }
 
 

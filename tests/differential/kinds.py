@@ -12,11 +12,11 @@ import torch
 from tests.differential.dynamic_graphs import open_graph
 from tests.differential.generate import random_graph
 from tests.differential.graphs import Graph
-from tests.differential.quantized_graphs import pt2e_graph, torchao_graph
+from tests.differential.quantized_graphs import grouped_graph, pt2e_graph, torchao_graph
 from tests.differential.quantizing import PT2E
 from tests.differential.state_graphs import state_graph
 from tests.differential.subjects import Subject
-from tests.differential.traits import TWO_METHODS
+from tests.differential.traits import GROUPS, HALF_CACHE, TWO_METHODS
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Kind:
         """Graphs of this kind as one program."""
         return Subject(graphs, self.two_methods, self.as_lower_does)
 
+
+HALVES = (torch.bfloat16, torch.float16)
 
 _few = partial(Kind, graphs=12, by_lower=3, as_lower_does=True)
 
@@ -70,6 +72,7 @@ _ALL = (
     ),
     *map(_quantized, PT2E),
     _few("torchao", torchao_graph, frozenset({"torchao embedding"})),
+    _few("groups", partial(grouped_graph, dtypes=(*[torch.float32] * 4, *HALVES)), GROUPS),
     _few("states", state_graph, frozenset({"state over several calls"})),
     _few(
         "two-methods",
@@ -77,9 +80,16 @@ _ALL = (
         frozenset({TWO_METHODS}),
         two_methods=True,
     ),
+    _few("half-states", partial(state_graph, dtypes=HALVES), frozenset({HALF_CACHE})),
+    _few(
+        "half-two-methods",
+        partial(state_graph, two_methods=True, dtypes=HALVES),
+        frozenset({TWO_METHODS, HALF_CACHE}),
+        two_methods=True,
+    ),
     *(
         _few(str(dtype)[6:], partial(random_graph, dtype=dtype), frozenset({str(dtype)[6:]}))
-        for dtype in (torch.bfloat16, torch.float16)
+        for dtype in HALVES
     ),
 )
 KINDS = {kind.name: kind for kind in _ALL}
@@ -90,7 +100,7 @@ ORDER = (
     *("plain", "channels-last", "states", "dynamic-int8-per-channel"),
     *("plain", "plain", "channels-last-weights", "static-int8-per-tensor"),
     *("plain", "bfloat16", "torchao", "two-methods"),
-    *("plain", "float16"),
+    *("plain", "float16", "half-states", "groups", "half-two-methods"),
 )
 """The kinds of the programs by their number, again and again; seeds count the programs."""
 

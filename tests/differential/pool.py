@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.differential.graphs import Graph, Input, Ref, Step, Symbol, Values, call
+from tests.differential.graphs import Constant, Graph, Input, Ref, Step, Symbol, Values, call
+from tests.differential.scale import LARGEST, scale_of
 
-LARGEST = 1e4
-"""Largest value that may occur: beyond it float32 has too little left behind the point."""
 SMALLEST_SCALE = 1e-3
 NUDGE = 1e-5
 """By how much of its scale an argument is changed to see how sensitive a step is."""
@@ -30,7 +29,8 @@ class Pool:
     Two sets have the graph's own sizes; if the graph is dynamic, the others have the extreme sizes.
 
     dynamic: the batch may change, the first size of inputs that is as large. symbols: other sizes
-    that may change, wherever an input is as large as a symbol's example.
+    that may change, wherever an input is as large as a symbol's example. dtype: of the graph that
+    is to be; the values here are float32.
     """
 
     def __init__(
@@ -42,8 +42,10 @@ class Pool:
         large: bool = False,
         symbols: Sequence[Symbol] = (),
         channels_last_weights: bool = False,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.rng = rng
+        self.dtype = dtype
         self.graph = Graph()
         self.symbols = tuple(symbols)
         self.channels_last_weights = channels_last_weights
@@ -132,9 +134,14 @@ class Pool:
     def new_constant(self, value: Tensor) -> Ref:
         """Adds a weight, or gives one of the same sizes that is there already."""
         for i, known in enumerate(self.graph.constants):
-            same = known.shape == value.shape and known.dtype == value.dtype
-            if same and value.is_floating_point() and self.rng.random() < 0.4:
+            if not isinstance(known, Tensor) or known.shape != value.shape:
+                continue
+            if known.dtype == value.dtype and value.is_floating_point() and self.rng.random() < 0.4:
                 return Ref("w", i)
+        return self.own_constant(value)
+
+    def own_constant(self, value: Constant) -> Ref:
+        """Adds a constant that nothing shares by chance."""
         self.graph.constants.append(value)
         return Ref("w", len(self.graph.constants) - 1)
 
@@ -145,15 +152,18 @@ class Pool:
             value = value.contiguous(memory_format=torch.channels_last)
         return self.new_constant(value)
 
-    def try_step(self, step: Step) -> bool:
-        """Appends a step if torch takes it and its results are fit for a comparison."""
+    def try_step(self, step: Step, *, checked: bool = True) -> bool:
+        """Appends a step if torch takes it and its results are fit for a comparison.
+
+        checked: whether they have to be; a mask need not.
+        """
         results = []
         for which in range(len(self.runs)):
             try:
                 results.append(call(step, self._values[which]))
             except (RuntimeError, IndexError, ValueError, TypeError, NotImplementedError):
                 return False
-        if not self._is_fit(step, results):
+        if checked and not self._is_fit(step, results):
             return False
         self.graph.steps.append(step)
         for values, result in zip(self._values, results, strict=True):
@@ -210,7 +220,7 @@ class Pool:
     def _nudge(self, value: Any) -> Any:
         if isinstance(value, list | tuple):
             return [self._nudge(part) for part in value]
-        if not value.is_floating_point() or value.numel() == 0:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.numel() == 0:
             return value
         noise = torch.rand(value.shape, generator=self._generator) * 2 - 1
-        return value + noise * NUDGE * value.abs().max()
+        return value + noise * NUDGE * scale_of(value)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+
+import torch
 
 from tests.differential import proposals as p
+from tests.differential.generate import computes
 from tests.differential.graphs import Graph, Ref, Step
+from tests.differential.grouped_weights import SCHEMES, GroupedConstant
 from tests.differential.grow import Proposal, finish, grow_by
 from tests.differential.pool import Pool
 from tests.differential.quantizing import GROUP, TORCHAO
@@ -46,6 +51,27 @@ def torchao_graph(rng: random.Random) -> Graph:
         if graph is not None and graph.quantized_weights():
             return graph
     raise AssertionError("no graph with weights was fit for a comparison")
+
+
+def grouped_graph(rng: random.Random, dtypes: Sequence[torch.dtype]) -> Graph:
+    """Linear layers and embeddings of integers in groups, with float ops between them.
+
+    dtypes: one of them is that of inputs, other constants and results.
+    """
+    for _ in range(_POOLS):
+        pool = Pool(rng)
+        pool.new_input(_rows(rng, [32, 64, 96]))
+        grow_by(pool, _GROUPED)
+        if pool.graph.steps:
+            graph = finish(pool)
+            graph.dtype = rng.choice(dtypes)
+            if computes(graph) and is_comparable(graph) and _has_groups(graph):
+                return graph
+    raise AssertionError("no graph with weights in groups was fit for a comparison")
+
+
+def _has_groups(graph: Graph) -> bool:
+    return any(isinstance(each, GroupedConstant) for each in graph.constants)
 
 
 def _rows(rng: random.Random, widths: list[int]) -> tuple[int, ...]:
@@ -133,6 +159,32 @@ def _divides(pool: Pool, ref: Ref) -> bool:
 def _embedding(pool: Pool) -> Step:
     rows = pool.rng.choice([7, 20, 50])
     table = pool.weight(rows, pool.rng.choice([32, 64, 96]))
+    indices = p._indices(pool, pool.rng.choice([(3,), (1, 5), (2, 4)]), rows)
+    return Step("aten.embedding.default", (table, indices))
+
+
+def _integers(pool: Pool, n: int, k: int, spread: float) -> Ref:
+    """A weight [n, k] in groups, perhaps one that is there already."""
+    found = enumerate(pool.graph.constants)
+    known = [i for i, each in found if isinstance(each, GroupedConstant) and each.sizes == (n, k)]
+    if known and pool.rng.random() < 0.4:
+        return Ref("w", pool.rng.choice(known))
+    generator = torch.Generator().manual_seed(pool.rng.randrange(1 << 30))
+    value = torch.randn(n, k, generator=generator) * spread
+    return pool.own_constant(GroupedConstant.of(value, pool.rng.choice(SCHEMES)))
+
+
+def _linear_of_integers(pool: Pool) -> Step:
+    fit = [ref for ref in pool.refs() if _divides(pool, ref)]
+    x = pool.rng.choice(fit[-3:])
+    k, n = pool.value(x).shape[-1], pool.rng.choice([32, 32, 64, 96, 20, 5, 1])
+    bias = pool.weight(n, spread=0.3) if pool.rng.random() < 0.5 else None
+    return Step("aten.linear.default", (x, _integers(pool, n, k, p._fan_in(k)), bias))
+
+
+def _embedding_of_integers(pool: Pool) -> Step:
+    rows = pool.rng.choice([7, 20, 64])
+    table = _integers(pool, rows, pool.rng.choice([32, 64, 96]), 0.3)
     indices = p._indices(pool, pool.rng.choice([(3,), (1, 5), (2, 4)]), rows)
     return Step("aten.embedding.default", (table, indices))
 
@@ -232,3 +284,9 @@ _IMAGES: dict[Proposal, int] = {
     _upsample: 1,
 }
 _WEIGHTS: dict[Proposal, int] = {**_ANY, _linear_of_groups: 12, _embedding: 3, _layer_norm: 2}
+_GROUPED: dict[Proposal, int] = {
+    **_ANY,
+    _linear_of_integers: 12,
+    _embedding_of_integers: 5,
+    _layer_norm: 2,
+}

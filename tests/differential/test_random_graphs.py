@@ -16,7 +16,10 @@ from tests.differential.traits import TRAITS, traits_of
 
 # The other kinds, and most graphs, are left to `make differential`.
 _MANY = ("plain", "dynamic-batch", "channels-last")
-_FEW = ("states", "dynamic-sizes", "static-int8-per-channel", "torchao", "two-methods")
+_FEW = (
+    *("states", "dynamic-sizes", "static-int8-per-channel", "torchao", "two-methods"),
+    *("half-states", "groups"),
+)
 PROGRAMS = (
     *((name, seed, 48) for seed, name in enumerate(_MANY)),
     *((name, seed, 4) for seed, name in enumerate(_FEW, 3)),

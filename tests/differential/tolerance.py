@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tests.differential.graphs import Graph, Values, call, resolve
+from tests.differential.scale import scale_of
 from tests.harness.allowed import Allowed, largest
 
 
@@ -60,15 +61,18 @@ def allowed_outputs(graph: Graph, inputs: Sequence[Tensor]) -> list[Allowed]:
 
 
 def allowed_between(
-    graph: Graph, exact: Sequence[Tensor], noisy: Sequence[Tensor]
+    graph: Graph, exact: Sequence[Tensor], *noisy: Sequence[Tensor]
 ) -> list[Allowed]:
-    """Outputs with the error that each may have, judged by how far noisy ones are from them."""
+    """Outputs with the error that each may have, judged by how far noisy ones are from them.
+
+    noisy: as many draws as there are; the one farthest away counts.
+    """
     rounding = ROUNDING[graph.dtype]
     results = []
-    for value, other in zip(exact, noisy, strict=True):
+    for value, *others in zip(exact, *noisy, strict=True):
         error = 0.0
         if value.is_floating_point() and value.numel():
-            moved = largest(other.double() - value.double())
+            moved = max(largest(other.double() - value.double()) for other in others)
             error = rounding.base * largest(value) + rounding.factor * moved
         results.append(Allowed(value, error))
     return results
@@ -80,16 +84,21 @@ def outputs_of(graph: Graph, inputs: Sequence[Tensor], *, noise: bool = False) -
     return [resolve(ref, values) for ref in graph.outputs]
 
 
-def run_eagerly(graph: Graph, inputs: Sequence[Tensor], *, noise: bool = False) -> Values:
-    """All that the steps compute."""
-    generator = torch.Generator().manual_seed(7)
+def run_eagerly(
+    graph: Graph, inputs: Sequence[Tensor], *, noise: bool = False, draw: int = 0
+) -> Values:
+    """All that the steps compute.
+
+    draw: the number of the noise.
+    """
+    generator = torch.Generator().manual_seed(7 + draw)
     share = ROUNDING[graph.dtype].noise if noise else 0.0
 
     def shaken(value: Tensor, at_least: float = 0.0) -> Tensor:
         if not value.is_floating_point() or not noise or value.numel() == 0:
             return value
         shake = torch.rand(value.shape, generator=generator) * 2 - 1
-        return value + (share * max(largest(value), at_least) * shake).to(value.dtype)
+        return value + (share * max(scale_of(value), at_least) * shake).to(value.dtype)
 
     constants = [graph.cast(value) for value in graph.constants]
     values = Values(list(map(shaken, inputs)), constants, [])
@@ -109,4 +118,4 @@ def run_eagerly(graph: Graph, inputs: Sequence[Tensor], *, noise: bool = False) 
 
 def _largest(value: object) -> float:
     parts = value if isinstance(value, list | tuple) else [value]
-    return max((largest(part) for part in parts if isinstance(part, Tensor)), default=0.0)
+    return max((scale_of(part) for part in parts if isinstance(part, Tensor)), default=0.0)

@@ -9,6 +9,7 @@ import pytest
 
 from fuzz.seeds import (
     MadeFromNothing,
+    half_caches,
     integer_weights,
     made_from_nothing,
     ops_with_random_graphs,
@@ -16,6 +17,8 @@ from fuzz.seeds import (
     static_layers,
     write_program,
 )
+from ggml_delegate.in_place import in_place_results
+from ggml_delegate.registry import HALF_DTYPES
 from tests.differential.generate import random_graph
 from tests.harness.activations import WAYS
 from tests.harness.integer_weights import SCHEMES
@@ -42,3 +45,10 @@ def test_quantized_activations_are_delegated(tmp_path: Path) -> None:
 
 def test_static_layers_are_delegated(tmp_path: Path) -> None:
     assert write_program(tmp_path, static_layers(), "static") == 1
+
+
+def test_caches_of_half_types_stay_where_they_are(tmp_path: Path) -> None:
+    calls = write_program(tmp_path, half_caches(), "caches")
+    updates = [in_place_results(file.read_bytes()) for file in tmp_path.iterdir()]
+    assert len(updates) == calls == 2 * len(HALF_DTYPES)
+    assert [len(each) for each in updates] == [2] * calls

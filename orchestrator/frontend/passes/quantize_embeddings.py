@@ -169,7 +169,8 @@ def _rewrite(editor: ProgramEditor, node: Node, table: _Table) -> None:
     )
     arguments += [*table.limits, node.args[1]]
     with editor.graph.inserting_before(node):
-        if scales.dtype == table.dtype:
+        # Without a dtype, groups give float32 whatever their scales are.
+        if scales.dtype == table.dtype == torch.float32:
             new = editor.graph.call_function(op.default, tuple(arguments))
         else:
             new = editor.graph.call_function(op.dtype, tuple(arguments), {"dtype": table.dtype})
