@@ -33,18 +33,16 @@ TEMPLATE = (
 
 
 def tensors(
-<<<<<<< HEAD
-    architecture: str, random: np.random.Generator, *, plain: bool = False
+    architecture: str,
+    random: np.random.Generator,
+    *,
+    plain: bool = False,
+    depth: int = DEPTH,
 ) -> dict[str, np.ndarray]:
     """Weights in float32; the table is the head's as well.
 
     plain: other tokens than printable ones of ASCII score 0.
     """
-=======
-    architecture: str, random: np.random.Generator, depth: int = DEPTH
-) -> dict[str, np.ndarray]:
-    """Weights in float32; the table is the head's as well."""
->>>>>>> a1dc63270839fff4f123fca06ec9e0e5724f0023
     width = DIM // HEADS
     sizes: dict[str, tuple[int, ...]] = {"token_embd": (len(TOKENS), DIM), "output_norm": (DIM,)}
     for index in range(depth):
@@ -83,21 +81,14 @@ def write(
     metadata: Mapping[str, Any] | None = None,
     tokenizer: Mapping[str, str] | None = None,
     more: Mapping[str, np.ndarray] | None = None,
-<<<<<<< HEAD
     plain: bool = False,
-=======
     depth: int = DEPTH,
->>>>>>> a1dc63270839fff4f123fca06ec9e0e5724f0023
 ) -> Path:
     """Write a file.
 
     kinds: of all matrices, or by the last part of their names. metadata: more of it, or other,
     under the name of the architecture. tokenizer: "model", "pre" and "template" that differ.
-<<<<<<< HEAD
-    more: other tensors. plain: it generates ASCII.
-=======
-    more: other tensors. depth: how many layers.
->>>>>>> a1dc63270839fff4f123fca06ec9e0e5724f0023
+    more: other tensors. plain: it generates ASCII. depth: how many layers.
     """
     writer = gguf.GGUFWriter(path, architecture)
     sizes: dict[str, Any] = {
@@ -120,13 +111,8 @@ def write(
     writer.add_token_merges(["Ġ t", "h e"])
     writer.add_token_types([1] * (len(TOKENS) - 2) + [3, 3])
     writer.add_eos_token_id(len(TOKENS) - 1)
-<<<<<<< HEAD
-    weights = tensors(architecture, np.random.default_rng(1), plain=plain)
+    weights = tensors(architecture, np.random.default_rng(1), plain=plain, depth=depth)
     for name, value in {**weights, **(more or {})}.items():
-=======
-    weights = {**tensors(architecture, np.random.default_rng(1), depth), **(more or {})}
-    for name, value in weights.items():
->>>>>>> a1dc63270839fff4f123fca06ec9e0e5724f0023
         last = name.rpartition(".weight")[0].rpartition(".")[2]
         kind = kinds.get(last, Type.F32) if isinstance(kinds, Mapping) else kinds
         if value.ndim < 2 or kind == Type.F32:
