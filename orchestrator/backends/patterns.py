@@ -10,6 +10,7 @@ from torch.fx import Node
 
 from orchestrator.backends.candidates import Candidates
 from orchestrator.backends.portable import NAME as KERNELS
+from orchestrator.graph.conversions import CONVERSION
 from orchestrator.graph.queries import module_path, op_name, origin_op
 from orchestrator.options import OptionError, PlanOptions
 from orchestrator.planner import ConstraintError, Constraints, Exclude, Pin
@@ -37,7 +38,8 @@ _EMBEDDING = "aten.embedding.default"
 def _op_names(node: Node) -> Iterator[str]:
     name = op_name(node)
     yield from _forms(name)
-    yield from _forms(origin_op(node))
+    if name != CONVERSION:  # which is noted as made from what it converts
+        yield from _forms(origin_op(node))
     if name.rpartition(".")[0] in _EMBEDDINGS:
         yield from _forms(_EMBEDDING)
 
