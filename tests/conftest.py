@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = str(config.getoption("--seed"))
     if hasattr(config, "workerinput"):  # the other cores are other workers'
         torch.set_num_threads(1)
+    gc.disable()  # what is imported while tests are collected stays
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -45,9 +46,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Python need not look for garbage in what is imported: passes make objects by the million."""
+    """Python looks for garbage less often, and not in what is imported.
+
+    Passes make objects by the million, most of which are let go without a search.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 10, 10)  # objects, and how often the younger generations come first
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
