@@ -90,6 +90,18 @@ class MethodInfo:
     backends: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class ProgramState:
+    """What runs of a program leave behind for the next ones.
+
+    shared: the memory of the mutable buffers that its methods share; None if there are none.
+    methods: that of each method's own tensors, mutable buffers among them, by its name.
+    """
+
+    shared: bytes | None
+    methods: Mapping[str, bytes]
+
+
 class NativeProgram:
     """An ExecuTorch program (.pte), loaded into this process.
 
@@ -260,6 +272,34 @@ class NativeProgram:
         these live as long as the program, and what was written to them stays.
         """
         self._program.unload(method)
+
+    def state(self) -> ProgramState:
+        """Copies the mutable buffers, with whatever lies in the memory of tensors beside them.
+
+        All methods are loaded for that.
+
+        Raises:
+            ExecuTorchError: a method cannot be loaded.
+
+        """
+        return ProgramState(*self._program.state())
+
+    def restore(self, state: ProgramState) -> None:
+        """Puts back a state of this program, which may be of another process.
+
+        What decides the layout of memory is the file: give a state only to the program that it is
+        of.
+
+        Raises:
+            ValueError: the state has other methods or sizes. Nothing has changed then.
+            ExecuTorchError: a method cannot be loaded.
+
+        """
+        self._program.restore(state.shared, dict(state.methods))
+
+    def reset(self) -> None:
+        """Gives all mutable buffers their first values; methods are loaded again when needed."""
+        self._program.reset()
 
     def etdump(self) -> bytes:
         """Takes the profile recorded since the last call, for ExecuTorch's Inspector.

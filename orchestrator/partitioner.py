@@ -28,6 +28,7 @@ from orchestrator.cost.model import AnalyticCosts, estimates_of
 from orchestrator.dim_orders.channels_last import ChannelsLastPass
 from orchestrator.dim_orders.quantized_images import QuantizedOrderPass
 from orchestrator.frontend.assignments import AssignmentsPass
+from orchestrator.frontend.nested_constants import NestedConstantsPass, reads_nested
 from orchestrator.frontend.passes import no_tables
 from orchestrator.frontend.recurrent_layers import with_recurrent_layers
 from orchestrator.frontend.rewrites import Rewriting, StartOver, constant_bytes, rewrite
@@ -193,13 +194,15 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         """Return the passes to run on the edge-dialect program first (`transform_passes`).
 
         They do without what is read for nothing, have quantized layers read contiguous images, and
-        keep the others in channels-last between the delegates that the choice leaves.
+        keep the others in channels-last between the delegates that the choice leaves. Constants
+        that are read in lists can be copied then.
         """
-        if self._for_kernels:
-            return [AssignmentsPass(), QuantizedOrderPass()]
-        only = self._choice.only
-        left = [each for each in self.backends if only is None or each.name in only]
-        return [AssignmentsPass(), QuantizedOrderPass(), ChannelsLastPass(left, self._options)]
+        passes = [AssignmentsPass(), QuantizedOrderPass()]
+        if not self._for_kernels:
+            only = self._choice.only
+            left = [each for each in self.backends if only is None or each.name in only]
+            passes.append(ChannelsLastPass(left, self._options))
+        return [*passes, NestedConstantsPass()]
 
     @property
     def preparation(self) -> Preparation:
@@ -479,6 +482,8 @@ def _tag_constants(
     """Move weights into the delegates that want them.
 
     ExecuTorch gives every further user of a tagged constant a copy, which named data stores once.
+    It cannot where such a user has the constant in a list: that stays outside, if the pass that
+    sees to it (`NestedConstantsPass`) was not run.
     Buffers that the program changes stay outside: they reach delegates as inputs and outputs, so
     no two delegates can disagree about them.
     """
@@ -490,4 +495,6 @@ def _tag_constants(
             for constant in wanted.get(node, frozenset()) - mutated:
                 owners.setdefault(constant, node.meta["delegation_tag"])
     for constant, tag in owners.items():
-        constant.meta["delegation_tag"] = tag
+        others = (user for user in constant.users if user.meta.get("delegation_tag") != tag)
+        if not any(reads_nested(user, constant) for user in others):
+            constant.meta["delegation_tag"] = tag

@@ -91,6 +91,10 @@ class LoweredProgram:
         """
         write_whole(Path(path), self.buffer)
 
+    def reset(self) -> None:
+        """Give all mutable buffers their first values."""
+        self._native.reset()
+
     @cached_property
     def _native(self) -> NativeProgram:
         return NativeProgram(self.buffer, backend_options=self.load_options)
@@ -127,7 +131,7 @@ class SavedProgram:
         write_whole(Path(path), self.path.read_bytes())
 
 
-def write_whole(target: Path, data: bytes) -> None:
+def write_whole(target: Path, data: bytes | memoryview) -> None:
     """Write a file; one that is there already is replaced only once all is written.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -128,7 +129,17 @@ class LanguageModel:
     def _session(self, native: NativeProgram) -> Session:
         methods = _methods(native)
         assert methods is not None  # as `lower_llm` made it, or `load` has seen
-        return Session(native, methods, self.tokenizer, self.context, self.chunk)
+        return Session(
+            native, methods, self.tokenizer, self.context, self.chunk, lambda: self._fingerprint
+        )
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """The SHA-256 of the program."""
+        if isinstance(self.program, LoweredProgram):
+            return hashlib.sha256(self.program.buffer).hexdigest()
+        with self.program.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @cached_property
     def _own(self) -> Session:

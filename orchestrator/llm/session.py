@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from orchestrator.frontend.errors import ModelError
 from orchestrator.llm.generate import Generation, generate, in_chunks
 from orchestrator.llm.sampling import Sampling
+from orchestrator.llm.stored_session import read_session, write_session
 from orchestrator.llm.tokenizer import Message, Tokenizer
 from orchestrator.native import NativeProgram
 
@@ -27,13 +30,15 @@ class Session:
         tokenizer: Tokenizer,
         context: int,
         chunk: int,
+        fingerprint: Callable[[], str],
     ) -> None:
         """Start with empty caches.
 
         program: loaded for this session alone. methods: for several tokens and for one, or one for
-            both; see `LanguageModel`.
+            both; see `LanguageModel`. fingerprint: tells the program from others, for files.
         """
         self._program, self._tokenizer, self._context = program, tokenizer, context
+        self._fingerprint = fingerprint
         several, single = (self._method(name) for name in (methods[0], methods[-1]))
         self._decode = in_chunks(several, single, chunk)
         self._held: list[int] = []
@@ -79,6 +84,32 @@ class Session:
             stream=stream,
             held=self._held,
         )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the caches, and the tokens that they hold, for `restore`.
+
+        The file is about as large as the caches, however many tokens they hold. One that is there
+        already is replaced only once all is written.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        write_session(path, self._fingerprint(), self._held, self._program.state())
+
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Go on from what `save` wrote, here or elsewhere, with the same program.
+
+        Raises:
+            ModelError: not a session, a damaged one, or one of another program. The session is as
+                it was then.
+            OSError: the file cannot be read.
+        """
+        held, state = read_session(path, self._fingerprint(), self._context)
+        try:
+            self._program.restore(state)
+        except ValueError as error:
+            raise ModelError(f"{path} is a damaged session: {error}") from error
+        self._held[:] = held
 
     def _method(self, name: str) -> Callable[[Tensor, Tensor], Tensor]:
         def run(tokens: Tensor, positions: Tensor) -> Tensor:

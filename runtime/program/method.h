@@ -43,6 +43,9 @@ class LoadedMethod {
   // The outputs of the last execute(), to be called once for each.
   std::vector<Output> take_outputs();
 
+  // The memory of its tensors, mutable buffers among them, but for what methods share.
+  const std::vector<AlignedBuffer>& memory() const { return arenas_; }
+
  private:
   // How an output reaches its caller.
   enum class Route {

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "runtime/program/errors.h"
@@ -28,6 +29,21 @@ constexpr size_t kProgramAlignment = 16;  // what ExecuTorch demands of a progra
 int64_t now_ns() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+}
+
+size_t total_size(const std::vector<AlignedBuffer>& blocks) {
+  return std::accumulate(
+      blocks.begin(), blocks.end(), size_t{0},
+      [](size_t size, const AlignedBuffer& block) { return size + block.size(); });
+}
+
+std::vector<std::byte> joined(const std::vector<AlignedBuffer>& blocks) {
+  std::vector<std::byte> bytes;
+  bytes.reserve(total_size(blocks));
+  for (const AlignedBuffer& block : blocks) {
+    bytes.insert(bytes.end(), block.data(), block.data() + block.size());
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -159,6 +175,57 @@ void Program::unload(const std::string& name) {
   check_name(name);
   std::lock_guard<std::mutex> lock(mutex_);
   methods_.erase(name);
+}
+
+State Program::state() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  State state;
+  for (const std::string& name : method_names_) {
+    state.methods[name] = joined(loaded(name).memory());
+  }
+  if (const std::optional<AlignedBuffer>& shared = state_->allocated()) {
+    state.shared.emplace(shared->data(), shared->data() + shared->size());
+  }
+  return state;
+}
+
+void Program::restore(const State& state) {
+  for (const auto& [name, bytes] : state.methods) {
+    check_name(name);
+  }
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (const std::string& name : method_names_) {
+    const auto found = state.methods.find(name);
+    check_state("method '" + name + "'", found == state.methods.end() ? 0 : found->second.size(),
+                total_size(loaded(name).memory()));
+  }
+  const std::optional<AlignedBuffer>& shared = state_->allocated();
+  check_state("what methods share", state.shared.has_value() ? state.shared->size() : 0,
+              shared.has_value() ? shared->size() : 0);
+  for (const auto& [name, bytes] : state.methods) {
+    const std::byte* from = bytes.data();
+    for (const AlignedBuffer& block : loaded(name).memory()) {
+      std::copy_n(from, block.size(), block.data());
+      from += block.size();
+    }
+  }
+  if (shared.has_value()) {
+    std::copy(state.shared->begin(), state.shared->end(), shared->data());
+  }
+}
+
+void Program::check_state(const std::string& what, size_t found, size_t expected) const {
+  if (found != expected) {
+    throw InputValueError(source_ + ": the state of " + what + " has " + std::to_string(found) +
+                          " bytes, expected " + std::to_string(expected) +
+                          ": it is of another program");
+  }
+}
+
+void Program::reset() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  methods_.clear();
+  state_.emplace(*program_, method_names_);
 }
 
 std::vector<uint8_t> Program::take_etdump() {

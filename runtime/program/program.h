@@ -5,6 +5,7 @@
 #include <executorch/runtime/core/data_loader.h>
 #include <executorch/runtime/executor/program.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -41,6 +42,13 @@ enum class Memory {
   kInCache,  // as an op finds it inside a program, where another op has just used it
 };
 
+// What runs leave behind for the next: copies of the memory of each method's tensors, mutable buffers
+// among them, and of what methods share.
+struct State {
+  std::optional<std::vector<std::byte>> shared;  // none if nothing is shared
+  std::map<std::string, std::vector<std::byte>> methods;
+};
+
 // All members may be called from any thread. Runs of one program go one after another; different
 // programs run at once. Methods load when they are first needed and stay loaded. State that methods
 // share lives as long as the program: unloading them does not reset it.
@@ -67,6 +75,13 @@ class Program {
   // Runs a method. Throws InputTypeError and InputValueError too.
   std::vector<Output> run(const std::string& name, const std::vector<Input>& inputs,
                           RunTimes* times = nullptr, Memory memory = Memory::kAsLeft);
+  // Loads all methods. Throws ProgramError if one cannot be loaded, and std::bad_alloc.
+  State state();
+  // Puts back what state() returned, here or in another process with the same program. Throws
+  // InputValueError, before anything changes, for the state of another program, and as state().
+  void restore(const State& state);
+  // Gives all mutable buffers their first values: unloads all methods, and forgets what they share.
+  void reset();
   // Frees a method's memory and delegates, and its state, but for what methods share; does nothing
   // if it is not loaded.
   void unload(const std::string& name);
@@ -82,6 +97,7 @@ class Program {
   Program(std::string source, std::unique_ptr<executorch::runtime::DataLoader> loader,
           std::shared_ptr<const void> owner, const LoadOptions& options);
   LoadedMethod& loaded(const std::string& name);
+  void check_state(const std::string& what, size_t found, size_t expected) const;
   void check_name(const std::string& name) const;
 
   const std::string source_;

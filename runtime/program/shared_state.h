@@ -32,6 +32,8 @@ class SharedState {
   }
   // Allocates it when first asked for. Throws std::bad_alloc.
   const AlignedBuffer& arena();
+  // The arena, if it was asked for.
+  const std::optional<AlignedBuffer>& allocated() const { return arena_; }
 
  private:
   friend class StateLoader;

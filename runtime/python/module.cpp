@@ -3,9 +3,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstddef>
 #include <limits>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -142,6 +146,47 @@ py::list recorded_values(Program& program) {
   return pairs;
 }
 
+py::bytes to_bytes(const std::vector<std::byte>& bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::vector<std::byte> from_bytes(const py::bytes& bytes) {
+  const auto view = static_cast<std::string_view>(bytes);
+  const auto* data = reinterpret_cast<const std::byte*>(view.data());
+  return {data, data + view.size()};
+}
+
+// As (what methods share or None, {method: bytes}).
+py::tuple state(Program& program) {
+  State state;
+  {
+    const py::gil_scoped_release release;
+    state = program.state();
+  }
+  py::dict methods;
+  for (const auto& [name, bytes] : state.methods) {
+    methods[py::str(name)] = to_bytes(bytes);
+  }
+  py::object shared = py::none();
+  if (state.shared.has_value()) {
+    shared = to_bytes(*state.shared);
+  }
+  return py::make_tuple(shared, methods);
+}
+
+void restore(Program& program, const std::optional<py::bytes>& shared,
+             const std::map<std::string, py::bytes>& methods) {
+  State state;
+  if (shared.has_value()) {
+    state.shared = from_bytes(*shared);
+  }
+  for (const auto& [name, bytes] : methods) {
+    state.methods[name] = from_bytes(bytes);
+  }
+  const py::gil_scoped_release release;
+  program.restore(state);
+}
+
 void define_infos(py::module_& module) {
   py::class_<ValueInfo>(module, "ValueInfo", "What a method expects or returns at one place.")
       .def_property_readonly("kind", [](const ValueInfo& info) { return kind_name(info.tag); })
@@ -182,6 +227,9 @@ void define_program(py::module_& module) {
       .def("time", &time_runs, py::arg("method"), py::arg("inputs"), py::kw_only(), py::arg("runs"),
            py::arg("warmup"), py::arg("in_cache"))
       .def("unload", &Program::unload, py::arg("method"), no_gil)
+      .def("state", &state)
+      .def("restore", &restore, py::arg("shared"), py::arg("methods"))
+      .def("reset", &Program::reset, no_gil)
       .def("etdump",
            [](Program& program) {
              const std::vector<uint8_t> dump = [&] {

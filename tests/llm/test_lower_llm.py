@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from executorch.extension.llm.runner import GenerationConfig, TextLLMRunner
 from gguf import GGMLQuantizationType as Type
 
-from orchestrator import LanguageModel, OptionError, TuneEvent
+from orchestrator import LanguageModel, ModelError, OptionError, TuneEvent
 from orchestrator.llm.decoder import Decoder
 from orchestrator.llm.families import read_decoder
 from orchestrator.llm.generate import Generation, generate, in_chunks
@@ -90,6 +91,54 @@ def test_sessions_generate_as_if_each_was_alone(small: LanguageModel) -> None:
     one.reset()
     again = one.generate(prompts[0], 6)
     assert (again.tokens, again.held_tokens) == (expected[0], 0)
+
+
+def test_a_session_goes_on_from_a_file(small: LanguageModel, tmp_path: Path) -> None:
+    prompts = [PROMPT, PROMPT + " tea", PROMPT + " tea and more"]
+    session, expected = small.session(), [small.generate(prompt, 6).tokens for prompt in prompts]
+    session.generate(prompts[0], 6)
+    session.save(tmp_path / "session.npz")
+    small.save(tmp_path / "small.pte")
+    for model in (small, LanguageModel.load(tmp_path / "small.pte", threads=1)):
+        other = model.session()
+        other.restore(tmp_path / "session.npz")
+        assert other.tokens == session.tokens
+        found = [other.generate(prompt, 6) for prompt in prompts]
+        assert [each.tokens for each in found] == expected
+        assert all(each.held_tokens > 0 for each in found)
+
+
+def test_files_that_are_no_sessions_are_errors(small: LanguageModel, tmp_path: Path) -> None:
+    session, path = small.session(), tmp_path / "session.npz"
+    expected = session.generate(PROMPT, 6).tokens
+    session.save(path)
+    whole, held = path.read_bytes(), session.tokens
+    with np.load(path) as arrays:
+        parts = dict(arrays)
+
+    def refused(message: str) -> None:
+        with pytest.raises(ModelError, match=message):
+            session.restore(path)
+        assert session.tokens == held
+
+    for damaged in (whole[:-9], whole[: len(whole) // 2], whole[:1000] + b"?" + whole[1001:], b""):
+        path.write_bytes(damaged)
+        refused(r"session\.npz is no session, or a damaged one")
+    np.save(path.with_suffix(".npy"), np.ones(3))
+    path.with_suffix(".npy").rename(path)
+    refused("is no session, or a damaged one")
+    for change, message in (
+        ({"program": np.array("other")}, "of another program: .* other, expected [0-9a-f]{64}"),
+        ({"tokens": np.ones((2, 2), np.int64)}, r"the tokens are int64 \[2, 2\]; expected"),
+        ({"tokens": np.ones(small.context + 1, np.int64)}, "expected int64, at most 32"),
+        ({"shared": np.ones(5, np.uint8)}, "damaged session: .*has 5 bytes, expected"),
+        ({"method.other": np.ones(5, np.uint8)}, "damaged session: .*no method 'other'"),
+    ):
+        np.savez(path, **{**parts, **change})
+        refused(message)
+    np.savez(path, tokens=parts["tokens"])
+    refused("is no session: it has no 'program'")
+    assert session.generate(PROMPT, 6).tokens == expected
 
 
 def test_methods_share_their_caches(small: LanguageModel) -> None:

@@ -49,7 +49,7 @@ def spells() -> Spells:
 
 @pytest.fixture
 def session(spells: Spells, tokenizer: Tokenizer) -> Session:
-    return Session(spells, ("prefill", "decode"), tokenizer, 64, 4)  # type: ignore[arg-type]
+    return Session(spells, ("prefill", "decode"), tokenizer, 64, 4, str)  # type: ignore[arg-type]
 
 
 def test_what_the_caches_hold_is_not_run_again(

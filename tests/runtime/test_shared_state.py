@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram, export
 
 from orchestrator import lower
-from orchestrator.native import NativeProgram
+from orchestrator.native import NativeProgram, ProgramState
 
 X = torch.linspace(-1.0, 1.0, 6)
 BACKENDS = pytest.mark.parametrize(
@@ -150,6 +150,69 @@ def test_methods_keep_their_own_state_where_they_do_not_share() -> None:
     program = lower(methods, backends=[], share_buffers=False)
     program(torch.ones(6), method="add")
     torch.testing.assert_close(program(3 * torch.ones(6), method="scale"), torch.full((6,), 6.0))
+
+
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "each its own"])
+def test_a_state_is_put_back(share: bool) -> None:
+    torch.manual_seed(0)
+    store = Store(1.5)
+    buffer = lower(exported(store), backends=["ggml"], share_buffers=share).buffer
+    program, other = NativeProgram(buffer), NativeProgram(buffer)
+    calls = [(name, X * (1.0 + index / 8)) for index, name in enumerate(CALLS)]
+
+    def run(program: NativeProgram, part: slice) -> list[Any]:
+        return [value for name, x in calls[part] for value in program.run(name, [x])]
+
+    run(program, slice(4))
+    state = program.state()
+    expected = run(program, slice(4, None))
+    for at_another_state in (program, other):
+        at_another_state.restore(state)
+        for got, want in zip(run(at_another_state, slice(4, None)), expected, strict=True):
+            assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "each its own"])
+def test_a_reset_gives_buffers_their_first_values(share: bool) -> None:
+    program = lower(exported(Store(2.0), add=Add, read=Read), backends=[], share_buffers=share)
+    native = NativeProgram(program.buffer)
+    first = native.state()
+    for give in (native.reset, lambda: native.restore(first), native.reset):
+        native.run("add", [torch.ones(6)])
+        total = native.run("read", [X])[2]
+        torch.testing.assert_close(total, torch.full((6,), 3.0 if share else 2.0))
+        give()
+        torch.testing.assert_close(native.run("read", [X])[2], torch.full((6,), 2.0))
+    if share:
+        program(torch.ones(6), method="add")
+        program.reset()
+        torch.testing.assert_close(program(X, method="read")[2], torch.full((6,), 2.0))
+
+
+def test_the_state_of_methods_that_are_unloaded_is_kept() -> None:
+    buffer = lower(exported(Store(2.0), add=Add, read=Read), backends=[]).buffer
+    program, other = NativeProgram(buffer), NativeProgram(buffer)
+    program.run("add", [torch.ones(6)])
+    program.unload("add")
+    other.restore(program.state())
+    torch.testing.assert_close(other.run("read", [X])[2], torch.full((6,), 3.0))
+
+
+def test_the_state_of_another_program_is_refused() -> None:
+    one = NativeProgram(lower(exported(Store(2.0), add=Add, read=Read), backends=[]).buffer)
+    other = NativeProgram(lower(nn.ReLU().eval(), (X,), backends=[]).buffer)
+    one.run("add", [torch.ones(6)])
+    other.run("forward", [X])
+    state = one.state()
+    with pytest.raises(ValueError, match="no method 'forward'; it has: add, read"):
+        one.restore(other.state())
+    cut = ProgramState(state.shared, {name: block[1:] for name, block in state.methods.items()})
+    with pytest.raises(ValueError, match=r"state of method 'add' has \d+ bytes, expected \d+"):
+        one.restore(cut)
+    for shared in (b"", None, bytes(1_000)):
+        with pytest.raises(ValueError, match=r"what methods share has \d+ bytes, expected \d+"):
+            one.restore(ProgramState(shared, state.methods))
+    torch.testing.assert_close(one.run("read", [X])[2], torch.full((6,), 3.0))
 
 
 def test_the_place_of_a_buffer_does_not_depend_on_its_use_in_a_method() -> None:
