@@ -6,6 +6,7 @@ import io
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +31,10 @@ def write_session(
     blocks = {_METHOD + name: block for name, block in state.methods.items()}
     if state.shared is not None:
         blocks[_SHARED] = state.shared
+    arrays: dict[str, Any] = {name: np.frombuffer(each, np.uint8) for name, each in blocks.items()}
+    arrays |= {_PROGRAM: np.array(program), _TOKENS: np.array(tokens, np.int64)}
     file = io.BytesIO()
-    np.savez(
-        file,
-        **{_PROGRAM: np.array(program), _TOKENS: np.array(tokens, np.int64)},
-        **{name: np.frombuffer(block, np.uint8) for name, block in blocks.items()},
-    )
+    np.savez(file, **arrays)
     write_whole(Path(path), file.getbuffer())
 
 
