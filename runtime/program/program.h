@@ -42,8 +42,8 @@ enum class Memory {
   kInCache,  // as an op finds it inside a program, where another op has just used it
 };
 
-// What runs leave behind for the next: copies of the memory of each method's tensors, mutable buffers
-// among them, and of what methods share.
+// What runs leave behind for the next: copies of the memory of each method's tensors, mutable
+// buffers among them, and of what methods share.
 struct State {
   std::optional<std::vector<std::byte>> shared;  // none if nothing is shared
   std::map<std::string, std::vector<std::byte>> methods;
