@@ -11,7 +11,7 @@ from torch import Tensor
 from examples.llm import smollm2
 from orchestrator import LanguageModel, lower_llm
 from orchestrator.llm.families import read_decoder
-from orchestrator.llm.gguf_file import GgufFile
+from orchestrator.llm.gguf_file import GgufFile, quick_reader
 
 CONTEXT, CHUNK, TOKENS = 256, 32, 16
 PROMPT = "The capital of France is"
@@ -26,7 +26,7 @@ def model() -> LanguageModel:
 def greedy_in_eager(prompt: list[int]) -> list[int]:
     """Tokens by float32 weights as the format's own library expands them."""
     file = GgufFile(smollm2())
-    found = {tensor.name: tensor for tensor in gguf.GGUFReader(smollm2()).tensors}
+    found = {tensor.name: tensor for tensor in quick_reader()(smollm2()).tensors}
 
     def read(name: str) -> Tensor:
         floats = gguf.quants.dequantize(found[name].data, found[name].tensor_type)

@@ -13,7 +13,7 @@ from gguf import GGMLQuantizationType as Type
 from orchestrator import ModelError
 from orchestrator.llm.blocks import BLOCKS, GroupedWeight
 from orchestrator.llm.families import read_decoder
-from orchestrator.llm.gguf_file import GgufFile
+from orchestrator.llm.gguf_file import GgufFile, quick_reader
 from tests.llm import made_up
 
 
@@ -126,4 +126,62 @@ def test_a_file_that_ends_early_is_refused(tmp_path: Path) -> None:
     path = made_up.write(tmp_path / "file.gguf")
     path.write_bytes(path.read_bytes()[:-50_000])
     with pytest.raises(ModelError, match="as GGUF"):
+        GgufFile(path)
+
+
+def of_all_kinds(path: Path, endianess: gguf.GGUFEndian = gguf.GGUFEndian.LITTLE) -> Path:
+    """Write a file with arrays of all kinds in its metadata, and a tensor."""
+    writer = gguf.GGUFWriter(path, "llama", endianess=endianess)
+    for name, values in {
+        "integers": [1, -2, 3],
+        "floats": [0.5, -1e30],
+        "truths": [True, False, True],
+        "strings": ["", "ä", "\n" * 300, "end"],
+        "nested": [[1, 2], [3, 4]],
+    }.items():
+        writer.add_array(f"array.{name}", values)
+    writer.add_array("array.bytes", b"\0\xff")
+    writer.add_string("after", "all of them")
+    writer.add_tensor("matrix.weight", np.arange(64, dtype=np.float32).reshape(2, 32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("endianess", list(gguf.GGUFEndian), ids=lambda each: each.name)
+def test_metadata_is_what_the_library_reads(tmp_path: Path, endianess: gguf.GGUFEndian) -> None:
+    path = of_all_kinds(tmp_path / "file.gguf", endianess)
+    ours, theirs = quick_reader()(path), gguf.GGUFReader(path)
+    assert list(ours.fields) == list(theirs.fields)
+    for key, field in theirs.fields.items():
+        found, expected = ours.fields[key].contents(), field.contents()
+        assert found == expected, key
+        if isinstance(expected, list):
+            assert list(map(type, found)) == list(map(type, expected)), key
+    for found, expected in zip(ours.tensors, theirs.tensors, strict=True):
+        assert (found.name, found.data_offset) == (expected.name, expected.data_offset)
+        np.testing.assert_array_equal(found.data, expected.data)
+
+
+def test_a_file_that_ends_anywhere_is_refused(tmp_path: Path) -> None:
+    whole = of_all_kinds(tmp_path / "file.gguf").read_bytes()
+    path = tmp_path / "cut.gguf"
+    for size in range(len(whole) - 64):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ModelError, match="as GGUF"):
+            GgufFile(path)
+
+
+@pytest.mark.parametrize("count", [2**40, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("name", ["integers", "strings"])
+def test_an_array_longer_than_its_file_is_refused(tmp_path: Path, name: str, count: int) -> None:
+    path = of_all_kinds(tmp_path / "file.gguf")
+    data = bytearray(path.read_bytes())
+    key = f"array.{name}".encode()
+    place = data.index(key) + len(key) + 8
+    data[place : place + 8] = count.to_bytes(8, "little")
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=f"ends inside an array of {count} elements"):
         GgufFile(path)
