@@ -68,8 +68,22 @@ def best_cost(graph: CostGraph) -> float:
         return [(group, done | frozenset(group)) for group in _groups(graph, done)]
 
     @cache
+    def ways(group: tuple[int, ...]) -> list[Way]:
+        return _ways(graph, group)
+
+    @cache
+    def reading(tensor: int, backend: int, home: Layout, wanted: frozenset[Layout]) -> float:
+        return _reading(graph.transfer(tensor, backend), home, wanted)
+
+    @cache
     def segments(group: tuple[int, ...], read: Memory) -> dict[Memory, float]:
-        return _segments(graph, group, dict(read))
+        """The least cost of a segment with these atoms, by what it leaves in memory."""
+        best: dict[Memory, float] = {}
+        for backend, wanted, ends in ways(group):
+            first = sum(reading(t, backend, home, wanted[t]) for t, home in read)
+            for left, cost in ends.items():
+                best[left] = min(first + cost, best.get(left, float("inf")))
+        return best
 
     @cache
     def rest(done: frozenset[int], memory: Memory) -> float:
@@ -93,15 +107,16 @@ def best_cost(graph: CostGraph) -> float:
     return min(rest(frozenset(), start) for start in itertools.product(*starts))
 
 
-def _segments(
-    graph: CostGraph, group: tuple[int, ...], read: dict[int, Layout]
-) -> dict[Memory, float]:
-    """The least cost of a segment with these atoms, by what it leaves in memory for later ones.
+#: A backend of a segment, the forms its atoms want of each tensor of other segments, and the least
+#: cost of all but reading these, by what the segment leaves in memory for later ones.
+Way = tuple[int, dict[int, frozenset[Layout]], dict[Memory, float]]
 
-    read: the layouts in memory of what the atoms read of other segments' tensors.
-    """
+
+def _ways(graph: CostGraph, group: tuple[int, ...]) -> list[Way]:
+    """Every backend and flow of a segment with these atoms, those that read alike as one."""
     inside = {t: [u for u in users if u in group] for t, users in enumerate(graph.consumers)}
     made = [tensor for tensor, producer in enumerate(graph.producer) if producer in group]
+    read = [tensor for tensor, users in inside.items() if users and tensor not in made]
     # Of each tensor made that leaves the segment, its layouts in memory with what to remember.
     leaving = {
         tensor: [
@@ -112,17 +127,18 @@ def _segments(
         if (later := len(inside[tensor]) < len(graph.consumers[tensor]))
         or graph.tensors[tensor].is_output
     }
-    ends: dict[Memory, float] = {}
+    ways: dict[tuple[int, tuple[frozenset[Layout], ...]], dict[Memory, float]] = {}
     for number, backend in enumerate(graph.backends):
         overhead = backend.call_overhead_ns if backend.is_delegate else 0.0
-        transfers = {tensor: graph.transfer(tensor, number) for tensor in (*read, *made)}
+        transfers = {tensor: graph.transfer(tensor, number) for tensor in made}
         rows = [[option for option in graph.options[i] if option.backend == number] for i in group]
         for options in itertools.product(*rows):
             flow = {index: option.flow for index, option in zip(group, options, strict=True)}
             fixed = overhead + sum(o.price.ns for o in options if o.price is not None)
-            for tensor, home in read.items():
-                wanted = {graph.tensors[tensor].form(flow[user].reads) for user in inside[tensor]}
-                fixed += _reading(transfers[tensor], home, wanted)
+            wants = tuple(
+                frozenset(graph.tensors[tensor].form(flow[user].reads) for user in inside[tensor])
+                for tensor in read
+            )
             choices: list[list[tuple[float, list[tuple[int, Layout]]]]] = []
             for tensor in made:
                 spec, transfer = graph.tensors[tensor], transfers[tensor]
@@ -136,11 +152,15 @@ def _segments(
                             for layout, entry in leaving[tensor]
                         ]
                     )
+            ends = ways.setdefault((number, wants), {})
             for combination in itertools.product(*choices):
                 left = tuple(entry for _, entries in combination for entry in entries)
                 cost = fixed + sum(cost for cost, _ in combination)
                 ends[left] = min(cost, ends.get(left, float("inf")))
-    return ends
+    return [
+        (number, dict(zip(read, wants, strict=True)), ends)
+        for (number, wants), ends in ways.items()
+    ]
 
 
 def _producer(graph: CostGraph, tensor: int) -> int:
@@ -149,7 +169,7 @@ def _producer(graph: CostGraph, tensor: int) -> int:
     return producer
 
 
-def _reading(transfer: Transfer, home: Layout, wanted: set[Layout]) -> float:
+def _reading(transfer: Transfer, home: Layout, wanted: frozenset[Layout]) -> float:
     """What it costs to have a tensor in all the forms that atoms want it in."""
     if len(wanted) == 1:
         return transfer.read(home, *wanted)
