@@ -13,6 +13,8 @@ class Layout(enum.Enum):
     CONTIGUOUS = "contiguous"
     CHANNELS_LAST = "channels_last"
 
+    __hash__ = object.__hash__  # Enum's own is Python code; there is one object of each
+
 
 class NoPrice(enum.Enum):
     """Why there is no number: not measured is not the same as impossible, nor as expensive."""
