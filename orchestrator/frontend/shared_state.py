@@ -8,7 +8,7 @@ and methods that only read what others write, to which the buffer is a constant 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -37,10 +37,26 @@ class SharedPrograms:
 
     def notes(self, method: str) -> Iterator[str]:
         """Yield what a method's report says about its state."""
+        by_others: dict[str, list[str]] = {}
         for buffer, names in self.methods.items():
             if method in names:
                 others = ", ".join(name for name in names if name != method)
-                yield f"Buffer {buffer} is shared with {others}."
+                by_others.setdefault(others, []).append(buffer)
+        for others, buffers in by_others.items():
+            bytes_ = self._bytes(method, buffers)
+            size = f" ({bytes_ / 1e6:.2f} MB)" if bytes_ > 10_000 else ""
+            if len(buffers) == 1:
+                yield f"Buffer {buffers[0]} is shared with {others}{size}."
+            elif len(buffers) <= 4:
+                yield f"Buffers {', '.join(buffers)} are shared with {others}{size}."
+            else:
+                some = f"{', '.join(buffers[:2])}, ..., {buffers[-1]}"
+                yield f"{len(buffers)} buffers are shared with {others}{size}: {some}."
+
+    def _bytes(self, method: str, buffers: Sequence[str]) -> int:
+        program = self.programs[method]
+        tensors = {**program.constants, **program.state_dict}
+        return sum(tensors[buffer].nbytes for buffer in buffers)
 
 
 def share_state(programs: Programs) -> SharedPrograms:

@@ -69,6 +69,24 @@ def test_only_buffers_that_some_method_writes_are_shared() -> None:
     assert list(shared.notes("m1")) == ["Buffer counter.state is shared with m0, m2."]
 
 
+@pytest.mark.parametrize(
+    ("count", "note"),
+    [
+        (3, "Buffers 0.state, 1.state, 2.state are shared with m1 (1.20 MB)."),
+        (60, "60 buffers are shared with m1 (24.00 MB): 0.state, 1.state, ..., 59.state."),
+    ],
+)
+def test_many_buffers_are_one_note(count: int, note: str) -> None:
+    class All(nn.ModuleList):
+        def forward(self, x: Tensor) -> Tensor:
+            for each in self:
+                each.state.add_(x.sum())
+            return x + 1
+
+    counters = [Counter(torch.zeros(100_000)) for _ in range(count)]
+    assert list(share_state(methods(All(counters), All(counters))).notes("m0")) == [note]
+
+
 @pytest.mark.parametrize("functional", [False, True])
 def test_one_buffer_under_two_names_is_one(functional: bool) -> None:
     counter = Counter(torch.zeros(4))
