@@ -399,7 +399,7 @@ def _cat(pool: Pool) -> Step:
     for _ in range(pool.rng.randint(1, 3)):
         sizes = list(pool.value(x).shape)
         sizes[dim] = pool.rng.choice([1, 2, sizes[dim]])
-        parts.append(x if pool.rng.random() < 0.15 else _of_sizes(pool, tuple(sizes)))
+        parts.append(x if pool.rng.random() < 0.15 else _part(pool, tuple(sizes)))
     pool.rng.shuffle(parts)
     return Step("aten.cat.default", (parts, dim))
 
@@ -407,7 +407,7 @@ def _cat(pool: Pool) -> Step:
 @_proposes("aten.stack.default")
 def _stack(pool: Pool) -> Step:
     x = pool.pick()
-    other = _of_sizes(pool, tuple(pool.value(x).shape))
+    other = _part(pool, tuple(pool.value(x).shape))
     parts = [x, other] + ([x] if pool.rng.random() < 0.3 else [])
     rank = pool.value(x).dim()
     return Step("aten.stack.default", (parts, pool.rng.randint(-rank - 1, rank)))
@@ -597,6 +597,11 @@ def _new_sizes(pool: Pool, x: Ref) -> tuple[list[int] | None, list[float] | None
 
 
 # ---- picking ------------------------------------------------------------------------------------
+
+
+def _part(pool: Pool, sizes: tuple[int, ...]) -> Ref:
+    """What goes into a list: a value, or a weight, which others may use as well."""
+    return pool.weight(*sizes) if pool.rng.random() < 0.2 else _of_sizes(pool, sizes)
 
 
 def _of_rank(pool: Pool, low: int, high: int = 8) -> Ref:
