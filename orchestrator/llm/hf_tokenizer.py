@@ -8,7 +8,16 @@ from typing import Any
 from orchestrator.frontend.errors import ModelError
 from orchestrator.llm.hf_config import CONFIG, read_json
 from orchestrator.llm.metadata import Metadata
-from orchestrator.llm.tokenizer import ADDS, ENDS, JSON, SIZE, TEMPLATE, read_whole, token_key
+from orchestrator.llm.tokenizer import (
+    ADDS,
+    ENDS,
+    JSON,
+    SIZE,
+    TEMPLATE,
+    failing_as,
+    read_whole,
+    token_key,
+)
 
 _FILE, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
 
@@ -73,10 +82,8 @@ def _added(name: str, library: Any) -> int | None:
     Raises:
         ModelError: it adds something else.
     """
-    try:
+    with failing_as(f"{name}: it makes no tokens of a text"):
         bare, whole = (library.encode("a", add_special_tokens=each).ids for each in (False, True))
-    except Exception as error:  # the package has no type of its own
-        raise ModelError(f"{name}: its post-processor fails: {error}") from error
     if whole == bare:
         return None
     if whole[1:] != bare:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,20 @@ def _template(file: Metadata) -> str | None:
     return template
 
 
+@contextmanager
+def failing_as(message: str) -> Iterator[None]:
+    """Have what the package tokenizers raises over damaged files be a ModelError.
+
+    It has no type of its own for that, and panics of its Rust code are no Exceptions.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ModelError(f"{message}: {error}") from error
+        raise
+
+
 def is_whole(file: Metadata) -> bool:
     """Return whether a tokenizer.json describes the tokenizer, and GGUF's own keys do not."""
     return JSON in file.metadata and "tokenizer.ggml.model" not in file.metadata
@@ -228,15 +243,11 @@ def read_whole(file: Metadata) -> Any:
         ModelError: it is damaged or of a kind that is not known here, or has tokens beyond `SIZE`.
         ImportError: the package tokenizers is not installed.
     """
-    library = needs("tokenizers")
-    try:
-        made = library.Tokenizer.from_str(file.get(JSON, str))
+    library, text = needs("tokenizers"), file.get(JSON, str)
+    with failing_as(f"{file.name}: its tokenizer.json makes no tokenizer"):
+        made = library.Tokenizer.from_str(text)
         kind = type(made.model).__name__
         last = max(made.get_vocab(with_added_tokens=True).values(), default=-1)
-    except ModelError:
-        raise
-    except Exception as error:  # the package has no type of its own
-        raise ModelError(f"{file.name}: its tokenizer.json makes no tokenizer: {error}") from error
     if kind != "BPE":
         raise ModelError(f"{file.name}: a tokenizer of kind {kind!r}; known: 'BPE'")
     size = file.get_size(SIZE)
@@ -264,10 +275,8 @@ def _byte_pairs(file: Metadata, tokens: Sequence[str]) -> Any:
     ids = {token: index for index, token in enumerate(tokens)}
     # Llama 3 has words that no merges lead to.
     whole = pre == "llama-bpe"
-    try:
+    with failing_as(f"{file.name}: tokens and merges make no tokenizer"):
         made = library.Tokenizer(library.models.BPE(ids, merges, ignore_merges=whole))
-    except Exception as error:  # the package has no type of its own
-        raise ModelError(f"{file.name}: tokens and merges make no tokenizer: {error}") from error
     made.pre_tokenizer = _PRE[pre](library)
     if pre == "qwen2":
         made.normalizer = library.normalizers.NFC()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from orchestrator import ModelError
 from orchestrator.llm.families import read_decoder
 from orchestrator.llm.gguf_file import GgufFile
 from orchestrator.llm.hf_folder import HfFolder
+from orchestrator.llm.metadata import Metadata
 from orchestrator.llm.open_source import open_tokenizer
 from orchestrator.llm.stored_tokenizer import pack_tokenizer, unpack_tokenizer
+from orchestrator.llm.tokenizer import JSON_KEYS, Tokenizer
 from tests.llm import made_up, made_up_folder
 from tests.llm.made_up_folder import BEGIN, END, put, write
 from tests.llm.test_decoder import TOKENS, example, score
@@ -275,6 +278,48 @@ class TestTokenizer:
         put(folder / "generation_config.json", {"eos_token_id": [10**30]})
         with pytest.raises(ModelError, match="expected one of the 264 tokens"):
             open_tokenizer(folder)
+
+    @pytest.mark.parametrize(
+        ("place", "value", "message"),
+        [
+            (("post_processor", "single", 0, "SpecialToken", "id"), "x", "makes no tokens"),
+            (("model", "merges", 0, 1), "Ġ", "makes no tokenizer"),
+            (("model", "vocab", "a"), -1, "makes no tokenizer"),
+            (("post_processor", "special_tokens", "<|start|>", "ids"), [1, 2], "or one before"),
+        ],
+        ids=["a panic in use", "a panic in reading", "an error", "two tokens"],
+    )
+    def test_a_tokenizer_that_fails_is_an_error(
+        self, tmp_path: Path, place: tuple[str | int, ...], value: Any, message: str
+    ) -> None:
+        path = write(tmp_path / "model", begins=True) / "tokenizer.json"
+        said = json.loads(path.read_text())
+        inner = said
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = value
+        put(path, said)
+        with pytest.raises(ModelError, match=rf"model/tokenizer\.json: .*{message}"):
+            open_tokenizer(path.parent)
+
+    @pytest.mark.parametrize("key", JSON_KEYS)
+    def test_values_of_any_kind_make_a_tokenizer_or_an_error(
+        self, tmp_path: Path, key: str
+    ) -> None:
+        """As a damaged or hostile .pte may hold."""
+        source = open_tokenizer(write(tmp_path, begins=True)).source
+        values = [None, True, -1, 259, 10**30, 0.5, "", "x", "\ud800", {}, [], [1], [-1], ["a"]]
+        made = 0
+        for value in values:
+            try:
+                tokenizer = Tokenizer(Metadata("file", {**source, key: value}))
+                tokenizer.decode(tokenizer.encode("the heath, é"))
+                tokenizer.chat([{"role": "user", "content": "hi"}])
+            except ModelError as error:
+                assert "file" in str(error)
+            else:
+                made += 1
+        assert made < len(values)
 
     def test_other_kinds_are_named(self, tmp_path: Path) -> None:
         folder = write(tmp_path)
