@@ -35,6 +35,8 @@ def tokenizer_metadata(folder: Path) -> Metadata:
     """
     settings = read_json(folder, _SETTINGS, optional=True)
     config = read_json(folder, CONFIG)
+    if not (folder / _FILE).is_file():
+        raise ModelError(f"{folder} has no {_FILE}; a fast tokenizer's save_pretrained writes one")
     try:
         text = (folder / _FILE).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

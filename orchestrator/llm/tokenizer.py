@@ -192,7 +192,9 @@ class Tokenizer:
             raise TemplateError(message)
 
         # A template comes with a file from anywhere.
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         environment.globals["raise_exception"] = refuse
         environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
         try:
