@@ -89,8 +89,9 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--tokenizer",
         type=Path,
-        metavar="FILE.gguf",
-        help="whose tokenizer and chat template to take, in place of those in the .pte",
+        metavar="FILE",
+        help="a GGUF file or a Hugging Face folder whose tokenizer and chat template to take, in "
+        "place of those in the .pte",
     )
     add_threads(parser)
     parser.set_defaults(command=run)

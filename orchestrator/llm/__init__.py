@@ -1,1 +1,1 @@
-"""Language models: from a GGUF file to one .pte that generates text."""
+"""Language models: from a GGUF file or a Hugging Face folder to one .pte that generates text."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orchestrator.llm.blocks import GroupedWeight, Weight
-from orchestrator.llm.gguf_file import GgufFile
+from orchestrator.llm.source import Source
 
 
-def expanding(file: GgufFile) -> Callable[[str], Weight]:
-    """Return what reads the tensors of a file as floats."""
+def expanding(file: Source) -> Callable[[str], Weight]:
+    """Return what reads the tensors of a source as floats."""
 
     def read(name: str) -> Weight:
         weight = file.weight(name)

@@ -1,4 +1,4 @@
-"""Which decoder a GGUF file is about: the architectures that are known."""
+"""Which decoder a source is about: the architectures that are known."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from orchestrator.frontend.errors import ModelError
 from orchestrator.llm.blocks import GroupedWeight, Weight
 from orchestrator.llm.decoder import Config, Decoder
-from orchestrator.llm.gguf_file import GgufFile
+from orchestrator.llm.source import Source
 
 
 @dataclass(frozen=True)
 class Family:
     """What the files of an architecture have in common.
 
-    interleaved: whether queries and keys are stored for a rotation of neighbours.
+    interleaved: whether llama.cpp's converter stores queries and keys for a rotation of neighbours.
     """
 
     biases: bool = False
@@ -33,7 +33,7 @@ FAMILIES: Mapping[str, Family] = {
 _DIM_AND_HEADS = ("embedding_length", "attention.head_count")
 
 
-def read_config(file: GgufFile, context: int | None, most: int | None = None) -> Config:
+def read_config(file: Source, context: int | None, most: int | None = None) -> Config:
     """Return the sizes of the decoder of a file.
 
     context: rows of its caches; if None, `most` or as many as the model was made for, whichever is
@@ -53,9 +53,9 @@ def read_config(file: GgufFile, context: int | None, most: int | None = None) ->
         context = longest if most is None else min(most, longest)
     if not 2 <= context <= longest:
         raise ModelError(f"a context of {context} tokens; {file.name} is made for 2 to {longest}")
-    dim, heads = (_size(file, f"{name}.{key}") for key in _DIM_AND_HEADS)
-    width = _size(file, f"{name}.attention.key_length", dim // heads)
-    groups = _size(file, f"{name}.attention.head_count_kv", heads)
+    dim, heads = (file.get_size(f"{name}.{key}") for key in _DIM_AND_HEADS)
+    width = file.get_size(f"{name}.attention.key_length", dim // heads)
+    groups = file.get_size(f"{name}.attention.head_count_kv", heads)
     if width % 2 or heads % groups:
         raise ModelError(
             f"{file.name}: {heads} heads of {width} for {groups} of keys; expected an even "
@@ -63,12 +63,12 @@ def read_config(file: GgufFile, context: int | None, most: int | None = None) ->
         )
     return Config(
         dim=dim,
-        depth=_size(file, f"{name}.block_count"),
+        depth=file.get_size(f"{name}.block_count"),
         heads=heads,
         groups=groups,
         width=width,
-        hidden=_size(file, f"{name}.feed_forward_length"),
-        vocabulary=len(file.get("tokenizer.ggml.tokens", list)),
+        hidden=file.get_size(f"{name}.feed_forward_length"),
+        vocabulary=file.vocabulary,
         eps=file.get(f"{name}.attention.layer_norm_rms_epsilon", float),
         base=file.metadata.get(f"{name}.rope.freq_base", 10000.0),
         context=context,
@@ -79,7 +79,7 @@ def read_config(file: GgufFile, context: int | None, most: int | None = None) ->
     )
 
 
-def _refuse_variants(file: GgufFile, name: str) -> None:
+def _refuse_variants(file: Source, name: str) -> None:
     """Refuse what changes the results and is not done here."""
     same = file.metadata.get(f"{name}.attention.key_length")
     for key, plain in (
@@ -94,27 +94,13 @@ def _refuse_variants(file: GgufFile, name: str) -> None:
             raise ModelError(f"{file.name}: {name}.{key} is {value!r}, which is not done here")
 
 
-def _head_width(file: GgufFile, name: str) -> int:
-    dim, heads = (_size(file, f"{name}.{key}") for key in _DIM_AND_HEADS)
+def _head_width(file: Source, name: str) -> int:
+    dim, heads = (file.get_size(f"{name}.{key}") for key in _DIM_AND_HEADS)
     return dim // heads
 
 
-def _size(file: GgufFile, key: str, default: int | None = None) -> int:
-    """Return a size of the metadata; the default where it is missing, if there is one.
-
-    Raises:
-        ModelError: it is missing, or no size.
-    """
-    if default is not None and key not in file.metadata:
-        return default
-    size = file.get(key, int)
-    if size < 1:
-        raise ModelError(f"{file.name}: {key} is {size}; expected 1 or more")
-    return int(size)
-
-
 def read_decoder(
-    file: GgufFile,
+    file: Source,
     context: int | None = None,
     *,
     most: int | None = None,
@@ -138,7 +124,7 @@ def read_decoder(
         heads = {"attn_q.weight": config.heads, "attn_k.weight": config.groups}
         kind = name.split(".", 2)[-1] if name.startswith("blk.") else name
         _check_sizes(file, name, value, _sizes(config)[kind])
-        if family.interleaved and kind in heads:
+        if file.pairs_neighbours and family.interleaved and kind in heads:
             return _in_halves(value, heads[kind])
         return value
 
@@ -172,11 +158,11 @@ def _sizes(config: Config) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _check_sizes(file: GgufFile, name: str, weight: Weight, sizes: tuple[int, ...]) -> None:
+def _check_sizes(file: Source, name: str, weight: Weight, sizes: tuple[int, ...]) -> None:
     found = weight.integers if isinstance(weight, GroupedWeight) else weight
     if tuple(found.shape) != sizes:
         raise ModelError(
-            f"{file.name}: tensor {name!r} has sizes {list(found.shape)}; expected {list(sizes)}"
+            f"{file.called(name)} has sizes {list(found.shape)}; expected {list(sizes)}"
         )
 
 

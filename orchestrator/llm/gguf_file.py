@@ -15,14 +15,16 @@ import torch
 from orchestrator.frontend.errors import ModelError
 from orchestrator.llm.blocks import BLOCKS, Weight
 from orchestrator.llm.extra import needs
-from orchestrator.llm.metadata import Metadata
+from orchestrator.llm.source import Source
 
 # By type, of numbers that are no blocks.
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-class GgufFile(Metadata):
+class GgufFile(Source):
     """A GGUF file, mapped into memory."""
+
+    pairs_neighbours = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Map a file.
@@ -48,6 +50,11 @@ class GgufFile(Metadata):
     def names(self) -> frozenset[str]:
         """The names of all tensors."""
         return frozenset(self._tensors)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model scores: those of its tokenizer."""
+        return len(self.get("tokenizer.ggml.tokens", list))
 
     def weight(self, name: str) -> Weight:
         """Return a tensor, rows first; blocks of integers as groups.

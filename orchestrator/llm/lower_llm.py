@@ -1,4 +1,4 @@
-"""From a GGUF file to one .pte that generates text."""
+"""From a GGUF file or a Hugging Face folder to one .pte that generates text."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from orchestrator.frontend.torch_state import ONE_AT_A_TIME
 from orchestrator.llm.decoder import Decoder
 from orchestrator.llm.expand import expanding
 from orchestrator.llm.families import read_decoder
-from orchestrator.llm.gguf_file import GgufFile
 from orchestrator.llm.model import ONE, TWO, LanguageModel
+from orchestrator.llm.open_source import open_source
 from orchestrator.llm.stored_tokenizer import KEY, pack_tokenizer
 from orchestrator.llm.tokenizer import Tokenizer
 from orchestrator.lowering import lower
@@ -40,9 +40,9 @@ def lower_llm(
     threads: int | None = None,
     progress: Callable[[TuneEvent], None] | None = None,
 ) -> LanguageModel:
-    """Lower the decoder of a GGUF file for several backends.
+    """Lower the decoder of a GGUF file or a Hugging Face folder for several backends.
 
-    source: the file; see docs/llm.md for the architectures and types of weights.
+    source: the file or folder; see docs/llm.md for the architectures and types of weights.
     backends, tune, threads: as for `lower`.
     context: tokens that the caches hold, 2048 if left out, or as many as the model is made for.
     chunk: the most tokens of a prompt that are run at once, 128 if left out, or the context where
@@ -53,7 +53,7 @@ def lower_llm(
     progress: called at each stage, and while measuring.
 
     Raises:
-        ModelError: the file cannot be read, or has an architecture, tensor or type that is not
+        ModelError: a file cannot be read, or has an architecture, tensor, type or key that is not
             known here.
         OptionError: values out of range.
         ImportError: a package of the extra `llm` is not installed.
@@ -65,7 +65,7 @@ def lower_llm(
         )
     stages = _Stages(progress)
     stages.next("reading the file")
-    file = GgufFile(source)
+    file = open_source(source)
     tokenizer = Tokenizer(file)
     resolved = resolve_backends(backends)
     integers = any(backend.takes_grouped_integers for backend in resolved)

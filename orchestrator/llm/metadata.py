@@ -32,6 +32,19 @@ class Metadata:
             raise ModelError(f"{self.name}: {key} {_found(value)}; expected {_wanted(kind)}")
         return value
 
+    def get_size(self, key: str, default: int | None = None) -> int:
+        """Return a size; the default where it is missing, if there is one.
+
+        Raises:
+            ModelError: it is missing, or no size.
+        """
+        if default is not None and key not in self.metadata:
+            return default
+        size = self.get(key, int)
+        if size < 1:
+            raise ModelError(f"{self.name}: {key} is {size}; expected 1 or more")
+        return int(size)
+
     def get_list(self, key: str, kind: type, default: list[Any] | None = None) -> list[Any]:
         """Return a list of values of one kind; the default where it is missing, if there is one.
 

@@ -13,7 +13,7 @@ from typing import IO
 
 from orchestrator.frontend.errors import ModelError
 from orchestrator.llm.generate import Generation
-from orchestrator.llm.gguf_file import GgufFile
+from orchestrator.llm.open_source import open_tokenizer
 from orchestrator.llm.session import Session
 from orchestrator.llm.stored_tokenizer import read_tokenizer
 from orchestrator.llm.tokenizer import Message, Tokenizer
@@ -51,8 +51,8 @@ class LanguageModel:
     ) -> LanguageModel:
         """Load what `save` wrote; the file is mapped, and must not change meanwhile.
 
-        tokenizer: a GGUF file to take the tokenizer and the chat template from, in place of those
-            in the file.
+        tokenizer: a GGUF file or a Hugging Face folder to take the tokenizer and the chat template
+            from, in place of those in the file.
         threads: to run on; None for all there are.
 
         Raises:
@@ -64,7 +64,7 @@ class LanguageModel:
             OSError: the file cannot be read.
         """
         path = Path(path)
-        found = read_tokenizer(path) if tokenizer is None else Tokenizer(GgufFile(tokenizer))
+        found = read_tokenizer(path) if tokenizer is None else open_tokenizer(tokenizer)
         program = SavedProgram(path)
         native = NativeProgram(path, num_threads=threads or 0)
         context, chunk = _check(path, native, found.size)

@@ -1,9 +1,10 @@
-"""The tokenizer and the chat template that a GGUF file carries."""
+"""The tokenizer and the chat template of a model: as GGUF has them, or a whole tokenizer.json."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -58,14 +59,24 @@ _PRE: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-_ADDS = "tokenizer.ggml.add_bos_token"
+def token_key(kind: str) -> str:
+    """Return the key of the id of a token: the "bos" or the "eos"."""
+    return f"tokenizer.ggml.{kind}_token_id"
+
+
+ADDS = "tokenizer.ggml.add_bos_token"
+TEMPLATE = "tokenizer.chat_template"
 KEYS = (
     *(f"tokenizer.ggml.{key}" for key in ("model", "pre", "tokens", "token_type", "merges")),
-    _ADDS,
-    *(f"tokenizer.ggml.{kind}_token_id" for kind in ("bos", "eos", "eot")),
-    "tokenizer.chat_template",
+    ADDS,
+    *map(token_key, ("bos", "eos", "eot")),
+    TEMPLATE,
 )
 """The metadata that a tokenizer is made of."""
+JSON = "tokenizer.huggingface.json"  # GGUF's key for the text of one
+SIZE, ENDS = "orchestrator.vocabulary_size", "orchestrator.end_token_ids"
+JSON_KEYS = (JSON, SIZE, ENDS, ADDS, *map(token_key, ("bos", "eos")), TEMPLATE)
+"""The metadata that a tokenizer is made of which a tokenizer.json describes."""
 
 
 class Tokenizer:
@@ -76,44 +87,56 @@ class Tokenizer:
     """
 
     def __init__(self, file: Metadata) -> None:
-        """Read the tokenizer of a file, from the values of `KEYS`.
+        """Read the tokenizer of a file, from the values of `KEYS` or, without these, `JSON_KEYS`.
 
         Raises:
             ModelError: it is of a kind that is not known here, incomplete or damaged.
             ImportError: the package tokenizers is not installed.
         """
         self.source: Mapping[str, Any] = {
-            key: file.metadata[key] for key in KEYS if key in file.metadata
+            key: file.metadata[key]
+            for key in (JSON_KEYS if is_whole(file) else KEYS)
+            if key in file.metadata
         }
         self._file = file.name
-        self._tokens: list[str] = file.get_list("tokenizer.ggml.tokens", str)
         self._template = _template(file)
-        self._library = _byte_pairs(file, self._tokens)
+        if is_whole(file):
+            self._library = read_whole(file)
+            self._size = file.get_size(SIZE)
+        else:
+            tokens: list[str] = file.get_list("tokenizer.ggml.tokens", str)
+            self._library = _byte_pairs(file, tokens)
+            self._size = len(tokens)
         begin = self._token(file, "bos")
-        self._begin_text = "" if begin is None else self._tokens[begin]
+        self._begin_text = "" if begin is None else self._name(begin)
         # As llama.cpp has it where a file does not say.
         llama = file.metadata.get("tokenizer.ggml.pre") == "llama-bpe"
-        adds = file.get(_ADDS, bool) if _ADDS in file.metadata else llama
+        adds = file.get(ADDS, bool) if ADDS in file.metadata else llama
         self.begin: int | None = begin if adds else None
-        found = (self._token(file, kind) for kind in ("eos", "eot"))
+        found = [self._token(file, kind) for kind in ("eos", "eot")]
+        found += [self._checked(token, ENDS) for token in file.get_list(ENDS, int, [])]
         self.ends: tuple[int, ...] = tuple(dict.fromkeys(x for x in found if x is not None))
 
     def _token(self, file: Metadata, kind: str) -> int | None:
         """Return the id of a token that a file names; None if it does not."""
-        key = f"tokenizer.ggml.{kind}_token_id"
-        if key not in file.metadata:
-            return None
-        token = int(file.get(key, int))
-        if not 0 <= token < len(self._tokens):
+        key = token_key(kind)
+        return self._checked(int(file.get(key, int)), key) if key in file.metadata else None
+
+    def _checked(self, token: int, key: str) -> int:
+        if not 0 <= token < self._size:
             raise ModelError(
-                f"{self._file}: {key} is {token}; expected one of the {len(self._tokens)} tokens"
+                f"{self._file}: {key} is {token}; expected one of the {self._size} tokens"
             )
         return token
+
+    def _name(self, token: int) -> str:
+        """Return the text of a token, control tokens included."""
+        return self._library.id_to_token(token) or ""
 
     @property
     def size(self) -> int:
         """How many tokens there are."""
-        return len(self._tokens)
+        return self._size
 
     @property
     def has_template(self) -> bool:
@@ -169,7 +192,9 @@ class Tokenizer:
             raise TemplateError(message)
 
         # A template comes with a file from anywhere.
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         environment.globals["raise_exception"] = refuse
         environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
         try:
@@ -177,22 +202,65 @@ class Tokenizer:
                 messages=[dict(message) for message in messages],
                 add_generation_prompt=True,
                 bos_token=self._begin_text,
-                eos_token=self._tokens[self.ends[0]] if self.ends else "",
+                eos_token=self._name(self.ends[0]) if self.ends else "",
             )
         except Exception as error:  # whatever the template's own code runs into
             raise ModelError(f"the chat template of {self._file} fails: {error}") from error
 
 
 def _template(file: Metadata) -> str | None:
-    key = "tokenizer.chat_template"
-    if key not in file.metadata:
+    if TEMPLATE not in file.metadata:
         return None
-    template = str(file.get(key, str))
+    template = str(file.get(TEMPLATE, str))
     try:
         template.encode()
     except UnicodeEncodeError as error:
-        raise ModelError(f"{file.name}: {key} cannot be written as UTF-8: {error}") from error
+        raise ModelError(f"{file.name}: {TEMPLATE} cannot be written as UTF-8: {error}") from error
     return template
+
+
+@contextmanager
+def failing_as(message: str) -> Iterator[None]:
+    """Have what the package tokenizers raises over damaged files be a ModelError.
+
+    It has no type of its own for that, and panics of its Rust code are no Exceptions.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ModelError(f"{message}: {error}") from error
+        raise
+
+
+def is_whole(file: Metadata) -> bool:
+    """Return whether a tokenizer.json describes the tokenizer, and GGUF's own keys do not."""
+    return JSON in file.metadata and "tokenizer.ggml.model" not in file.metadata
+
+
+def read_whole(file: Metadata) -> Any:
+    """Return the package's tokenizer that the text under `JSON` describes.
+
+    Raises:
+        ModelError: it is damaged or of a kind that is not known here, or has tokens beyond `SIZE`.
+        ImportError: the package tokenizers is not installed.
+    """
+    library, text = needs("tokenizers"), file.get(JSON, str)
+    with failing_as(f"{file.name}: its tokenizer.json makes no tokenizer"):
+        made = library.Tokenizer.from_str(text)
+        kind = type(made.model).__name__
+        last = max(made.get_vocab(with_added_tokens=True).values(), default=-1)
+    if kind != "BPE":
+        raise ModelError(f"{file.name}: a tokenizer of kind {kind!r}; known: 'BPE'")
+    size = file.get_size(SIZE)
+    if last >= size:
+        raise ModelError(
+            f"{file.name}: its tokenizer.json has a token {last}; expected less than the "
+            f"vocabulary of the model, {size}"
+        )
+    made.no_truncation()
+    made.no_padding()
+    return made
 
 
 def _byte_pairs(file: Metadata, tokens: Sequence[str]) -> Any:
@@ -209,10 +277,8 @@ def _byte_pairs(file: Metadata, tokens: Sequence[str]) -> Any:
     ids = {token: index for index, token in enumerate(tokens)}
     # Llama 3 has words that no merges lead to.
     whole = pre == "llama-bpe"
-    try:
+    with failing_as(f"{file.name}: tokens and merges make no tokenizer"):
         made = library.Tokenizer(library.models.BPE(ids, merges, ignore_merges=whole))
-    except Exception as error:  # the package has no type of its own
-        raise ModelError(f"{file.name}: tokens and merges make no tokenizer: {error}") from error
     made.pre_tokenizer = _PRE[pre](library)
     if pre == "qwen2":
         made.normalizer = library.normalizers.NFC()

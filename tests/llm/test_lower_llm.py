@@ -14,17 +14,17 @@ from orchestrator import LanguageModel, ModelError, OptionError, TuneEvent
 from orchestrator.llm.decoder import Decoder
 from orchestrator.llm.families import read_decoder
 from orchestrator.llm.generate import Generation, generate, in_chunks
-from orchestrator.llm.gguf_file import GgufFile
 from orchestrator.llm.lower_llm import lower_llm
+from orchestrator.llm.open_source import open_source
 from orchestrator.llm.sampling import Sampling
 from orchestrator.llm.tokenizer import Tokenizer
-from tests.llm import made_up
+from tests.llm import made_up, made_up_folder
 
 PROMPT = "the heath"
 
 
 def eager(path: Path, prompt: str, tokens: int, chunk: int) -> Generation:
-    file = GgufFile(path)
+    file = open_source(path)
     decoder: Decoder = read_decoder(file)
     with torch.no_grad():
         return generate(
@@ -68,6 +68,18 @@ def test_other_families_generate_as_eager_does(
     model = lower_llm(path, tune="off")
     assert model.chunk == model.context == made_up.CONTEXT
     assert_generates_as_eager(model, path)
+
+
+def test_a_folder_generates_as_eager_does(tmp_path: Path) -> None:
+    """Also once it is saved, with the tokenizer in the file."""
+    folder = made_up_folder.write(tmp_path / "model", "qwen3", torch.bfloat16, depth=1, begins=True)
+    model = lower_llm(folder, chunk=4, tune="off")
+    assert_generates_as_eager(model, folder)
+    model.save(tmp_path / "model.pte")
+    for tokenizer in (None, folder):
+        loaded = LanguageModel.load(tmp_path / "model.pte", tokenizer=tokenizer, threads=1)
+        assert loaded.generate(PROMPT, 12).tokens == model.generate(PROMPT, 12).tokens
+        assert loaded.tokenizer.encode("a")[0] == made_up_folder.BEGIN
 
 
 def test_a_saved_file_generates_the_same(small: LanguageModel, tmp_path: Path) -> None:

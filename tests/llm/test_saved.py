@@ -119,7 +119,7 @@ def packed(said: Any) -> bytes:
         (zlib.compress(b"[" * 100_000), "damaged"),
         (zlib.compress(b"1" * 10_000), "damaged"),
         (packed([]), "its format is not said"),
-        (packed({"format": 2, "metadata": {}}), "has format 2; this version reads 1"),
+        (packed({"format": 3, "metadata": {}}), "has format 3; this version reads 1 and 2"),
         (packed({"format": 1}), "it holds no metadata"),
         (packed({"format": 1, "metadata": {}}), "tokenizer.ggml.tokens is missing"),
     ],

@@ -75,6 +75,12 @@ def test_a_conversation_goes_through_the_template(tmp_path: Path) -> None:
     assert tokenizer(tmp_path).chat(messages) == text
 
 
+def test_templates_may_leave_a_loop(tmp_path: Path) -> None:
+    """As those written for transformers do."""
+    made = tokenizer(tmp_path, template="{% for each in messages %}a{% break %}{% endfor %}")
+    assert made.chat([{"role": "user", "content": "b"}] * 3) == "a"
+
+
 @pytest.mark.parametrize(
     ("template", "message"),
     [
