@@ -104,7 +104,7 @@ class Session:
                 it was then.
             OSError: the file cannot be read.
         """
-        held, state = read_session(path, self._fingerprint(), self._context)
+        held, state = read_session(path, self._fingerprint(), self._context, self._tokenizer.size)
         try:
             self._program.restore(state)
         except ValueError as error:

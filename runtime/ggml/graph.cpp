@@ -31,6 +31,12 @@ Precision precision_of(ir::DType dtype) {
   return dtype == ir::DType_BFloat16 ? Precision::BFloat16 : Precision::Float32;
 }
 
+// What the numbers of a tensor are, whatever they were made from.
+Precision stored_precision(const ggml_tensor* tensor) {
+  if (tensor->type == GGML_TYPE_F16) return Precision::Float16;
+  return tensor->type == GGML_TYPE_BF16 ? Precision::BFloat16 : Precision::Float32;
+}
+
 // Whether a node reads its input number `index`, which is state, as it lies in memory: it looks at
 // no element, or takes those of half types.
 bool reads_halves(ir::Op op, size_t index, bool updates_in_place) {
@@ -227,7 +233,8 @@ Error GraphBuilder::set_output(const Value& value, size_t index) {
   GGD_CHECK(value.sizes == declared, "node %s computes other sizes than the file declares", name());
   const ir::DType dtype = program_->tensor(out).dtype();
   const Precision precision = precision_of(dtype);
-  const bool fits = precision == Precision::Float32 || precision == value.precision;
+  const bool fits = precision == Precision::Float32 || precision == value.precision ||
+                    precision == stored_precision(value.tensor);
   values_[out] = value;
   if (!fits && !only_moves(dtype)) {
     GGD_ASSIGN(values_[out], rounded(value, precision));

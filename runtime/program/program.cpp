@@ -224,8 +224,9 @@ void Program::check_state(const std::string& what, size_t found, size_t expected
 
 void Program::reset() {
   std::lock_guard<std::mutex> lock(mutex_);
+  SharedState first(*program_, method_names_);  // what may fail comes before anything changes
   methods_.clear();
-  state_.emplace(*program_, method_names_);
+  *state_ = std::move(first);
 }
 
 std::vector<uint8_t> Program::take_etdump() {

@@ -194,3 +194,38 @@ def test_a_wrong_declaration_is_an_error(monkeypatch: pytest.MonkeyPatch, name: 
 def test_without_declarations_results_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     native = _mutated(monkeypatch, lambda program: setattr(program, "inPlace", None))
     torch.testing.assert_close(_run(native), list(_Chain()(X, X + 1, V, PLACES)))
+
+
+class _Halves(nn.Module):
+    """A cache of rows that are as large as the weight of a layer is in panels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(3, 6, 16))
+        self.linear = nn.Linear(6, 16, bias=False)
+
+    def forward(self, x: Tensor, v: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
+        self.rows[i] = v
+        return self.rows * 1.0, self.linear(x)
+
+
+def test_a_constant_of_a_half_type_is_put_as_the_numbers_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What writes into the state took it for floats, and read as much again behind it."""
+    serialize = ir.serialize
+
+    def put_the_weight(program: Any) -> bytes:
+        (put,) = _puts(program)
+        (linear,) = (node for node in program.nodes if ir.op_name(node) == "Linear")
+        put.inputs[1] = linear.inputs[1]
+        assert _tensor(program, put.inputs[1]).dtype == ir.DType.BFloat16
+        return serialize(program)
+
+    monkeypatch.setattr(preprocess.ir, "serialize", put_the_weight)
+    model = _Halves().bfloat16().eval()
+    inputs = (torch.ones(1, 6).bfloat16(), torch.ones(1, 6, 16).bfloat16(), torch.tensor([1]))
+    program, _, _ = lower_ggml(model, inputs)
+    rows = torch.as_tensor(NativeProgram(program.buffer).run("forward", list(inputs))[0])
+    assert torch.equal(rows[1], model.linear.weight.detach().T)
+    assert not rows[::2].any()

@@ -345,6 +345,34 @@ def test_huge_sizes_next_to_one_of_zero_are_an_error(monkeypatch: pytest.MonkeyP
     assert "has over" in _fails(_lower(monkeypatch, mutate=empty), rows=0)
 
 
+def test_attention_beyond_any_tensor_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of repeated queries, which take no memory: the count of elements wraps to a small one."""
+    heads, width, count = 1099510579201, 16777232, 16
+    assert heads * width == 2**64 + count
+
+    def attend(program: Any) -> None:
+        start = ir.Dim(value=0, expr=-1)
+        one, few = ir.Slice(dim=3, start=start, step=1), ir.Slice(dim=0, start=start, step=1)
+        ops = [ir.Reshape(), one, ir.Expand(), ir.Expand(), ir.Attention(), few, ir.Reshape()]
+        sizes = [[1, 1, 1, 48], [1, 1, 1, 1], [1, heads, 1, 1], [1, 1, 1, width], [count]]
+        _replace(program, [*sizes, [12], [3, 4]], ops, {3: [2], 4: [3, 2, 4]})
+
+    assert "over 1099511627776 elements" in _fails(_lower(monkeypatch, mutate=attend))
+
+
+@pytest.mark.parametrize("keys", [2**24, 2**39])
+def test_a_mask_beyond_any_tensor_is_an_error(monkeypatch: pytest.MonkeyPatch, keys: int) -> None:
+    def attend(program: Any) -> None:
+        one = ir.Slice(dim=3, start=ir.Dim(value=0, expr=-1), step=1)
+        ops = [ir.Reshape(), one, *[ir.Expand()] * 3, ir.Attention(), ir.Reshape()]
+        many = [1, 1, 2**40, 1]
+        sizes = [[1, 1, 1, 48], [1, 1, 1, 1], many, [1, 1, keys, 1], many, many, [3, 4]]
+        inputs = {3: [2], 4: [2], 5: [3, 4, 4, 5]}
+        _replace(program, sizes, ops, inputs)
+
+    assert "over 1099511627776 elements" in _fails(_lower(monkeypatch, mutate=attend))
+
+
 @pytest.mark.parametrize("kind", [ir.ResizeKind.Nearest, ir.ResizeKind.Bilinear])
 def test_steps_far_beyond_an_image_give_its_last_element(
     monkeypatch: pytest.MonkeyPatch, kind: int

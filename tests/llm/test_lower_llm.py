@@ -141,10 +141,14 @@ def test_files_that_are_no_sessions_are_errors(small: LanguageModel, tmp_path: P
     refused("is no session, or a damaged one")
     for change, message in (
         ({"program": np.array("other")}, "of another program: .* other, expected [0-9a-f]{64}"),
-        ({"tokens": np.ones((2, 2), np.int64)}, r"the tokens are int64 \[2, 2\]; expected"),
+        ({"tokens": np.int64(2)}, r"the tokens are int64 \[\]; expected"),
+        ({"tokens": np.ones(2, np.uint8)}, r"the tokens are uint8 \[2\]; expected"),
+        ({"tokens": np.array([3, -1])}, r"the tokens are from -1 to 3; expected 0 to \d+"),
+        ({"tokens": np.array([3, 10**9])}, r"the tokens are from 3 to 1000000000; expected"),
         ({"tokens": np.ones(small.context + 1, np.int64)}, "expected int64, at most 32"),
         ({"shared": np.ones(5, np.uint8)}, "damaged session: .*has 5 bytes, expected"),
         ({"method.other": np.ones(5, np.uint8)}, "damaged session: .*no method 'other'"),
+        ({"prefill": np.ones(5, np.uint8)}, "is no session: it has 'prefill'"),
     ):
         np.savez(path, **{**parts, **change})
         refused(message)

@@ -228,9 +228,11 @@ Keys visible_keys(const AttentionParams& p, const ggml_tensor* mask, int64_t bat
 // Those that any of the queries first .. last - 1 may see.
 Keys visible_keys(const AttentionParams& p, const ggml_tensor* mask, int64_t batch, int64_t head,
                   int64_t first, int64_t last) {
-  const bool alike = p.mask.row == 0;  // the last one sees as much as any
+  // The last one sees as much as any. Not where the mask hides all that an earlier one may look
+  // back at: that one sees what the mask makes low.
+  const bool alike = mask == nullptr || (p.mask.row == 0 && !p.causal);
   Keys seen;
-  for (int64_t row = mask == nullptr || alike ? last - 1 : first; row < last; ++row) {
+  for (int64_t row = alike ? last - 1 : first; row < last; ++row) {
     seen = joined(seen, visible_keys(p, mask, batch, head, row));
   }
   return seen;

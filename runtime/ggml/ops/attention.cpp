@@ -15,6 +15,17 @@ struct Operand {
   HeadView view;
 };
 
+// The product may have more elements than any tensor: views that repeat take no memory.
+Error check_count(const GraphBuilder& builder, const Sizes& sizes) {
+  int64_t count = 1;
+  for (const int64_t size : sizes) {
+    GGD_CHECK(!__builtin_mul_overflow(count, size, &count) && count <= kMaxElements,
+              "node %s makes over %lld elements", builder.name(),
+              static_cast<long long>(kMaxElements));
+  }
+  return Error::Ok;
+}
+
 // A view of rank 4 as the kernels read it.
 Operand operand(const StridedView& view) {
   Operand result;
@@ -64,6 +75,7 @@ Result<Operand> mask_operand(GraphBuilder& builder, const Sizes& sizes) {
   if (sizes[kRank - 1] != 1 && (view.sizes[kRank - 1] == 1 || view.strides[kRank - 1] != 1)) {
     if (view.sizes[kRank - 1] == 1) view.strides[kRank - 1] = 0;
     view.sizes[kRank - 1] = sizes[kRank - 1];
+    GGD_TRY(check_count(builder, view.sizes));
     GGD_ASSIGN(const Value copy, copy_to_order(builder, view, identity_order(kRank)));
     view = strided(builder, copy);
   }
@@ -79,7 +91,7 @@ Error check_sizes(const GraphBuilder& builder, const Operand& q, const Operand& 
             "node %s attends with sizes that do not agree", builder.name());
   GGD_CHECK(element_count(q.sizes) > 0 && element_count(k.sizes) > 0 && element_count(v.sizes) > 0,
             "node %s attends to nothing", builder.name());
-  return Error::Ok;
+  return check_count(builder, {q.sizes[0], q.sizes[1], q.sizes[2], v.sizes[3]});
 }
 
 }  // namespace

@@ -13,13 +13,15 @@ namespace {
 // and the indices.
 constexpr size_t kMaxSources = 2 + static_cast<size_t>(ir::Limit_Indices);
 
-// Whether `values` can be written into `state` where that lies: converted to a half type at most.
-bool can_be_put_into(const ggml_tensor* values, const ggml_tensor* state) {
-  return values->type == state->type || (is_half(state) && values->type == GGML_TYPE_F32);
-}
-
 bool has_elements_of_four_bytes(const ggml_tensor* tensor) {
   return tensor->type == GGML_TYPE_F32 || tensor->type == GGML_TYPE_I32;
+}
+
+// Whether `values` can be written into `state` where that lies: as they are, or floats into a half
+// type.
+bool can_be_put_into(const ggml_tensor* values, const ggml_tensor* state) {
+  return has_elements_of_four_bytes(values) &&
+         values->type == (is_half(state) ? GGML_TYPE_F32 : state->type);
 }
 
 // Parameters for indexing input 0 from dimension `dim` on by the inputs from `first_index` on;
@@ -97,7 +99,9 @@ Error lower(GraphBuilder& builder, const ir::Index& op) {
 Error lower(GraphBuilder& builder, const ir::IndexPut& op) {
   GGD_TRY(check_rank(builder, 2));
   const Value& x = builder.input(0);
-  GGD_ASSIGN(const Value values, builder.contiguous(builder.input(1)));
+  // Constants may be of a half type.
+  GGD_ASSIGN(const Value floats, builder.in_floats(builder.input(1)));
+  GGD_ASSIGN(const Value values, builder.contiguous(floats));
   GGD_CHECK(can_be_put_into(values.tensor, x.tensor) &&
                 values.sizes == indexed_sizes(builder, op.dim(), 2),
             "node %s puts values of other sizes than it indexes, or of another type",
@@ -107,7 +111,8 @@ Error lower(GraphBuilder& builder, const ir::IndexPut& op) {
   Value target = x;
   if (builder.updates_in_place()) {
     const size_t element = ggml_type_size(x.tensor->type);
-    check_memory_limit(static_cast<size_t>(values.count()) * element);
+    check_memory_limit(static_cast<size_t>(values.count()) * element +
+                       static_cast<size_t>(params.count) * sizeof(int64_t));
     params.overwritten =
         std::make_shared<Overwritten>(params.outer, element_count(params.sizes), params.count,
                                       params.inner * static_cast<int64_t>(element));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.export import Dim
 from torch.nn.functional import scaled_dot_product_attention as attention
 
+from ggml_delegate import ir, preprocess
 from ggml_delegate.registry import check_node
 from orchestrator.native import NativeProgram
 from tests.harness.ops import check_op, lower_ggml
@@ -185,6 +187,33 @@ def test_what_lies_behind_a_mask_is_not_read(queries: int, added: float | None) 
     program, _, _ = lower_ggml(Model(), (q, k, v, mask))
     (result,) = NativeProgram(program.buffer).run("forward", [q, k, v, mask])
     torch.testing.assert_close(result, clean, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("queries", [3, 20, 300])
+def test_a_mask_of_all_queries_that_look_back(
+    monkeypatch: pytest.MonkeyPatch, queries: int
+) -> None:
+    """The first ones see low keys alone, which the later ones do not see at all."""
+    serialize = ir.serialize
+
+    def as_causal(program: Any) -> bytes:
+        (node,) = (node for node in program.nodes if ir.op_name(node) == "Attention")
+        node.op.causal = True
+        return serialize(program)
+
+    class Model(torch.nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+            return attention(q, k, v, attn_mask=mask)
+
+    monkeypatch.setattr(preprocess.ir, "serialize", as_causal)
+    q, k, v = _qkv(1, 2, queries=queries, keys=queries, depth=8)
+    padding = torch.zeros(1, 1, 1, queries)
+    padding[..., : queries * 3 // 4] = LOWEST
+    program, _, _ = lower_ggml(Model(), (q, k, v, padding))
+    (result,) = NativeProgram(program.buffer).run("forward", [q, k, v, padding])
+    later = torch.ones(queries, queries, dtype=torch.bool).triu(1)
+    expected = attention(q, k, v, attn_mask=padding.masked_fill(later, -torch.inf))
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("queries", [1, 20])
