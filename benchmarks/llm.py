@@ -1,7 +1,7 @@
 """A language model against llama.cpp, both from the same GGUF file.
 
     python benchmarks/llm.py [--program FILE.pte] [--llama-cpp FOLDER] [--threads 1 2] [--quick]
-        [--json FILE] [--check]
+        [--processor-time] [--json FILE] [--check]
 
 SmolLM2-135M-Instruct (Q4_1, its table of words Q8_0) is lowered for ggml and XNNPACK, or was
 lowered before (--program). llama.cpp is what the package llama-cpp-python builds of it:
@@ -10,15 +10,19 @@ lowered before (--program). llama.cpp is what the package llama-cpp-python build
 
 It is loaded with weights that it repacks ("extra buffers") and without, with the context that ours
 has; "gain" is over the faster of the two. All are called from Python, in turn, in one process: a
-prompt of 128 tokens into empty caches, and single tokens from position 64 on. OpenMP's threads,
-which llama.cpp computes with, sleep when they have no work (OMP_WAIT_POLICY is "passive" if it is
-not set): else they would take the processors from what runs next.
+prompt of 128 tokens into empty caches, and single tokens from position 64 on. A decoder whose
+process a prompt ends by a signal, which is tried first, is named, and timed for single tokens only.
+OpenMP's threads, which llama.cpp computes with, sleep when they have no work (OMP_WAIT_POLICY is
+"passive" if it is not set): else they would take the processors from what runs next.
 
 "bound" is what a token would take if the file and the live part of the caches were only read, at
 the bandwidth (GB/s) at which as many bytes are summed in the same rounds. Loading and memory are
 measured in processes of their own: the time until both methods can run (llama.cpp's has its
 vocabulary in it, that of ours is in "+tokenizer"), and what is private of the memory beyond what it
 was before, once a prompt and a token have run.
+
+On a machine that others keep busy, --processor-time compares what the processors computed, which is
+steadier; with several threads, what they spend on waiting awake is in it.
 
 Greedy tokens of three prompts are compared until they first differ; there, the line says how far
 the two tokens' scores are apart. llama.cpp rounds activations to 8 bits where weights are
@@ -33,16 +37,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 # Read when OpenMP is loaded, as with torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -61,6 +67,7 @@ from benchmarks.llm_decoders import (
     lead,
     llama_cpp,
     load,
+    one_by_one,
 )
 from benchmarks.never_slower import ratio_spread
 from benchmarks.running import Timed, conclude, parser, timed, warmed_up
@@ -82,6 +89,7 @@ TEXTS = (
     "def fibonacci(n):\n",
 )
 READING = "reading"
+Clock: TypeAlias = "Callable[[], int]"
 LEAST_GAIN = 1.0
 MOST_OF_FILE = 1.05
 MOST_LOAD_MS = 100.0
@@ -90,18 +98,18 @@ MOST_OF_PRIVATE = 1.2
 _CHILD = """
 import json, sys, time
 import numpy as np
-whose, path, threads, context, folder, tokens = json.loads(sys.argv[1])
+whose, path, context, folder, tokens, alone = json.loads(sys.argv[1])
 if folder:
     sys.path.append(folder)
-from benchmarks.llm_decoders import OURS, llama_cpp, load, private_bytes
+from benchmarks.llm_decoders import OURS, llama_cpp, load, one_by_one, private_bytes
 
 if whose != OURS:
     llama_cpp()
 before = private_bytes()
 start = time.perf_counter_ns()
-decode = load(whose, path, threads, context)
+decode = load(whose, path, 1, context)
 loaded = time.perf_counter_ns()
-decode(tokens, 0)
+(one_by_one(decode) if alone else decode)(tokens, 0)
 decode(tokens[:1], len(tokens))
 print(json.dumps([(loaded - start) / 1e6, private_bytes() - before]))
 """
@@ -163,21 +171,21 @@ def agreement(text: str, prompt: Sequence[int], ours: Decoder, theirs: Decoder) 
     return Agreement(text, alike, GREEDY, *leads)
 
 
-def _single_tokens(decode: Decoder, tokens: Sequence[int]) -> Timed:
+def _single_tokens(decode: Decoder, tokens: Sequence[int], clock: Clock) -> Timed:
     """Times the mean of `TOKENS` tokens from `FIRST` on, one after another."""
 
     def run() -> None:
         for position in range(FIRST, FIRST + TOKENS):
             decode(tokens[position : position + 1], position)
 
-    once = timed(run)
+    once = timed(run, clock)
     return lambda: once() / TOKENS
 
 
-def _reading(count: int, threads: int) -> Timed:
+def _reading(count: int, threads: int, clock: Clock) -> Timed:
     """Times reading as many bytes, by having torch sum them."""
     values = torch.ones(count // 4)
-    once = timed(values.sum)
+    once = timed(values.sum, clock)
 
     def run() -> float:
         torch.set_num_threads(threads)
@@ -187,17 +195,33 @@ def _reading(count: int, threads: int) -> Timed:
 
 
 def speeds(
-    decoders: Mapping[str, Decoder], tokens: Sequence[int], threads: int, rounds: int, read: int
+    decoders: Mapping[str, Decoder],
+    tokens: Sequence[int],
+    threads: int,
+    rounds: int,
+    read: int,
+    clock: Clock,
+    alone: Collection[str] = (),
 ) -> list[Speed]:
-    """Times a prompt and single tokens; `read` is the bytes that a token needs."""
+    """Times a prompt and single tokens.
+
+    read: the bytes that a token needs. alone: the decoders that cannot run a prompt at once.
+    """
 
     def measured(runs: Mapping[str, Timed]) -> dict[str, Timing]:
         return interleave({name: warmed_up(run) for name, run in runs.items()}, rounds)
 
-    prompt = {name: timed(partial(each, tokens, 0)) for name, each in decoders.items()}
-    prompts = measured(prompt)  # which fill the caches for the tokens
-    single = {name: _single_tokens(each, tokens) for name, each in decoders.items()}
-    singles = measured({**single, READING: _reading(read, threads)})
+    for decode in decoders.values():
+        decode(tokens, 0)  # fills the caches
+    prompts = measured(
+        {
+            name: timed(partial(each, tokens, 0), clock)
+            for name, each in decoders.items()
+            if name not in alone
+        }
+    )
+    single = {name: _single_tokens(each, tokens, clock) for name, each in decoders.items()}
+    singles = measured({**single, READING: _reading(read, threads, clock)})
     bound = singles.pop(READING).median_ms
     return [
         speed("prompt", len(tokens), threads, prompts),
@@ -228,16 +252,51 @@ def speed(
     )
 
 
-def footprints(
-    files: Mapping[str, Path], folder: Path | None, tokens: Sequence[int], context: int, times: int
-) -> list[Footprint]:
-    """Loads each file in new processes, in turn, with one thread; medians."""
-    found: dict[str, list[tuple[float, int]]] = {whose: [] for whose in files}
+@dataclass(frozen=True)
+class Children:
+    """Processes that load a decoder with one thread, and run a prompt and a token.
+
+    files: by decoder. folder: where llama_cpp is, if not among the installed packages.
+    """
+
+    files: Mapping[str, Path]
+    folder: Path | None
+    tokens: Sequence[int]
+    context: int
+
+    def run(self, whose: str, *, alone: bool) -> subprocess.CompletedProcess[str]:
+        """Prints ms to load and private bytes; `alone` runs the prompt token by token."""
+        folder = str(self.folder.resolve()) if self.folder else ""
+        path, tokens = str(self.files[whose]), list(self.tokens)
+        given = json.dumps([whose, path, self.context, folder, tokens, alone])
+        command = [sys.executable, "-c", _CHILD, given]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+    def that_die(self) -> set[str]:
+        """The decoders whose process a prompt ends by a signal; says so.
+
+        llama.cpp's kernels for AMX do where a virtual machine has it in name only.
+        """
+        found = set()
+        for whose in self.files:
+            status = self.run(whose, alone=False).returncode
+            if status < 0:
+                name = signal.Signals(-status).name
+                print(f"{whose}: {name} at a prompt; tokens are run one by one there")
+                found.add(whose)
+        return found
+
+
+def footprints(children: Children, alone: Collection[str], times: int) -> list[Footprint]:
+    """Loads each file in new processes, in turn; medians.
+
+    Raises:
+        RuntimeError: one fails.
+    """
+    found: dict[str, list[tuple[float, int]]] = {whose: [] for whose in children.files}
     for _ in range(times):
-        for whose, path in files.items():
-            given = [whose, str(path), 1, context, str(folder or ""), list(tokens)]
-            command = [sys.executable, "-c", _CHILD, json.dumps(given)]
-            result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        for whose, path in children.files.items():
+            result = children.run(whose, alone=whose in alone)
             if result.returncode != 0:
                 raise RuntimeError(f"loading {path} as {whose} failed:\n{result.stderr}")
             found[whose].append(json.loads(result.stdout))
@@ -248,7 +307,7 @@ def footprints(
             statistics.median(private for _, private in found[whose]),
             path.stat().st_size,
         )
-        for whose, path in files.items()
+        for whose, path in children.files.items()
     ]
 
 
@@ -281,7 +340,7 @@ def _import_llama_cpp(folder: Path | None) -> None:
         sys.path.append(str(folder.resolve()))
     try:
         llama_cpp()
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: the library is missing or does not load
         target = folder or "FOLDER"
         raise SystemExit(
             f"error: llama.cpp cannot be imported: {error}. Build it by\n"
@@ -299,8 +358,10 @@ def _lowered(file: Path, folder: str) -> Path:
 
 
 def _show_speed(row: Speed) -> None:
-    rates = [row.tokens / row.times_ms[name] * 1e3 for name in (OURS, PLAIN, REPACKED)]
-    columns = "".join(f"{rate:>10.1f}" for rate in rates)
+    columns = "".join(
+        f"{row.tokens / row.times_ms[name] * 1e3:>10.1f}" if name in row.times_ms else f"{'-':>10}"
+        for name in (OURS, PLAIN, REPACKED)
+    )
     bound = "" if row.bound_ms is None else f"{row.bound_ms:>8.2f}{row.bandwidth_gb_s:>7.1f}"
     print(
         f"{row.what:<7}{row.threads:>3}{columns}{row.gain:>7.2f}{row.spread:>7.2f}"
@@ -330,6 +391,7 @@ def _show_agreement(row: Agreement, name: str) -> None:
 def run(chosen: Any, pte: Path) -> int:
     """Measures and prints all."""
     gguf = chosen.file
+    clock = time.process_time_ns if chosen.processor_time else time.perf_counter_ns
     start = timed(partial(LanguageModel.load, pte, threads=1))
     tokenizer_ms = min(start() for _ in range(3))
     model = LanguageModel.load(pte, threads=1)
@@ -338,6 +400,8 @@ def run(chosen: Any, pte: Path) -> int:
     live = 2 * config.depth * config.groups * config.width * 4 * (FIRST + TOKENS // 2)
     read = pte.stat().st_size + live
     files = {OURS: pte, PLAIN: gguf, REPACKED: gguf}
+    children = Children(files, chosen.llama_cpp, tokens, model.context)
+    alone = children.that_die()
     print(
         f"{'':<7}{'th':>3}{'tokens/s':>10}{'llama.cpp':>10}{'repacked':>10}{'gain':>7}{'+-':>7}"
         f"{'ms':>9}{'bound':>8}{'GB/s':>7}"
@@ -346,8 +410,9 @@ def run(chosen: Any, pte: Path) -> int:
     agreements: dict[str, list[Agreement]] = {}
     for threads in chosen.threads:
         decoders = {name: load(name, path, threads, model.context) for name, path in files.items()}
+        decoders |= {name: one_by_one(decoders[name]) for name in alone}
         rounds = QUICK_ROUNDS if chosen.quick else ROUNDS
-        for row in speeds(decoders, tokens, threads, rounds, read):
+        for row in speeds(decoders, tokens, threads, rounds, read, clock, alone):
             rows.append(row)
             _show_speed(row)
         if not agreements:
@@ -360,7 +425,7 @@ def run(chosen: Any, pte: Path) -> int:
             }
     print(f"\n{'':<20}{'file MB':>9}{'private MB':>12}{'load ms':>9}{'+tokenizer':>12}")
     loads = QUICK_LOADS if chosen.quick else LOADS
-    found = footprints(files, chosen.llama_cpp, tokens, model.context, loads)
+    found = footprints(children, alone, loads)
     for footprint in found:
         _show_footprint(footprint, tokenizer_ms)
     print()
@@ -383,6 +448,7 @@ def main() -> int:
     options.add_argument("--program", type=Path, help="a .pte that was made of it before")
     options.add_argument("--llama-cpp", type=Path, help="the folder that llama_cpp is installed in")
     options.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    options.add_argument("--processor-time", action="store_true", help="not the time that passed")
     chosen = options.parse_args()
     warnings.filterwarnings("ignore")
     _import_llama_cpp(chosen.llama_cpp)

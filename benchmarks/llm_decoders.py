@@ -109,6 +109,17 @@ def llama_cpp() -> Any:
     return module
 
 
+def one_by_one(decode: Decoder) -> Decoder:
+    """A decoder that has another run every token alone."""
+
+    def run(tokens: Sequence[int], first: int) -> NDArray[np.float32]:
+        for position, token in enumerate(tokens[:-1], first):
+            decode([token], position)
+        return decode(tokens[-1:], first + len(tokens) - 1)
+
+    return run
+
+
 def private_bytes() -> int:
     """The memory that this process has written and shares with none."""
     with open("/proc/self/smaps_rollup") as file:  # noqa: PTH123

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from benchmarks import llm
 from benchmarks.interleave import Timing
 from benchmarks.llm import OURS, PLAIN, REPACKED, Footprint, Speed, agreement, missed, speed
-from benchmarks.llm_decoders import common, greedy
+from benchmarks.llm_decoders import common, greedy, one_by_one
 
 VOCABULARY = 100
 
@@ -106,3 +106,14 @@ def test_without_llama_cpp_the_benchmark_says_how_to_get_it(
     monkeypatch.setattr("sys.argv", ["llm.py"])
     with pytest.raises(SystemExit, match="pip install --target FOLDER llama-cpp-python"):
         llm.main()
+
+
+def test_a_decoder_run_one_by_one_gives_the_same_tokens() -> None:
+    runs = []
+
+    def decode(tokens: Sequence[int], first: int) -> NDArray[np.float32]:
+        runs.append((tuple(tokens), first))
+        return np.zeros(VOCABULARY, np.float32)
+
+    one_by_one(decode)([7, 8, 9], 4)
+    assert runs == [((7,), 4), ((8,), 5), ((9,), 6)]
