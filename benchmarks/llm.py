@@ -273,10 +273,7 @@ class Children:
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
     def that_die(self) -> set[str]:
-        """The decoders whose process a prompt ends by a signal; says so.
-
-        llama.cpp's kernels for AMX do where a virtual machine has it in name only.
-        """
+        """The decoders whose process a prompt ends by a signal, as AMX may; says so."""
         found = set()
         for whose in self.files:
             status = self.run(whose, alone=False).returncode
