@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.interleave import interleave, ratio
-from benchmarks.running import conclude, native, parser, settled
+from benchmarks.running import conclude, native, parser, warmed_up
 from examples.models.llama import Attention, Block, Config, Llama, rotate
 from orchestrator import lower
 
@@ -148,7 +148,7 @@ def measure(contexts: Sequence[int], threads: int, rounds: int) -> list[Row]:
         runs[context, "ours"] = native(program.buffer, inputs, threads)
         runs[context, "theirs"] = native(theirs.to_executorch().buffer, inputs, threads)
         errors[context] = _error(program, model)
-    names = {f"{context} {whose}": settled(run) for (context, whose), run in runs.items()}
+    names = {f"{context} {whose}": warmed_up(run) for (context, whose), run in runs.items()}
     found = interleave(names, rounds)
     base = found[f"{contexts[0]} ours"]
     return [
