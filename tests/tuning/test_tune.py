@@ -6,6 +6,7 @@ import multiprocessing
 import re
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -67,9 +68,11 @@ def tuned(net: nn.Module, table: Path, events: list[TuneEvent]) -> LoweredProgra
 def measured(table: Path, tuned: LoweredProgram, tmp_path: Path) -> Path:
     """A copy of a table with all costs of the net, in which no plan was timed."""
     path = tmp_path / "measured.sqlite"
-    with sqlite3.connect(table) as source, sqlite3.connect(path) as copy:
+    # Closed, it is one file: until then, what was deleted is so in the log beside it alone.
+    with closing(sqlite3.connect(table)) as source, closing(sqlite3.connect(path)) as copy:
         source.backup(copy)
         copy.execute("DELETE FROM plans")
+        copy.commit()
     return path
 
 
