@@ -127,9 +127,8 @@ class ByteTileProduct {
   // their columns sum up to, onto those of the group.
   void take_columns(int64_t k, int64_t depth, int64_t panel) {
     const int64_t bits = op_.integers.bits;
-    const int8_t* from =
-        op_.weight + (first_ + panel) * op_.params->k * kPanelWidth * bits / 8 +
-        k * kPanelWidth * bits / 8;
+    const int8_t* from = op_.weight + (first_ + panel) * op_.params->k * kPanelWidth * bits / 8 +
+                         k * kPanelWidth * bits / 8;
     int8_t* to = right(panel);
     int64_t at = 0;
     if (bits == 8) {
@@ -155,7 +154,8 @@ class ByteTileProduct {
     const int8_t* from = right(panel) + at * kPanelWidth;
     __m512i sums = _mm512_setzero_si512();
     for (int64_t i = 0; i < depth; i += 4) {
-      sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1), _mm512_loadu_si512(from + i * kPanelWidth));
+      sums = _mm512_dpbusd_epi32(sums, _mm512_set1_epi8(1),
+                                 _mm512_loadu_si512(from + i * kPanelWidth));
     }
     return sums;
   }
@@ -210,8 +210,7 @@ class ByteTileProduct {
       run.accumulate = !piece.first;
       byte_tile_kernel(tiles_.at_a_time(tile), count_)(run);
       if (!piece.last) continue;
-      const Range rows{row,
-                       std::min(row + tiles_.at_a_time(tile) * tiles_.height, row_count())};
+      const Range rows{row, std::min(row + tiles_.at_a_time(tile) * tiles_.height, row_count())};
       for (int64_t panel = 0; panel < count_; ++panel) {
         const int64_t column = panel * kPanelWidth;
         add_scaled(scales[panel], piece.group, rows, run.sums + column,

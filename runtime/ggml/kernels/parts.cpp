@@ -1,6 +1,9 @@
 #include "parts.h"
 
+#include <ggml.h>
+
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "vector_math.h"
@@ -145,6 +148,40 @@ void expand(const RightFactor& right, int64_t k_all, int64_t panel, int64_t k0, 
   }
 }
 
+// Integers of 4 bits without zero points: a lane's two are looked up in a table of bfloat16.
+void look_up(const RightFactor& right, int64_t k_all, int64_t panel, int64_t k0, int64_t depth,
+             uint16_t* tiles) {
+  constexpr int kAllOnce = 0xFE;  // a | b
+  const bool is_unsigned = right.integers.offsets == Offsets::Minimums;
+  alignas(64) std::array<uint16_t, 32> numbers;  // twice: an index has the next bit above it
+  for (int i = 0; i < 32; ++i) {
+    const int integer = i % 16 - (!is_unsigned && i % 16 >= 8 ? 16 : 0);
+    numbers[static_cast<size_t>(i)] = ggml_fp32_to_bf16(static_cast<float>(integer)).bits;
+  }
+  const Bits table = _mm512_load_si512(numbers.data());
+  const auto* bytes =
+      static_cast<const int8_t*>(right.data) + panel * ((k_all + 1) / 2) * kPanelWidth;
+  bytes += k0 / 2 * kPanelWidth;
+  const auto pairs_at = [&](int64_t pair) {
+    const Bits lanes = _mm512_maskz_cvtepu8_epi32(
+        kAllLanes, _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + pair * kPanelWidth)));
+    const Bits upper = _mm512_maskz_slli_epi32(kAllLanes, lanes, 12);
+    const Bits indices = _mm512_ternarylogic_epi32(lanes, upper, upper, kAllOnce);
+    return _mm512_maskz_permutexvar_epi16(~__mmask32{0}, indices, table);
+  };
+  const int64_t pairs = depth / 2;
+  for (int64_t i = 0; i < pairs; ++i) _mm512_storeu_si512(tiles + i * kTileDepth, pairs_at(i));
+  int64_t done = pairs;
+  if (depth % 2 != 0) {
+    _mm512_storeu_si512(tiles + done * kTileDepth,
+                        _mm512_and_si512(pairs_at(done), splat(0xFFFFU)));
+    ++done;
+  }
+  std::memset(
+      tiles + done * kTileDepth, 0,
+      static_cast<size_t>(steps_of(depth) * kTileElements - done * kTileDepth) * sizeof(uint16_t));
+}
+
 // Two rows of 16 bfloat16 as 16 pairs; see take_right().
 bool pair_halves(const uint16_t* rows, int64_t depth, uint16_t* tiles) {
   alignas(64) static const uint16_t kPaired[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
@@ -166,9 +203,9 @@ bool pair_halves(const uint16_t* rows, int64_t depth, uint16_t* tiles) {
                         _mm512_maskz_permutexvar_epi16(kAll, _mm512_load_si512(kPaired), pair));
   }
   const int64_t pairs = (depth + 1) / 2;
-  std::memset(tiles + pairs * kTileDepth, 0,
-              static_cast<size_t>(steps_of(depth) * kTileElements - pairs * kTileDepth) *
-                  sizeof(uint16_t));
+  std::memset(
+      tiles + pairs * kTileDepth, 0,
+      static_cast<size_t>(steps_of(depth) * kTileElements - pairs * kTileDepth) * sizeof(uint16_t));
   return odd == 0;
 }
 
@@ -215,7 +252,7 @@ bool take_right(const RightFactor& right, int64_t k, int64_t panel, int64_t k0, 
   if (right.integers.bits == 8) {
     (zeros ? expand<8, true> : expand<8, false>)(right, k, panel, k0, depth, tiles);
   } else {
-    (zeros ? expand<4, true> : expand<4, false>)(right, k, panel, k0, depth, tiles);
+    (zeros ? expand<4, true> : look_up)(right, k, panel, k0, depth, tiles);
   }
   return true;
 }

@@ -1,8 +1,8 @@
 // Floats as sums of bfloat16 parts, and weights that one part stands for, where tiles read them.
 //
-// A float32 is the sum of three bfloat16: its significand has 24 bits, theirs have 8. Their products
-// with another bfloat16 are exact in float32, so that the sum of those is as good as a product of
-// float32. See G. Henry, P. T. P. Tang, A. Heinecke, "Leveraging the bfloat16 Artificial
+// A float32 is the sum of three bfloat16: its significand has 24 bits, theirs have 8. Their
+// products with another bfloat16 are exact in float32, so that the sum of those is as good as a
+// product of float32. See G. Henry, P. T. P. Tang, A. Heinecke, "Leveraging the bfloat16 Artificial
 // Intelligence Datatype For Higher-Precision Computations", ARITH 2019.
 #pragma once
 
@@ -32,8 +32,8 @@ struct Parts {
   int count;  // further parts are all 0
 };
 
-// Rows of floats, `stride` apart, to tiles of `height` rows: [tile][step][part][row][32]. `sums`, if
-// not null, gets the sum of each row in each step: [tile][step][kTileHeight].
+// Rows of floats, `stride` apart, to tiles of `height` rows: [tile][step][part][row][32]. `sums`,
+// if not null, gets the sum of each row in each step: [tile][step][kTileHeight].
 Parts split_left(const float* from, int64_t stride, int64_t rows, int64_t height, int64_t depth,
                  uint16_t* tiles, float* sums);
 

@@ -229,7 +229,8 @@ bool tiles_are_faster(const Gemm& op, int64_t rows, int64_t panels, int64_t dept
   };
   const RowTiles tiles(rows);
   const int64_t steps = steps_of(depth);
-  const double groups = static_cast<double>(integers.bits == 0 ? 1 : std::max<int64_t>(1, depth / integers.group));
+  const double groups =
+      static_cast<double>(integers.bits == 0 ? 1 : std::max<int64_t>(1, depth / integers.group));
   const double by_vectors = count(rows, panels * depth, 0.23) + count(panels, depth, 0.6);
   const double by_tiles = count(tiles.count * panels, steps, 60) + count(rows, steps, 8) +
                           count(panels, depth, integers.bits == 0 ? 0.5 : 2.5) +
