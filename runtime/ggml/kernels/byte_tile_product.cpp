@@ -308,7 +308,7 @@ class ByteTileProduct {
 }  // namespace
 
 bool byte_tiles_are_faster(const IntegerProduct& op, Range rows, Range panels) {
-  constexpr int64_t kLeastRows = 12;
+  constexpr int64_t kLeastRows = 20;
   constexpr int64_t kLeastPanels = 2;
   constexpr int64_t kLeastDepth = 32;
   const int64_t k = op.params->k;

@@ -148,17 +148,29 @@ void expand(const RightFactor& right, int64_t k_all, int64_t panel, int64_t k0, 
   }
 }
 
-// Integers of 4 bits without zero points: a lane's two are looked up in a table of bfloat16.
+// bfloat16 of the integers that 4 bits stand for. Twice: indices may have another bit above them.
+class NibbleTable {
+ public:
+  explicit NibbleTable(bool has_signs) {
+    for (int i = 0; i < 32; ++i) {
+      const int integer = i % 16 - (has_signs && i % 16 >= 8 ? 16 : 0);
+      numbers_[static_cast<size_t>(i)] = ggml_fp32_to_bf16(static_cast<float>(integer)).bits;
+    }
+  }
+  Bits load() const { return _mm512_load_si512(numbers_.data()); }
+
+ private:
+  alignas(64) std::array<uint16_t, 32> numbers_{};
+};
+
+// Integers of 4 bits without zero points, looked up two to a lane.
 void look_up(const RightFactor& right, int64_t k_all, int64_t panel, int64_t k0, int64_t depth,
              uint16_t* tiles) {
-  constexpr int kAllOnce = 0xFE;  // a | b
-  const bool is_unsigned = right.integers.offsets == Offsets::Minimums;
-  alignas(64) std::array<uint16_t, 32> numbers;  // twice: an index has the next bit above it
-  for (int i = 0; i < 32; ++i) {
-    const int integer = i % 16 - (!is_unsigned && i % 16 >= 8 ? 16 : 0);
-    numbers[static_cast<size_t>(i)] = ggml_fp32_to_bf16(static_cast<float>(integer)).bits;
-  }
-  const Bits table = _mm512_load_si512(numbers.data());
+  constexpr int kOr = 0xFE;
+  static const NibbleTable signed_numbers(true);
+  static const NibbleTable unsigned_numbers(false);
+  const bool has_signs = right.integers.offsets != Offsets::Minimums;
+  const Bits table = (has_signs ? signed_numbers : unsigned_numbers).load();
   const auto* bytes =
       static_cast<const int8_t*>(right.data) + panel * ((k_all + 1) / 2) * kPanelWidth;
   bytes += k0 / 2 * kPanelWidth;
@@ -166,7 +178,7 @@ void look_up(const RightFactor& right, int64_t k_all, int64_t panel, int64_t k0,
     const Bits lanes = _mm512_maskz_cvtepu8_epi32(
         kAllLanes, _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + pair * kPanelWidth)));
     const Bits upper = _mm512_maskz_slli_epi32(kAllLanes, lanes, 12);
-    const Bits indices = _mm512_ternarylogic_epi32(lanes, upper, upper, kAllOnce);
+    const Bits indices = _mm512_ternarylogic_epi32(lanes, upper, upper, kOr);
     return _mm512_maskz_permutexvar_epi16(~__mmask32{0}, indices, table);
   };
   const int64_t pairs = depth / 2;

@@ -23,11 +23,23 @@ constexpr int64_t kChunk = 128;
 constexpr int64_t kChunkSteps = kChunk / kTileDepth;
 static_assert(kBlockDepth % kTileDepth == 0 && kDepthGrain == kTileDepth);
 
+constexpr int kMostGroups = static_cast<int>(kChunkSteps);
+// Sums of two tiles below each other.
+constexpr int64_t kPairSums = 2 * kTileHeight * kSumsStride;
+
+// What scales the products of a group.
+struct GroupTerms {
+  alignas(64) float scales[kTilePanels][kPanelWidth];
+  alignas(64) float minimums[kTilePanels][kPanelWidth];
+  alignas(64) float row_sums[2][kTileHeight];  // of the left factor, that meet the minimums
+};
+
 struct Workspace {
   alignas(64) std::array<uint16_t, kMostTiles * kMostSteps * kStepElements> left;
   alignas(64) std::array<uint16_t, kTilePanels * kChunkSteps * kTileElements> right;
   alignas(64) std::array<float, kMostTiles * kTileHeight * kSumsStride> sums;
-  alignas(64) std::array<float, 2 * kTileHeight * kSumsStride> chunk_sums;
+  alignas(64) std::array<float, kMostGroups * kPairSums> group_sums;
+  std::array<GroupTerms, kMostGroups> terms;
   alignas(64) std::array<float, kMostTiles * kMostSteps * kTileHeight> row_sums;
 };
 
@@ -106,58 +118,95 @@ class TileProduct {
         if (op_.right.integers.bits != 0) {
           add_groups(tile, chunk);
         } else {
-          multiply_steps(tile, chunk, {0, steps_of(chunk.depth)});
-          each_sum(tile, [](int64_t, int64_t, Vec sum, Vec before) { return sum + before; });
+          multiply_steps(tile, chunk, {0, steps_of(chunk.depth)}, group_sums(0));
+          for (int64_t panel = 0; panel < count_; ++panel) {
+            each_row(tile, panel * kPanelWidth, [&](int64_t, int64_t, int64_t at, Vec sum) {
+              return sum + simd::load(group_sums(0) + at);
+            });
+          }
         }
       }
       return true;
     });
   }
 
-  // A chunk of one or two tiles' rows, group by group.
+  // A chunk of one or two tiles' rows: products of each group, then those scaled, all groups at
+  // once, so that sums are read and written once.
   void add_groups(int64_t tile, const Chunk& chunk) {
     const IntegersParams& integers = op_.right.integers;
     const int64_t groups = (op_.k + integers.group - 1) / integers.group;
-    for (int64_t at = 0; at < chunk.depth;) {
+    int count = 0;
+    for (int64_t at = 0; at < chunk.depth; ++count) {
       const int64_t k = block_.depth.first + chunk.first + at;
       const int64_t group = k / integers.group;
       const int64_t depth = std::min(chunk.depth - at, (group + 1) * integers.group - k);
       const Range steps{at / kTileDepth, at / kTileDepth + steps_of(depth)};
-      multiply_steps(tile, chunk, steps);
-      Vec scales[kTilePanels];
-      Vec minimums[kTilePanels];
+      multiply_steps(tile, chunk, steps, group_sums(count));
+      GroupTerms& terms = space_.terms[static_cast<size_t>(count)];
       for (int64_t panel = 0; panel < count_; ++panel) {
         const int64_t place = ((first_ + panel) * groups + group) * kPanelWidth;
-        scales[panel] = simd::load(integers.scales, place);
-        if (minimums_) minimums[panel] = simd::load(integers.minimums, place);
+        simd::store(terms.scales[panel], simd::load(integers.scales, place));
+        if (minimums_) simd::store(terms.minimums[panel], simd::load(integers.minimums, place));
       }
-      if (minimums_) {
-        const Range of_block{chunk.step() + steps.first, chunk.step() + steps.last};
-        each_sum(tile, [&](int64_t row, int64_t panel, Vec sum, Vec before) {
-          const Vec of_row = simd::splat(row_sum(row, of_block));
-          return sum * scales[panel] + (of_row * minimums[panel] + before);
-        });
-      } else {
-        each_sum(tile, [&](int64_t, int64_t panel, Vec sum, Vec before) {
-          return sum * scales[panel] + before;
-        });
-      }
+      if (minimums_) sum_rows(tile, {chunk.step() + steps.first, chunk.step() + steps.last}, terms);
       at += depth;
+    }
+    minimums_ ? add_terms<true>(tile, count) : add_terms<false>(tile, count);
+  }
+
+  // What the left factor's elements in `steps` of the block sum up to, row by row.
+  void sum_rows(int64_t first, Range steps, GroupTerms& terms) const {
+    for (int64_t i = 0; i < tiles_.at_a_time(first); ++i) {
+      const float* sums = space_.row_sums.data() + (first + i) * steps_ * kTileHeight;
+      for (int64_t row = 0; row < kTileHeight; row += simd::kLanes) {
+        Vec sum{};
+        for (int64_t step = steps.first; step < steps.last; ++step) {
+          sum += simd::load(sums + step * kTileHeight + row);
+        }
+        simd::store(terms.row_sums[i] + row, sum);
+      }
     }
   }
 
-  // Of the left factor's elements in `steps` of the block.
-  float row_sum(int64_t row, Range steps) const {
-    const float* sums = space_.row_sums.data() + row / tiles_.height * steps_ * kTileHeight;
-    float sum = 0;
-    for (int64_t step = steps.first; step < steps.last; ++step) {
-      sum += sums[step * kTileHeight + row % tiles_.height];
+  template <bool Minimums>
+  void add_terms(int64_t tile, int groups) {
+    switch (groups) {
+      case 1:
+        return add_groups_of<1, Minimums>(tile);
+      case 2:
+        return add_groups_of<2, Minimums>(tile);
+      case 3:
+        return add_groups_of<3, Minimums>(tile);
+      default:
+        return add_groups_of<kMostGroups, Minimums>(tile);
     }
-    return sum;
+  }
+
+  template <int Groups, bool Minimums>
+  void add_groups_of(int64_t first) {
+    for (int64_t panel = 0; panel < count_; ++panel) {
+      Vec scales[Groups];
+      [[maybe_unused]] Vec minimums[Groups];
+#pragma GCC unroll 4
+      for (int group = 0; group < Groups; ++group) {
+        scales[group] = simd::load(space_.terms[group].scales[panel]);
+        if constexpr (Minimums) minimums[group] = simd::load(space_.terms[group].minimums[panel]);
+      }
+      each_row(first, panel * kPanelWidth, [&](int64_t tile, int64_t row, int64_t at, Vec sum) {
+#pragma GCC unroll 4
+        for (int group = 0; group < Groups; ++group) {
+          if constexpr (Minimums) {
+            sum += simd::splat(space_.terms[group].row_sums[tile][row]) * minimums[group];
+          }
+          sum += simd::load(group_sums(group) + at) * scales[group];
+        }
+        return sum;
+      });
+    }
   }
 
   // Tile number `tile` and perhaps the next, times `steps` of the right factor's chunk.
-  void multiply_steps(int64_t tile, const Chunk& chunk, Range steps) {
+  void multiply_steps(int64_t tile, const Chunk& chunk, Range steps, float* sums) {
     TileRun run{};
     run.left = space_.left.data() + (tile * steps_ + chunk.step() + steps.first) * kStepElements;
     run.left_stride = steps_ * kStepElements;
@@ -165,22 +214,22 @@ class TileProduct {
     run.right_stride = kChunkSteps * kTileElements;
     run.height = tiles_.height;
     run.steps = steps.last - steps.first;
-    run.sums = space_.chunk_sums.data();
+    run.sums = sums;
     tile_kernel(left_.count, tiles_.at_a_time(tile), count_)(run);
   }
 
-  // sums = function(row, panel, what multiply_steps has made of that tile, sums)
+  float* group_sums(int group) { return space_.group_sums.data() + group * kPairSums; }
+
+  // sum = function(which of the tiles, row of it, where the sums of that are, sum)
   template <typename Function>
-  void each_sum(int64_t tile, Function function) {
-    const int64_t first = tile * tiles_.height;
-    const int64_t last =
-        std::min(first + tiles_.at_a_time(tile) * tiles_.height, block_.row_count());
-    const float* from = space_.chunk_sums.data();
-    float* to = space_.sums.data() + first * kSumsStride;
-    for (int64_t row = first; row < last; ++row, from += kSumsStride, to += kSumsStride) {
-      for (int64_t panel = 0; panel < count_; ++panel) {
-        const int64_t at = panel * kPanelWidth;
-        simd::store(to + at, function(row, panel, simd::load(from + at), simd::load(to + at)));
+  void each_row(int64_t first, int64_t column, Function function) {
+    float* to = space_.sums.data() + first * tiles_.height * kSumsStride;
+    int64_t at = column;
+    for (int64_t tile = 0; tile < tiles_.at_a_time(first); ++tile) {
+      const int64_t rows =
+          std::min(tiles_.height, block_.row_count() - (first + tile) * tiles_.height);
+      for (int64_t row = 0; row < rows; ++row, at += kSumsStride) {
+        simd::store(to + at, function(tile, row, at, simd::load(to + at)));
       }
     }
   }
@@ -224,17 +273,21 @@ bool tiles_are_faster(const Gemm& op, int64_t rows, int64_t panels, int64_t dept
   if (!takes(op) || !has_tiles()) return false;
   // In nanoseconds, as measured where other work runs on the processor beside this.
   const IntegersParams& integers = op.right.integers;
+  const bool zeros = integers.offsets == Offsets::ZeroPoints;
+  const bool minimums = integers.offsets == Offsets::Minimums;
   const auto count = [](int64_t a, int64_t b, double each) {
     return static_cast<double>(a) * static_cast<double>(b) * each;
   };
   const RowTiles tiles(rows);
   const int64_t steps = steps_of(depth);
-  const double groups =
-      static_cast<double>(integers.bits == 0 ? 1 : std::max<int64_t>(1, depth / integers.group));
-  const double by_vectors = count(rows, panels * depth, 0.23) + count(panels, depth, 0.6);
-  const double by_tiles = count(tiles.count * panels, steps, 60) + count(rows, steps, 8) +
-                          count(panels, depth, integers.bits == 0 ? 0.5 : 2.5) +
-                          count(rows, panels, 2 + groups * 2);
+  const int64_t groups = integers.bits == 0 ? 1 : (depth + integers.group - 1) / integers.group;
+  const int64_t least_height = kTileHeight / 2;
+  const int64_t tile_rows = tiles.count * std::max(tiles.height, least_height);
+  const double by_vectors = count(rows * panels, depth, 0.25) + count(panels, depth, 0.6);
+  const double by_tiles = count(tile_rows * panels, steps, 3.5) + count(rows, steps, 8) +
+                          count(panels, depth, zeros ? 2 : 0.5) +
+                          count(rows * panels, groups, minimums ? 1.6 : 1.1) +
+                          count(rows, panels, 2);
   return by_tiles < by_vectors;
 }
 
