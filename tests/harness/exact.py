@@ -45,9 +45,7 @@ def native(model: nn.Module, x: Tensor) -> Callable[[Tensor], list[Tensor]]:
     return lambda given: loaded.run("forward", [given])
 
 
-def assert_exact(
-    result: Tensor, x: Tensor, layer: Layer | nn.Linear, places: int = PLACES
-) -> None:
+def assert_exact(result: Tensor, x: Tensor, layer: Layer | nn.Linear, places: int = PLACES) -> None:
     """The result is that of float64 but for so many last places, and that of its own."""
     weight, magnitude = exact_weight(layer)
     expected = x.double() @ weight.t()

@@ -44,7 +44,9 @@ FLOATS: dict[str, Callable[[Tensor], Tensor]] = {
     "all 0": lambda w: w * 0,
     "tiny": lambda w: w * 1e-36,
     "denormals": lambda w: w * 1e-40,
-    "columns of other magnitudes": lambda w: w * 10.0 ** (torch.arange(len(w)) % 33 - 30.0)[:, None],
+    "columns of other magnitudes": lambda w: (
+        w * 10.0 ** (torch.arange(len(w)) % 33 - 30.0)[:, None]
+    ),
     "heavy tails": lambda w: w**5,
     "an outlier": lambda w: torch.where(torch.arange(w.shape[1]) == 37, 1e3, w),
     "all positive": lambda w: w.abs(),
@@ -176,7 +178,9 @@ def test_no_number_and_infinity_stay_in_their_column(odd: float) -> None:
 
 def test_any_number_of_rows() -> None:
     """A program takes the one way or the other, by the rows that it is given."""
-    counts = [(n,) for n in (1, 5, 11, 12, 13, 16, 17, 24, 31, 32, 33, 47, 48, 49, 127, 200, 300, 6)]
+    counts = [
+        (n,) for n in (1, 5, 11, 12, 13, 16, 17, 24, 31, 32, 33, 47, 48, 49, 127, 200, 300, 6)
+    ]
     for layer in (linear(96, 80), Layer("affine", 80, 96, bits=4, group=32, zeros="some")):
         check_op(
             layer,
