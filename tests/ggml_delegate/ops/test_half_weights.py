@@ -140,5 +140,5 @@ def test_other_ops_take_no_halves() -> None:
 
 
 def test_the_op_takes_halves_only() -> None:
-    with pytest.raises(ValueError, match="half is torch.float32, expected float16 or bfloat16"):
+    with pytest.raises(ValueError, match=r"half is torch\.float32, expected float16 or bfloat16"):
         dequantize_half(tensor(3, 3))

@@ -178,9 +178,7 @@ def test_no_number_and_infinity_stay_in_their_column(odd: float) -> None:
 
 def test_any_number_of_rows() -> None:
     """A program takes the one way or the other, by the rows that it is given."""
-    counts = [
-        (n,) for n in (1, 5, 11, 12, 13, 16, 17, 24, 31, 32, 33, 47, 48, 49, 127, 200, 300, 6)
-    ]
+    counts = (1, 5, 11, 12, 13, 16, 17, 24, 31, 32, 33, 47, 48, 49, 127, 200, 300, 6)
     for layer in (linear(96, 80), Layer("affine", 80, 96, bits=4, group=32, zeros="some")):
         check_op(
             layer,
