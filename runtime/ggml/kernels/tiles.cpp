@@ -38,6 +38,12 @@ bool ask_for_tiles() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
+// GCC's intrinsic claims to read the first 8 bytes alone.
+void load_configuration(const void* configuration) {
+  asm volatile("" : : "r"(configuration) : "memory");
+  _tile_loadconfig(configuration);
+}
+
 // GCC's intrinsics take a tile's number as text.
 template <int Tiles, typename Element>
 inline void load_left(const Element* from, int64_t stride, int64_t row_bytes = kRowBytes) {
@@ -149,12 +155,19 @@ TileShape::TileShape(int64_t rows, int64_t row_bytes) {
     configuration.row_bytes[i] = static_cast<uint16_t>(left ? row_bytes : kRowBytes);
     configuration.rows[i] = static_cast<uint8_t>(right ? row_bytes / 4 : rows);
   }
-  // GCC's intrinsic claims to read the first 8 bytes alone.
-  asm volatile("" : : "r"(&configuration) : "memory");
-  _tile_loadconfig(&configuration);
+  _tile_storeconfig(before_.data());
+  asm volatile("" : : "r"(before_.data()) : "memory");  // this intrinsic claims as little
+  load_configuration(&configuration);
 }
 
-TileShape::~TileShape() { _tile_release(); }
+TileShape::~TileShape() {
+  const bool had_shapes = before_[0] != 0;
+  if (had_shapes) {
+    load_configuration(before_.data());
+  } else {
+    _tile_release();
+  }
+}
 
 TileKernel tile_kernel(int parts, int64_t tiles, int64_t panels) {
   switch (parts) {

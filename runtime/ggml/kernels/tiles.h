@@ -2,6 +2,7 @@
 // bytes in int32.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "gemm.h"
@@ -59,13 +60,18 @@ struct ByteTileRun {
   bool accumulate;  // onto what is in them
 };
 
-// For tiles of so many rows of the left factor, each of so many bytes; one at a time and thread.
+// For tiles of so many rows of the left factor, each of so many bytes. At its end, the thread's
+// tiles have the shapes that they had before: of other users of tiles in this process, llama.cpp
+// sets them once per thread and counts on them.
 class TileShape {
  public:
   TileShape(int64_t rows, int64_t row_bytes);
   ~TileShape();
   TileShape(const TileShape&) = delete;
   TileShape& operator=(const TileShape&) = delete;
+
+ private:
+  alignas(64) std::array<uint8_t, 64> before_;
 };
 
 // For one or two tiles below each other, and one or two panels.
