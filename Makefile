@@ -50,9 +50,19 @@ build: $(INSTALLED)
 demo: build
 	$(PY) examples/demo.py
 
-# A language model from a GGUF file, asked questions.
-demo-llm: build
-	$(PY) examples/llm.py
+# A language model from a GGUF file, asked questions, beside llama.cpp, which takes some minutes to
+# build once. It is of the package that ggml's sources come from.
+LLAMA_CPP := build/llama_cpp
+LLAMA_CPP_VERSION = $(shell sed -n 's/.*--version \([0-9.]*\).*/\1/p' cmake/Ggml.cmake)
+
+$(LLAMA_CPP)/.installed: cmake/Ggml.cmake | build
+	rm -rf $(LLAMA_CPP)
+	CMAKE_ARGS=-DGGML_NATIVE=ON $(PY) -m pip install --quiet --target $(LLAMA_CPP) \
+	  llama-cpp-python==$(LLAMA_CPP_VERSION)
+	touch $@
+
+demo-llm: build $(LLAMA_CPP)/.installed
+	$(PY) examples/llm.py --llama-cpp $(LLAMA_CPP)
 
 # Of the random numbers that tests draw.
 SEED ?= 0

@@ -1,23 +1,32 @@
 """Lowers SmolLM2-135M-Instruct from its GGUF file, and asks it questions.
 
     python examples/llm.py [QUESTION ...] [--file FILE] [--threads N] [--tokens N]
+        [--llama-cpp FOLDER]
 
 The file comes with a package of the extra `llm`; another may be named, or the .pte that was made
 before, which generates by itself. It prints how long lowering took, the answers as they come, and
-tokens per second of prompts and answers.
+tokens per second of prompts and answers. With the package llama-cpp-python in a folder, as
+`make demo-llm` installs it, llama.cpp answers each question as well, from the same file: its tokens
+are compared, and its speed is printed. It rounds activations to 8 bits where weights are quantized,
+so that tokens may differ where two score nearly the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
+# OpenMP's threads, which llama.cpp computes with, sleep when they have no work. Read with torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.llm_decoders import PLAIN, Decoder, common, load
 from examples.real.spec import packaged
 from orchestrator import LanguageModel, TuneEvent, lower_llm, render_text
 
@@ -41,24 +50,52 @@ def main() -> int:
     parser.add_argument(
         "--tokens", type=int, default=64, help="of an answer, at most (default: 64)"
     )
+    parser.add_argument(
+        "--llama-cpp", type=Path, metavar="FOLDER", help="with llama-cpp-python, to compare with it"
+    )
     options = parser.parse_args()
     file = options.file or smollm2()
     if file.suffix == ".pte":
         model = LanguageModel.load(file, threads=options.threads)
     else:
         model = lowered(file, options.context, options.threads)
+    theirs = None
+    if options.llama_cpp is not None:
+        if file.suffix == ".pte":
+            parser.error("llama.cpp reads a GGUF file, and --file is a .pte")
+        sys.path.append(str(options.llama_cpp))
+        theirs = load(PLAIN, file, options.threads or os.cpu_count() or 1, model.context)
     for question in options.questions:
         print(f"\n> {question}")
+        messages = [{"role": "user", "content": question}]
         answer = model.generate(
-            [{"role": "user", "content": question}],
-            options.tokens,
-            stream=lambda piece: print(piece, end="", flush=True),
+            messages, options.tokens, stream=lambda piece: print(piece, end="", flush=True)
         )
         print(
             f"\n  [{answer.prompt_tokens} tokens of prompt, {answer.prompt_tokens_per_s:.0f} a "
             f"second; {len(answer.tokens)} of answer, {answer.tokens_per_s:.1f} a second]"
         )
+        if theirs is not None:
+            prompt = model.tokenizer.encode(model.tokenizer.chat(messages))
+            print(f"  [llama.cpp: {compared(theirs, prompt, answer.tokens)}]")
     return 0
+
+
+def compared(theirs: Decoder, prompt: Sequence[int], ours: Sequence[int]) -> str:
+    """Have llama.cpp answer with as many tokens; tell how many are the same, and how fast it is."""
+    start = time.monotonic()
+    found = [int(theirs(prompt, 0).argmax())]
+    after_prompt = time.monotonic()
+    while len(found) < len(ours):
+        found.append(int(theirs(found[-1:], len(prompt) + len(found) - 1).argmax()))
+    end = time.monotonic()
+    alike = common(found, ours)
+    where = "" if alike == len(ours) else f", the first {alike} of them"
+    return (
+        f"{sum(map(int.__eq__, found, ours))} of {len(ours)} tokens are the same{where}; "
+        f"{len(prompt) / (after_prompt - start):.0f} of prompt a second, "
+        f"{(len(found) - 1) / max(end - after_prompt, 1e-9):.1f} of answer a second"
+    )
 
 
 def lowered(file: Path, context: int, threads: int | None) -> LanguageModel:

@@ -18,6 +18,9 @@ PRESERVED_NAMESPACE = "ggml_delegate"
 _CONSTANT_KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
+DEQUANTIZE_HALF = "orchestrator.dequantize_half.default"
+
+
 class Constants:
     """The constant tensors of an exported program, by placeholder node name."""
 
@@ -71,6 +74,14 @@ def op_name(node: torch.fx.Node) -> str:
 def node_value(node: object) -> Any:
     """The fake tensor(s), number or SymInt that a node stands for; None for anything else."""
     return node.meta.get("val") if isinstance(node, torch.fx.Node) else None
+
+
+def stored_half(node: torch.fx.Node, constants: Constants) -> torch.fx.Node | None:
+    """The constant of a half type that a node makes float32 of, or None."""
+    if op_name(node) != DEQUANTIZE_HALF:
+        return None
+    half = node.args[0]
+    return half if isinstance(half, torch.fx.Node) and half in constants else None
 
 
 class NodeView:
@@ -153,6 +164,19 @@ class NodeView:
         """The data of a constant argument, or None."""
         node = self.node(index)
         return self.constants.tensor(node) if node is not None and node in self.constants else None
+
+    def weight(self, index: int) -> torch.Tensor | None:
+        """The data of a constant argument, in a half type if floats are made of that; or None."""
+        node = self.node(index)
+        half = None if node is None else stored_half(node, self.constants)
+        return self.constant(index) if half is None else self.constants.tensor(half)
+
+    def is_weight(self, index: int) -> bool:
+        """Whether weight() has data of argument number `index`."""
+        node = self.node(index)
+        return node is not None and (
+            node in self.constants or stored_half(node, self.constants) is not None
+        )
 
     def producer(self, index: int) -> NodeView | None:
         """The call that computes argument number `index`, or None."""

@@ -91,7 +91,7 @@ class ConvolutionRule(OpRule):
                 "volume", f"a convolution over {node.rank(0) - 2} dimensions, ggml has 1 and 2"
             )
         quantized = quantized_weight(node.node(1), node.constants)
-        if not node.is_constant(1) and quantized is None:
+        if not node.is_weight(1) and quantized is None:
             return Reason("computed", "the weight is computed, ggml takes a constant")
         if node.node(2) is not None and not node.is_constant(2):
             return Reason("computed", "the bias is computed, ggml takes a constant")
@@ -118,7 +118,7 @@ class ConvolutionRule(OpRule):
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         conv = _Convolution(node)
-        weight, bias = node.constant(1), node.constant(2)
+        weight, bias = node.weight(1), node.constant(2)
         quantized = quantized_weight(node.node(1), node.constants)
         x = builder.value(node.node(0))
         row = None if bias is None else builder.constant(bias)

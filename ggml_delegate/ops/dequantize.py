@@ -7,13 +7,13 @@ from typing import ClassVar
 import torch
 
 from ggml_delegate.builder import Builder
-from ggml_delegate.node_view import NodeView, op_name
+from ggml_delegate.node_view import DEQUANTIZE_HALF, NodeView, op_name
 from ggml_delegate.ops.conv import ConvolutionRule
 from ggml_delegate.ops.embedding import EmbeddingRule
 from ggml_delegate.ops.fake_quantize import check_fake_quantized, lower_fake_quantized
 from ggml_delegate.ops.fixed_grid import check_fixed_grid, lower_dequantized
 from ggml_delegate.ops.linear import LinearRule
-from ggml_delegate.ops.quantized_weight import DEQUANTIZES, NOT_TAKEN, quantized_weight
+from ggml_delegate.ops.quantized_weight import DEQUANTIZES, NOT_TAKEN, is_stored_weight
 from ggml_delegate.reasons import Reason
 from ggml_delegate.registry import OpRule, check_view, register
 
@@ -28,7 +28,7 @@ _WEIGHT_OF = {
 class DequantizeRule(OpRule):
     """The dequantize of a constant weight or table that one layer reads, or of an activation."""
 
-    targets = DEQUANTIZES
+    targets = (*DEQUANTIZES, DEQUANTIZE_HALF)
     constant_dtypes: ClassVar[tuple[torch.dtype, ...]] = (
         torch.int8,
         torch.uint8,
@@ -42,7 +42,7 @@ class DequantizeRule(OpRule):
     def check(self, node: NodeView) -> Reason | None:
         if not node.is_constant(0):
             return check_fixed_grid(node) if _is_fixed(node) else check_fake_quantized(node.fx)
-        if quantized_weight(node.fx, node.constants) is None:
+        if not is_stored_weight(node.fx, node.constants):
             return Reason("quantization", NOT_TAKEN)
         users = list(node.fx.users)
         place = _WEIGHT_OF.get(op_name(users[0])) if len(users) == 1 else None

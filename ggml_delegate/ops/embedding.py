@@ -6,7 +6,7 @@ import torch
 
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder
-from ggml_delegate.node_view import Constants, NodeView, op_name
+from ggml_delegate.node_view import Constants, NodeView, op_name, stored_half
 from ggml_delegate.ops.linear import is_weight_of
 from ggml_delegate.ops.panels import to_panels
 from ggml_delegate.ops.quantized_weight import (
@@ -41,10 +41,10 @@ class EmbeddingRule(OpRule):
         """One Embedding op; padding_idx and scale_grad matter to gradients only.
 
         A table that is a linear layer's weight too, as of models with tied embeddings, is stored
-        once, as the layer wants it. Tables of integers always are stored so: the layer may be in
-        another partition.
+        once, as the layer wants it. Tables that floats are made of in the graph always are stored
+        so: the layer may be in another partition.
         """
-        table, weight, indices = node.node(0), node.constant(0), builder.value(node.node(1))
+        table, weight, indices = node.node(0), node.weight(0), builder.value(node.node(1))
         assert table is not None
         quantized = quantized_weight(table, node.constants)
         if quantized is not None:
@@ -52,7 +52,9 @@ class EmbeddingRule(OpRule):
             op = ir.Embedding(dim=0, panelRows=node.sizes(0)[0], integers=how)
             builder.emit(op, [integers, indices, *numbers], node.fx)
             return
-        shared = any(is_weight_of(table, user) for user in table.users)
+        shared = stored_half(table, node.constants) is not None or any(
+            is_weight_of(table, user) for user in table.users
+        )
         if weight is None:
             builder.emit(ir.Embedding(dim=0), [builder.value(table), indices], node.fx)
         elif shared:

@@ -40,7 +40,7 @@ class LinearRule(OpRule):
                 "rank", f"linear of rank {node.rank(0)} with a weight of rank {node.rank(1)}"
             )
         has_bias = node.node(2, "bias") is not None
-        if node.is_constant(1) or quantized_weight(node.node(1), node.constants) is not None:
+        if node.is_weight(1) or quantized_weight(node.node(1), node.constants) is not None:
             if has_bias and self._bias(node) is None:
                 return Reason(
                     "computed",
@@ -53,7 +53,7 @@ class LinearRule(OpRule):
 
     def lower(self, node: NodeView, builder: Builder) -> None:
         x = builder.value(node.node(0))
-        weight = node.constant(1)
+        weight = node.weight(1)
         quantized = quantized_weight(node.node(1), node.constants)
         if weight is not None or quantized is not None:
             bias = self._bias(node)

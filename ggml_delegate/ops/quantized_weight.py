@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder, LoweringError
-from ggml_delegate.node_view import Constants, NodeView, node_value, op_name
+from ggml_delegate.node_view import Constants, NodeView, node_value, op_name, stored_half
 from ggml_delegate.ops.panels import to_panels
 
 OF_GROUPS = "orchestrator.dequantize_groups.default"
@@ -98,6 +98,12 @@ def quantized_weight(node: Node | None, constants: Constants) -> QuantizedWeight
         return None
     bits = 4 if low >= _INT4[0] and high <= _INT4[1] else 8
     return QuantizedWeight(integers, scale, zero_point, group, bits)
+
+
+def is_stored_weight(node: Node, constants: Constants) -> bool:
+    """Whether a node makes floats of a weight that products take as it is stored."""
+    is_half = stored_half(node, constants) is not None
+    return is_half or quantized_weight(node, constants) is not None
 
 
 def _weight_of_groups(

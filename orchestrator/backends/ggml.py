@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from ggml_delegate.in_place import in_place_results
 from ggml_delegate.node_view import Constants
 from ggml_delegate.ops.fake_quantize import fake_quantized
-from ggml_delegate.ops.quantized_weight import quantized_weight
+from ggml_delegate.ops.quantized_weight import is_stored_weight
 from ggml_delegate.preprocess import GgmlBackend
 from ggml_delegate.recurrent_ops import PRESERVED
 from ggml_delegate.registry import MAX_RANK, check_node, preserved_ops
@@ -88,7 +88,7 @@ class GgmlDelegate(Backend):
         groups = {node: found.inner for node in taken if (found := fake_quantized(node))}
         # What goes with the node that reads it: integer weights, and what quantizes activations.
         inner = {node for group in groups.values() for node in group}
-        inner |= {node for node in taken if quantized_weight(node, known) is not None}
+        inner |= {node for node in taken if is_stored_weight(node, known)}
         for node, reason in reasons.items():
             if reason is not None:
                 rejections.append(Rejection(node, str(reason), reason.code))

@@ -21,7 +21,7 @@ from typing import Literal
 
 from torch.fx import Node
 
-from ggml_delegate.node_view import op_name
+from ggml_delegate.node_view import DEQUANTIZE_HALF, op_name
 from orchestrator.graph.quantized import (
     Quantization,
     is_choose_qparams,
@@ -29,7 +29,7 @@ from orchestrator.graph.quantized import (
     is_quantize,
     quantization,
 )
-from orchestrator.graph.queries import nbytes
+from orchestrator.graph.queries import dtype_name, nbytes
 
 DYNAMIC_ERROR = 2e-3
 """Of a dynamically quantized layer, over its largest value."""
@@ -51,15 +51,19 @@ class Scheme:
     """How a layer with a weight is quantized.
 
     activations: "float", or int8 with scales that are found in every run ("dynamic") or fixed
-    ("static"). bits: of the weight's integers. group: how many elements of a row share a scale;
-    None where all of a row or of the weight do.
+    ("static"). bits: of the weight's integers, or floats. group: how many elements of a row share a
+    scale; None where all of a row or of the weight do. dtype: of a weight of floats of a half type,
+    which meets float32.
     """
 
     activations: Activations
     bits: int
     group: int | None = None
+    dtype: str | None = None
 
     def __str__(self) -> str:
+        if self.dtype is not None:
+            return f"{self.dtype} weights"
         weights = f"int{self.bits} weights"
         if self.group is not None:
             weights += f" in groups of {self.group}"
@@ -82,6 +86,9 @@ def layer_scheme(layer: Node) -> Scheme | None:
     if place is None:
         return None
     weight = _dequantize_of(layer.args[place])
+    if weight is not None and op_name(weight) == DEQUANTIZE_HALF:
+        stored = weight.all_input_nodes[0].meta["val"]
+        return Scheme("float", 16, dtype=dtype_name(stored.dtype))
     found = None if weight is None else quantization(weight)
     if weight is None or found is None or _is_computed(weight):
         return None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator.frontend.group_quantization import dequantize_groups
+from orchestrator.frontend.half_weights import HALF_DTYPES, dequantize_half
 from orchestrator.llm.blocks import GroupedWeight, Weight
 
 Weights = Callable[[str], Weight]
@@ -70,16 +71,17 @@ class Matrix(nn.Module):
 
     def rows(self, index: Tensor) -> Tensor:
         """int64 [...] to float32 [..., k]; a program reads no more than these rows."""
-        table = self.floats(torch.float32) if self.grouped else self.weight
-        return functional.embedding(index, table).to(torch.float32)
+        return functional.embedding(index, self.floats(torch.float32))
 
     def floats(self, dtype: torch.dtype) -> Tensor:
-        """The matrix in a type; a backend computes with the integers instead."""
+        """The matrix in a type; a backend computes with what is stored instead."""
         weight: Tensor
         if self.grouped:
             weight = dequantize_groups(
                 self.integers, self.scales, self.mins, self.bits, self.group, dtype
             )
+        elif self.weight.dtype in HALF_DTYPES:
+            weight = dequantize_half(self.weight).to(dtype)
         else:
             weight = self.weight.to(dtype)
         return weight

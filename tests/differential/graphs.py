@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from orchestrator.frontend.half_weights import dequantize_half
 from tests.differential.grouped_weights import GroupedConstant
-from tests.differential.quantizing import GROUP, TORCHAO, quantized_weight
+from tests.differential.quantizing import GROUP, HALVES, OF_WEIGHTS, quantized_weight
 
 # The seed of the states' first values.
 _FIRST_STATES = 77
@@ -139,8 +140,8 @@ class Graph:
         }
 
     def quantized_weights(self) -> dict[int, bool]:
-        """The constants that torchao quantizes, by number; True for tables of embeddings."""
-        if self.quantized not in TORCHAO:
+        """The weights that are stored otherwise, by number; True for tables of embeddings."""
+        if self.quantized not in OF_WEIGHTS:
             return {}
         places = {"aten.linear.default": 1, "aten.embedding.default": 0}
         return {
@@ -255,6 +256,8 @@ class GraphModule(nn.Module):
         if isinstance(value, GroupedConstant):
             return self.graph.cast(value).of_buffers(self, name)
         tensor: Tensor = getattr(self, name)
+        if self.graph.quantized in HALVES and index in self.graph.quantized_weights():
+            tensor = dequantize_half(tensor)
         return tensor
 
 

@@ -12,7 +12,7 @@ import torch
 from tests.differential.dynamic_graphs import open_graph
 from tests.differential.generate import random_graph
 from tests.differential.graphs import Graph
-from tests.differential.quantized_graphs import grouped_graph, pt2e_graph, torchao_graph
+from tests.differential.quantized_graphs import grouped_graph, pt2e_graph, weights_graph
 from tests.differential.quantizing import PT2E
 from tests.differential.state_graphs import state_graph
 from tests.differential.subjects import Subject
@@ -71,7 +71,7 @@ _ALL = (
         frozenset({"dynamic height and width", "dynamic length"}),
     ),
     *map(_quantized, PT2E),
-    _few("torchao", torchao_graph, frozenset({"torchao embedding"})),
+    _few("weights", weights_graph, frozenset({"stored embedding"})),
     _few("groups", partial(grouped_graph, dtypes=(*[torch.float32] * 4, *HALVES)), GROUPS),
     _few("states", state_graph, frozenset({"state over several calls"})),
     _few(
@@ -99,7 +99,7 @@ ORDER = (
     *("plain", "dynamic-batch", "static-int8-per-channel", "dynamic-sizes"),
     *("plain", "channels-last", "states", "dynamic-int8-per-channel"),
     *("plain", "plain", "channels-last-weights", "static-int8-per-tensor"),
-    *("plain", "bfloat16", "torchao", "two-methods"),
+    *("plain", "bfloat16", "weights", "two-methods"),
     *("plain", "float16", "half-states", "groups", "half-two-methods"),
 )
 """The kinds of the programs by their number, again and again; seeds count the programs."""

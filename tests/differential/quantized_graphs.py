@@ -13,7 +13,7 @@ from tests.differential.graphs import Graph, Ref, Step
 from tests.differential.grouped_weights import SCHEMES, GroupedConstant
 from tests.differential.grow import Proposal, finish, grow_by
 from tests.differential.pool import Pool
-from tests.differential.quantizing import GROUP, TORCHAO
+from tests.differential.quantizing import GROUP, OF_WEIGHTS
 from tests.differential.tolerance import is_comparable
 
 _POOLS = 200
@@ -41,13 +41,13 @@ def pt2e_graph(rng: random.Random, way: str) -> Graph:
     raise AssertionError("no graph to quantize was fit for a comparison")
 
 
-def torchao_graph(rng: random.Random) -> Graph:
-    """Linear layers and embeddings with float ops between them; torchao quantizes their weights."""
+def weights_graph(rng: random.Random) -> Graph:
+    """Linear layers and embeddings, whose weights are stored otherwise, with float ops between."""
     for _ in range(_POOLS):
         pool = Pool(rng)
         pool.new_input(_rows(rng, [32, 64, 96]))
         grow_by(pool, _WEIGHTS)
-        graph = _ended(pool, rng.choice(list(TORCHAO)))
+        graph = _ended(pool, rng.choice(OF_WEIGHTS))
         if graph is not None and graph.quantized_weights():
             return graph
     raise AssertionError("no graph with weights was fit for a comparison")

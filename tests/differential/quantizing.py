@@ -54,7 +54,11 @@ TORCHAO: dict[str, Callable[[], Any]] = {
 }
 """What makes torchao's configuration, by the trait of the graphs whose weights it quantizes."""
 
-WAYS = (*PT2E, *TORCHAO)
+HALVES = {"float16 weights": torch.float16, "bfloat16 weights": torch.bfloat16}
+"""The dtype that weights are stored in, by the trait of graphs that have `dequantize_half`."""
+
+OF_WEIGHTS = (*TORCHAO, *HALVES)
+WAYS = (*PT2E, *OF_WEIGHTS)
 
 
 def quantized_by_pt2e(
@@ -75,7 +79,9 @@ def quantized_by_pt2e(
 
 
 def quantized_weight(weight: Tensor, way: str, *, is_table: bool) -> nn.Parameter:
-    """A weight of sizes (out, in) as torchao stores it; a table of embeddings likewise."""
+    """A weight of sizes (out, in) as it is stored, one of OF_WEIGHTS; a table likewise."""
+    if way in HALVES:
+        return nn.Parameter(weight.to(HALVES[way]), requires_grad=False)
     if is_table:
         # Activations are no business of an embedding.
         way = way.replace("int8 activations, ", "")

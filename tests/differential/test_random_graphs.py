@@ -17,7 +17,7 @@ from tests.differential.traits import TRAITS, traits_of
 # The other kinds, and most graphs, are left to `make differential`.
 _MANY = ("plain", "dynamic-batch", "channels-last")
 _FEW = (
-    *("states", "dynamic-sizes", "static-int8-per-channel", "torchao", "two-methods"),
+    *("states", "dynamic-sizes", "static-int8-per-channel", "weights", "two-methods"),
     *("half-states", "groups"),
 )
 PROGRAMS = (
@@ -58,7 +58,7 @@ def test_graphs_of_a_kind_have_its_trait(kind: str) -> None:
     assert traits <= set(TRAITS)
 
 
-@pytest.mark.parametrize("kind", ["static-int8-per-tensor", "dynamic-int8-per-channel", "torchao"])
+@pytest.mark.parametrize("kind", ["static-int8-per-tensor", "dynamic-int8-per-channel", "weights"])
 def test_quantized_results_of_a_wrong_scale_are_noticed(kind: str) -> None:
     rng = random.Random(2)
     subject = KINDS[kind].subject([KINDS[kind].draw(rng) for _ in range(4)])

@@ -42,7 +42,7 @@ TRAITS = (
     "channels-last weights",
     "large tensors",
     *WAYS,
-    "torchao embedding",
+    "stored embedding",
     _OF_GROUPS,
     _OF_GROUPS_AND_MINIMUMS,
     TABLE_OF_GROUPS,
@@ -67,7 +67,7 @@ def traits_of(graph: Graph) -> set[str]:
     if graph.quantized:
         found.add(graph.quantized)
     if any(graph.quantized_weights().values()):
-        found.add("torchao embedding")
+        found.add("stored embedding")
     for index, constant in enumerate(graph.constants):
         if isinstance(constant, GroupedConstant):
             found.add(_OF_GROUPS if constant.weight.mins is None else _OF_GROUPS_AND_MINIMUMS)

@@ -75,6 +75,9 @@ def test_a_folder_generates_as_eager_does(tmp_path: Path) -> None:
     folder = made_up_folder.write(tmp_path / "model", "qwen3", torch.bfloat16, depth=1, begins=True)
     model = lower_llm(folder, chunk=4, tune="off")
     assert_generates_as_eager(model, folder)
+    # The source's matrices, which take half of what floats would; and 50 kB for all else.
+    source = (folder / "model.safetensors").stat().st_size
+    assert len(model.program.buffer) < source + 60_000
     model.save(tmp_path / "model.pte")
     for tokenizer in (None, folder):
         loaded = LanguageModel.load(tmp_path / "model.pte", tokenizer=tokenizer, threads=1)

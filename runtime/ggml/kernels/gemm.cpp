@@ -1,15 +1,14 @@
 #include "gemm.h"
 
-#include <ggml-cpu.h>
-
 #include <algorithm>
 #include <array>
 #include <memory>
 
 #include "half.h"
 #include "integers.h"
+#include "panels.h"
 #include "simd.h"
-#include "work.h"
+#include "tile_product.h"
 
 // The usual blocking: a block of kBlockRows x kBlockDepth of the left factor stays in the
 // second-level cache while one group of panels after another of the right factor, kBlockDepth
@@ -34,7 +33,6 @@ constexpr int kTileRows = 3;
 constexpr int kTileSums = 12;
 #endif
 constexpr int kMaxPanels = 4;
-constexpr int kFewHalfRows = std::min(kTileRows, 4);
 
 // Few rows leave registers for more columns, and need them to hide the latency of a sum.
 constexpr int panels_for(int rows) {
@@ -42,8 +40,6 @@ constexpr int panels_for(int rows) {
   return fit < 1 ? 1 : (fit > kMaxPanels ? kMaxPanels : fit);
 }
 
-constexpr int64_t kBlockDepth = 768;
-constexpr int64_t kBlockRows = 132;
 // Per thread: with fewer, one thread may have a good deal more to do than another.
 constexpr int64_t kPanelsToShare = 6;
 
@@ -194,87 +190,9 @@ TileKernel kernel_for(int64_t rows, int64_t panels) {
   return kernel_for_panels<Rows, Numbers>(panels);
 }
 
-// Whether so many rows read half-precision panels as they are: to expand them takes longer.
-bool reads_halves(const RightFactor& right, int64_t rows) {
-  return right.columns == Columns::Packed && rows <= kFewHalfRows &&
-         (right.type == GGML_TYPE_F16 || right.type == GGML_TYPE_BF16);
-}
-
 TileKernel halves_kernel_for(ggml_type type, int64_t rows, int64_t panels) {
   if (type == GGML_TYPE_F16) return kernel_for<kFewHalfRows, simd::Float16Numbers>(rows, panels);
   return kernel_for<kFewHalfRows, simd::BFloat16Numbers>(rows, panels);
-}
-
-// The part of the right factor that a group of tiles reads.
-struct Panels {
-  const void* data;
-  int64_t step;
-  int64_t stride;
-};
-
-// Rows k0 .. k0 + depth of one panel of a right factor whose rows are columns.
-void transpose_panel(const float* from, int64_t stride, int64_t columns, int64_t depth,
-                     float* panel) {
-  for (int64_t column = 0; column < kPanelWidth; ++column) {
-    const float* source = from + column * stride;
-    for (int64_t k = 0; k < depth; ++k) {
-      panel[k * kPanelWidth + column] = column < columns ? source[k] : 0.0F;
-    }
-  }
-}
-
-// Rows k0 .. k0 + depth of a packed panel that does not hold float32.
-void expand_panel(const Gemm& op, int64_t number, int64_t k0, int64_t depth, float* panel) {
-  const RightFactor& right = op.right;
-  const int64_t offset = (number * op.k + k0) * kPanelWidth;
-  const int64_t count = depth * kPanelWidth;
-  if (right.integers.bits != 0) {
-    expand_integers(right, op.k, number, k0, depth, panel);
-  } else if (right.type == GGML_TYPE_F16) {
-    ggml_cpu_fp16_to_fp32(static_cast<const ggml_fp16_t*>(right.data) + offset, panel, count);
-  } else {
-    ggml_cpu_bf16_to_fp32(static_cast<const ggml_bf16_t*>(right.data) + offset, panel, count);
-  }
-}
-
-void copy_panel(const float* from, int64_t stride, int64_t columns, int64_t depth, float* panel) {
-  for (int64_t k = 0; k < depth; ++k) {
-    for (int64_t column = 0; column < kPanelWidth; ++column) {
-      panel[k * kPanelWidth + column] = column < columns ? from[k * stride + column] : 0.0F;
-    }
-  }
-}
-
-// Panels first .. first + count at k0 .. k0 + depth: in place where they can be read so, else
-// in the workspace.
-Panels prepare_right(const Gemm& op, int64_t rows, int64_t first, int64_t count, int64_t k0,
-                     int64_t depth, float* space) {
-  const RightFactor& right = op.right;
-  const auto* data = static_cast<const float*>(right.data);
-  const bool whole = (first + count) * kPanelWidth <= op.n;
-  if (right.columns == Columns::Packed && right.type == GGML_TYPE_F32) {
-    return {data + (first * op.k + k0) * kPanelWidth, kPanelWidth, op.k * kPanelWidth};
-  }
-  if (reads_halves(right, rows)) {
-    const auto* halves = static_cast<const uint16_t*>(right.data);
-    return {halves + (first * op.k + k0) * kPanelWidth, kPanelWidth, op.k * kPanelWidth};
-  }
-  if (right.columns == Columns::RowMajor && whole) {
-    return {data + k0 * right.stride + first * kPanelWidth, right.stride, kPanelWidth};
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    float* panel = space + i * depth * kPanelWidth;
-    const int64_t column = (first + i) * kPanelWidth;
-    const int64_t columns = std::min(op.n - column, kPanelWidth);
-    if (right.columns == Columns::Packed) {
-      expand_panel(op, first + i, k0, depth, panel);
-    } else if (right.columns == Columns::RowMajor) {
-      copy_panel(data + k0 * right.stride + column, right.stride, columns, depth, panel);
-    } else {
-      transpose_panel(data + column * right.stride + k0, right.stride, columns, depth, panel);
-    }
-  }
-  return {space, kPanelWidth, depth * kPanelWidth};
 }
 
 // Tiles of nearly equal height: a last one of a single row would cost as much as three.
@@ -287,25 +205,30 @@ struct Tiling {
   int64_t panels() const { return panels_for(static_cast<int>(height + (higher > 0 ? 1 : 0))); }
 };
 
-// What the tiles of a block have in common, except for the panels.
-Tile block_tile(const Gemm& op, Range rows, Range depth) {
-  Tile tile{};
-  tile.depth = depth.last - depth.first;
-  if (op.left.data != nullptr) {
-    tile.left = op.left.data + rows.first * op.left.stride + depth.first;
-    tile.left_stride = op.left.stride;
-  } else {
-    float* block = workspace().left.data();
-    op.left.gather(op.left.context, rows.first, rows.last - rows.first, depth.first, tile.depth,
-                   block);
-    tile.left = block;
-    tile.left_stride = tile.depth;
+// The left factor's elements of a block: where they lie, or gathered in the workspace.
+GemmBlock block_of(const Gemm& op, Range rows, Range depth) {
+  const float* left = op.left.data;
+  if (left != nullptr) {
+    left += rows.first * op.left.stride + depth.first;
+    return {rows, depth, left, op.left.stride};
   }
-  tile.result = op.result + rows.first * op.result_stride;
+  float* gathered = workspace().left.data();
+  const int64_t count = depth.last - depth.first;
+  op.left.gather(op.left.context, rows.first, rows.last - rows.first, depth.first, count, gathered);
+  return {rows, depth, gathered, count};
+}
+
+// What the tiles of a block have in common, except for the panels.
+Tile first_tile(const Gemm& op, const GemmBlock& block) {
+  Tile tile{};
+  tile.depth = block.depth_count();
+  tile.left = block.left;
+  tile.left_stride = block.left_stride;
+  tile.result = op.result + block.rows.first * op.result_stride;
   tile.result_stride = op.result_stride;
-  tile.accumulate = depth.first > 0;
+  tile.accumulate = !block.starts();
   tile.bias = tile.accumulate ? nullptr : op.bias;
-  tile.last = depth.last == op.k;
+  tile.last = block.depth.last == op.k;
   tile.min = op.clamp.min;
   tile.max = op.clamp.max;
   tile.precision = op.clamp.precision;
@@ -313,16 +236,17 @@ Tile block_tile(const Gemm& op, Range rows, Range depth) {
 }
 
 // Rows x panels x a range of k: one panel group after another, each for all rows.
-void multiply_block(const Gemm& op, Range rows, Range panels, Range depth) {
-  const Tile block = block_tile(op, rows, depth);
-  const Tiling tiling(rows.last - rows.first);
-  const bool halves = reads_halves(op.right, rows.last - rows.first);
+void multiply_block(const Gemm& op, const GemmBlock& block, Range panels) {
+  const Tile start = first_tile(op, block);
+  const int64_t rows = block.row_count();
+  const Tiling tiling(rows);
+  const bool halves = reads_halves(op.right, rows);
   for (int64_t first = panels.first; first < panels.last; first += tiling.panels()) {
     const int64_t count = std::min(tiling.panels(), panels.last - first);
-    const Panels right = prepare_right(op, rows.last - rows.first, first, count, depth.first,
-                                       block.depth, workspace().right.data());
+    const Panels right = prepare_right(op, rows, first, count, block.depth.first, start.depth,
+                                       workspace().right.data());
     const int64_t column = first * kPanelWidth;
-    Tile tile = block;
+    Tile tile = start;
     tile.right = right.data;
     tile.right_step = right.step;
     tile.panel_stride = right.stride;
@@ -340,9 +264,13 @@ void multiply_block(const Gemm& op, Range rows, Range panels, Range depth) {
 
 int64_t blocks_of(int64_t count, int64_t most) { return (count + most - 1) / most; }
 
-Range block_at(Range range, int64_t i, int64_t blocks) {
-  const int64_t count = range.last - range.first;
-  return {range.first + count * i / blocks, range.first + count * (i + 1) / blocks};
+// Block `i` of `blocks`; they start at multiples of `grain`.
+Range block_at(Range range, int64_t i, int64_t blocks, int64_t grain) {
+  const int64_t grains = blocks_of(range.last - range.first, grain);
+  const auto start = [&](int64_t block) {
+    return std::min(range.first + grains * block / blocks * grain, range.last);
+  };
+  return {start(i), start(i + 1)};
 }
 
 }  // namespace
@@ -369,9 +297,16 @@ void gemm(const Gemm& op, int ith, int nth) {
   const int64_t row_blocks = blocks_of(rows.last - rows.first, kBlockRows);
   const int64_t depth_blocks = blocks_of(op.k, kBlockDepth);
   for (int64_t i = 0; i < row_blocks; ++i) {
-    const Range block = block_at(rows, i, row_blocks);
+    const Range block_rows = block_at(rows, i, row_blocks, 1);
     for (int64_t k = 0; k < depth_blocks; ++k) {
-      multiply_block(op, block, panels, block_at({0, op.k}, k, depth_blocks));
+      const Range depth = block_at({0, op.k}, k, depth_blocks, kDepthGrain);
+      const GemmBlock block = block_of(op, block_rows, depth);
+      if (tiles_are_faster(op, block.row_count(), panels.last - panels.first,
+                           block.depth_count())) {
+        multiply_by_tiles(op, block, panels, multiply_block);
+      } else {
+        multiply_block(op, block, panels);
+      }
     }
   }
 }

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "byte_tile_product.h"
 #include "half.h"
-#include "quantized_rows.h"
 #include "simd.h"
 #include "work.h"
 
@@ -138,22 +138,6 @@ struct Step {
 
 #endif
 
-struct Product {
-  const IntegerLinearParams* params;
-  const char* rows;
-  const int8_t* weight;
-  IntegersParams integers;
-  const float* bias;
-  float* result;
-
-  const RowHeader& header(int64_t row) const {
-    return *reinterpret_cast<const RowHeader*>(rows + row * quantized_row_bytes(params->k));
-  }
-  const RowInteger* row(int64_t row) const {
-    return reinterpret_cast<const RowInteger*>(&header(row) + 1);
-  }
-};
-
 inline Integers load_row(const RowInteger* from) {
   int32_t bytes;
   std::memcpy(&bytes, from, sizeof(bytes));
@@ -233,7 +217,7 @@ template <int Bits, bool Zeros, int Rows, int Panels>
 
 // Rows x Panels of the result, all of k.
 template <int Bits, bool Zeros, int Rows, int Panels>
-void multiply(const Product& op, int64_t row0, int64_t panel0) {
+void multiply(const IntegerProduct& op, int64_t row0, int64_t panel0) {
   constexpr int kCount = Panels * kVecs;
   const int64_t k_all = op.params->k;
   const int64_t panel_bytes = k_all * kPanelWidth * Bits / 8;
@@ -304,7 +288,7 @@ void multiply(const Product& op, int64_t row0, int64_t panel0) {
   }
 }
 
-using Kernel = void (*)(const Product& op, int64_t row0, int64_t panel0);
+using Kernel = void (*)(const IntegerProduct& op, int64_t row0, int64_t panel0);
 
 // For at most kMostRows rows and panels_for(rows) panels: how many of each it takes, and the
 // kernel.
@@ -347,7 +331,7 @@ Chosen choose(const IntegersParams& integers, int64_t rows, int64_t panels) {
   return (zeros ? choose<4, true> : choose<4, false>)(rows, panels);
 }
 
-void multiply_all(const Product& op, Range rows, Range panels) {
+void multiply_all(const IntegerProduct& op, Range rows, Range panels) {
   const int64_t height = std::min<int64_t>(rows.last - rows.first, kMostRows);
   int64_t most = panels_for(static_cast<int>(height));
   if (op.integers.group <= kShortGroup) {
@@ -383,7 +367,7 @@ void integer_linear_kernel([[maybe_unused]] ggml_tensor* result, [[maybe_unused]
                            [[maybe_unused]] int nth, [[maybe_unused]] void* userdata) {
 #if defined(GGD_INTEGERS_BY_FOUR) || defined(GGD_INTEGERS_BY_TWO)
   const auto& params = *static_cast<const IntegerLinearParams*>(userdata);
-  Product op{};
+  IntegerProduct op{};
   op.params = &params;
   op.rows = static_cast<const char*>(result->src[0]->data);
   op.weight = static_cast<const int8_t*>(result->src[1]->data);
@@ -400,7 +384,11 @@ void integer_linear_kernel([[maybe_unused]] ggml_tensor* result, [[maybe_unused]
   } else {
     rows = part_of(params.m, ith, nth, kMostRows);
   }
-  multiply_all(op, rows, panels);
+  if (byte_tiles_are_faster(op, rows, panels)) {
+    multiply_bytes_by_tiles(op, rows, panels);
+  } else {
+    multiply_all(op, rows, panels);
+  }
 #endif
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "gemm.h"
+#include "quantized_rows.h"
 
 namespace ggml_delegate {
 
@@ -19,6 +20,23 @@ struct IntegerLinearParams {
   bool has_bias = false;
   IntegersLayout integers;
   ClampParams clamp;
+};
+
+// A product whose left factor is what quantize_rows_kernel has made of m rows.
+struct IntegerProduct {
+  const IntegerLinearParams* params;
+  const char* rows;
+  const int8_t* weight;
+  IntegersParams integers;
+  const float* bias;
+  float* result;
+
+  const RowHeader& header(int64_t row) const {
+    return *reinterpret_cast<const RowHeader*>(rows + row * quantized_row_bytes(params->k));
+  }
+  const RowInteger* row(int64_t row) const {
+    return reinterpret_cast<const RowInteger*>(&header(row) + 1);
+  }
 };
 
 // As linear_kernel, but src[0] holds what quantize_rows_kernel has made of m rows. Sums of a group
