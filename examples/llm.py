@@ -77,22 +77,30 @@ def main() -> int:
         )
         if theirs is not None:
             prompt = model.tokenizer.encode(model.tokenizer.chat(messages))
-            print(f"  [llama.cpp: {compared(theirs, prompt, answer.tokens)}]")
+            print(f"  [llama.cpp: {compared(theirs, model, prompt, answer.tokens)}]")
     return 0
 
 
-def compared(theirs: Decoder, prompt: Sequence[int], ours: Sequence[int]) -> str:
-    """Have llama.cpp answer with as many tokens; tell how many are the same, and how fast it is."""
+def compared(
+    theirs: Decoder, model: LanguageModel, prompt: Sequence[int], ours: Sequence[int]
+) -> str:
+    """Have llama.cpp answer with as many tokens; tell where they part, and how fast it is."""
     start = time.monotonic()
-    found = [int(theirs(prompt, 0).argmax())]
+    scores = theirs(prompt, 0)
     after_prompt = time.monotonic()
-    while len(found) < len(ours):
-        found.append(int(theirs(found[-1:], len(prompt) + len(found) - 1).argmax()))
+    found: list[int] = []
+    parting = ""
+    for token in ours:
+        found.append(int(scores.argmax()))
+        if found[-1] != token and not parting:
+            words = [repr(model.tokenizer.decode([each])) for each in (found[-1], token)]
+            lead = float(scores[found[-1]]) - float(scores[token])
+            parting = f", then it scores {words[0]} above our {words[1]} by {lead:.3f}"
+        if len(found) < len(ours):
+            scores = theirs(found[-1:], len(prompt) + len(found) - 1)
     end = time.monotonic()
-    alike = common(found, ours)
-    where = "" if alike == len(ours) else f", the first {alike} of them"
     return (
-        f"{sum(map(int.__eq__, found, ours))} of {len(ours)} tokens are the same{where}; "
+        f"the first {common(found, ours)} of {len(ours)} tokens are the same{parting}; "
         f"{len(prompt) / (after_prompt - start):.0f} of prompt a second, "
         f"{(len(found) - 1) / max(end - after_prompt, 1e-9):.1f} of answer a second"
     )
