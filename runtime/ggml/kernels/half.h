@@ -1,4 +1,5 @@
-// Floats rounded to the numbers that half types have: to nearest, ties to even; a NaN stays.
+// Floats rounded to the numbers that half types have: to nearest, ties to even; a NaN stays. And
+// floats read from where they are stored in fewer bits.
 #pragma once
 
 #include "gemm.h"
@@ -80,15 +81,58 @@ struct Float16Numbers {
   }
 };
 
-// Numbers from the one at `at` on.
+// Floats of 28 bits, of panels of kPanelWidth.
+struct Float28Numbers {
+  // `at`: a multiple of kLanes.
+  static Vec load(const uint8_t* numbers, int64_t at) {
+    using ByteVec = uint8_t __attribute__((vector_size(kLanes)));
+    using PairVec = uint64_t __attribute__((vector_size(kLanes * sizeof(float))));
+    static_assert(kPanelWidth % kLanes == 0);
+    const uint8_t* block = numbers + at / kPanelWidth * kFloat28Bytes;
+    const auto lane = static_cast<uint32_t>(at % kPanelWidth);
+    HalfVec low;
+    ByteVec middle;
+    uint64_t pair;
+    std::memcpy(&low, block + lane * sizeof(uint16_t), sizeof(low));
+    std::memcpy(&middle, block + kPanelWidth * sizeof(uint16_t) + lane, sizeof(middle));
+    std::memcpy(&pair, block + kPanelWidth * (sizeof(uint16_t) + 1), sizeof(pair));
+    UintVec shifts{};
+    for (uint32_t i = 0; i < kLanes; ++i) shifts[i] = (lane + i) / 2 * 4;
+    const UintVec high = (reinterpret_cast<UintVec>(PairVec{} + pair) >> shifts) & 0xFU;
+    const UintVec code = __builtin_convertvector(low, UintVec) |
+                         (__builtin_convertvector(middle, UintVec) << 16) | (high << 24);
+    return reinterpret_cast<Vec>(code + kLeast);
+  }
+
+  static float one(const uint8_t* numbers, int64_t at) {
+    const uint8_t* block = numbers + at / kPanelWidth * kFloat28Bytes;
+    const int64_t lane = at % kPanelWidth;
+    uint16_t low;
+    uint32_t words[2];
+    std::memcpy(&low, block + lane * sizeof(low), sizeof(low));
+    std::memcpy(words, block + kPanelWidth * (sizeof(low) + 1), sizeof(words));
+    const uint32_t high = (words[lane % 2] >> (lane / 2 * 4)) & 0xFU;
+    const uint32_t middle = block[kPanelWidth * sizeof(low) + lane];
+    const uint32_t bits = (low | middle << 16 | high << 24) + kLeast;
+    float result;
+    std::memcpy(&result, &bits, sizeof(result));
+    return result;
+  }
+
+  static constexpr uint32_t kLeast = 102U << 23;  // the bits of 2^-25
+};
+
+// Numbers from the one at `at` on, a multiple of kLanes.
 inline Vec load(const StoredFloats& numbers, int64_t at) {
   switch (numbers.type) {
-    case Precision::Float32:
+    case StoredFloats::Type::Float32:
       break;
-    case Precision::Float16:
+    case StoredFloats::Type::Float16:
       return Float16Numbers::load(static_cast<const uint16_t*>(numbers.data) + at);
-    case Precision::BFloat16:
+    case StoredFloats::Type::BFloat16:
       return BFloat16Numbers::load(static_cast<const uint16_t*>(numbers.data) + at);
+    case StoredFloats::Type::Float28:
+      return Float28Numbers::load(static_cast<const uint8_t*>(numbers.data), at);
   }
   return load(static_cast<const float*>(numbers.data) + at);
 }
