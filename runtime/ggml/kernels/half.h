@@ -38,6 +38,18 @@ inline HalfVec load_halves(const uint16_t* from) {
   return halves;
 }
 
+// As integers from 0 to 65535.
+inline UintVec widened(HalfVec halves) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<UintVec>(
+      _mm512_maskz_cvtepu16_epi32(kAllLanes, reinterpret_cast<__m256i>(halves)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<UintVec>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(halves)));
+#else
+  return __builtin_convertvector(halves, UintVec);
+#endif
+}
+
 struct Float32Numbers {
   using Stored = float;
   static Vec load(const float* from) { return simd::load(from); }
@@ -46,17 +58,7 @@ struct Float32Numbers {
 struct BFloat16Numbers {
   using Stored = uint16_t;
   static Vec load(const uint16_t* from) {
-    const HalfVec half = load_halves(from);
-#if defined(__AVX512F__)
-    const UintVec wide = reinterpret_cast<UintVec>(
-        _mm512_maskz_cvtepu16_epi32(kAllLanes, reinterpret_cast<__m256i>(half)));
-#elif defined(__AVX2__)
-    const UintVec wide =
-        reinterpret_cast<UintVec>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(half)));
-#else
-    const UintVec wide = __builtin_convertvector(half, UintVec);
-#endif
-    return reinterpret_cast<Vec>(wide << 16);
+    return reinterpret_cast<Vec>(widened(load_halves(from)) << 16);
   }
 };
 
@@ -81,26 +83,39 @@ struct Float16Numbers {
   }
 };
 
+// Bytes as integers from 0 to 255.
+inline UintVec load_bytes(const uint8_t* from) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return reinterpret_cast<UintVec>(_mm512_maskz_cvtepu8_epi32(kAllLanes, bytes));
+#elif defined(__AVX2__)
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  return reinterpret_cast<UintVec>(_mm256_cvtepu8_epi32(bytes));
+#else
+  using Bytes = uint8_t __attribute__((vector_size(kLanes)));
+  Bytes bytes;
+  std::memcpy(&bytes, from, sizeof(bytes));
+  return __builtin_convertvector(bytes, UintVec);
+#endif
+}
+
 // Floats of 28 bits, of panels of kPanelWidth.
 struct Float28Numbers {
   // `at`: a multiple of kLanes.
   static Vec load(const uint8_t* numbers, int64_t at) {
-    using ByteVec = uint8_t __attribute__((vector_size(kLanes)));
-    using PairVec = uint64_t __attribute__((vector_size(kLanes * sizeof(float))));
+    using Pairs = uint64_t __attribute__((vector_size(sizeof(UintVec))));
     static_assert(kPanelWidth % kLanes == 0);
-    const uint8_t* block = numbers + at / kPanelWidth * kFloat28Bytes;
-    const auto lane = static_cast<uint32_t>(at % kPanelWidth);
-    HalfVec low;
-    ByteVec middle;
+    const auto place = static_cast<uint64_t>(at);
+    const uint8_t* block = numbers + place / kPanelWidth * kFloat28Bytes;
+    const auto lane = static_cast<uint32_t>(kLanes == kPanelWidth ? 0 : place % kPanelWidth);
     uint64_t pair;
-    std::memcpy(&low, block + lane * sizeof(uint16_t), sizeof(low));
-    std::memcpy(&middle, block + kPanelWidth * sizeof(uint16_t) + lane, sizeof(middle));
     std::memcpy(&pair, block + kPanelWidth * (sizeof(uint16_t) + 1), sizeof(pair));
     UintVec shifts{};
-    for (uint32_t i = 0; i < kLanes; ++i) shifts[i] = (lane + i) / 2 * 4;
-    const UintVec high = (reinterpret_cast<UintVec>(PairVec{} + pair) >> shifts) & 0xFU;
-    const UintVec code = __builtin_convertvector(low, UintVec) |
-                         (__builtin_convertvector(middle, UintVec) << 16) | (high << 24);
+    for (uint32_t i = 0; i < kLanes; ++i) shifts[i] = i / 2 * 4;
+    const UintVec high = reinterpret_cast<UintVec>(Pairs{} + pair) >> (shifts + lane * 2);
+    const UintVec code = widened(load_halves(reinterpret_cast<const uint16_t*>(block) + lane)) |
+                         (load_bytes(block + kPanelWidth * sizeof(uint16_t) + lane) << 16) |
+                         ((high & 0xFU) << 24);
     return reinterpret_cast<Vec>(code + kLeast);
   }
 
