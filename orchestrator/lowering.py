@@ -64,6 +64,7 @@ def lower(
     max_duplicated_bytes: int | None = None,
     max_private_bytes: int | None = None,
     cost_table: str | os.PathLike[str] | None = None,
+    weight_error: float = 0.0,
     budget_s: float | None = None,
     progress: Callable[[TuneEvent], None] | None = None,
     share_buffers: bool = True,
@@ -95,6 +96,9 @@ def lower(
         weights that more than one backend holds, and on memory that delegates hold beside the file;
         per method.
     cost_table: a file with measured costs, instead of the one in the user's cache folder.
+    weight_error: what an element of a weight may be off by, over the largest of its row: weights of
+        floats are then stored in float16 or bfloat16 where that is near enough and a backend takes
+        them, and scales of groups of integers too. The plan's notes tell what it bought.
     budget_s: for tune="measure": how long to measure, in seconds.
     progress: called while measuring, see `TuneEvent`.
     share_buffers: whether methods share the mutable buffers that have one name, or are one tensor,
@@ -130,6 +134,7 @@ def lower(
         max_duplicated_bytes=max_duplicated_bytes,
         max_private_bytes=max_private_bytes,
         cost_table=cost_table,
+        weight_error=weight_error,
         budget_s=budget_s,
         progress=progress,
     )

@@ -54,6 +54,9 @@ class PlanOptions:
     max_duplicated_bytes: of weights that more than one backend holds, per method.
     max_private_bytes: of memory that delegates hold beside the file, per method, as predicted.
     cost_table: a file; None for the user's own, in the cache folder.
+    weight_error: what an element of a weight may be off by, over the largest of its row; 0 for not
+        at all. Weights of floats are then stored in float16 or bfloat16 where that is near enough
+        and a backend takes them, and so are scales of groups of integers.
     budget_s: for measuring, in seconds; None for as long as it takes.
     progress: called while measuring.
 
@@ -71,6 +74,7 @@ class PlanOptions:
     max_duplicated_bytes: int | None = None
     max_private_bytes: int | None = None
     cost_table: str | os.PathLike[str] | None = None
+    weight_error: float = 0.0
     budget_s: float | None = None
     progress: Callable[[TuneEvent], None] | None = None
 
@@ -82,6 +86,11 @@ class PlanOptions:
             raise OptionError(f"threads is {self.threads}; expected 1 or more")
         if self.budget_s is not None and not self.budget_s > 0:
             raise OptionError(f"budget_s is {self.budget_s}; expected more than 0 seconds")
+        if not 0 <= self.weight_error < 1:
+            raise OptionError(
+                f"weight_error is {self.weight_error}; expected 0 to below 1, of a row's largest "
+                "element: 5e-4 is enough for float16, 4e-3 for bfloat16"
+            )
         for name in ("max_partitions", "max_duplicated_bytes", "max_private_bytes"):
             value = getattr(self, name)
             if value is not None and value < 0:

@@ -30,6 +30,7 @@ from orchestrator.dim_orders.quantized_images import QuantizedOrderPass
 from orchestrator.frontend.assignments import AssignmentsPass
 from orchestrator.frontend.nested_constants import NestedConstantsPass, reads_nested
 from orchestrator.frontend.passes import no_tables
+from orchestrator.frontend.passes.narrow_weights import narrow_weights
 from orchestrator.frontend.recurrent_layers import with_recurrent_layers
 from orchestrator.frontend.rewrites import Rewriting, StartOver, constant_bytes, rewrite
 from orchestrator.graph.branches import Branch, branch_nodes, branches_of
@@ -178,8 +179,11 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             expand=self._rewriting.weights,
             tables=self._tables_taken,
         )
-        self.seen.zeros = zero_constants(program)
         self.seen.growth = constant_bytes(program) - constant_bytes(exported_program)
+        program, self.seen.narrowed = narrow_weights(
+            program, self._options.weight_error, self._rewriting.weights
+        )
+        self.seen.zeros = zero_constants(program)
         chosen = self._wanted_preserved(program, self._choice.only)
         everybody = self._wanted_preserved(program, None)
         self.seen.kept |= {str(op): op for op in chosen.keys() & PRESERVED.keys()}
@@ -216,6 +220,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             self._options.pins,
             self._options.exclude,
             self._for_kernels,
+            self._options.weight_error,
         )
 
     def saw(self, seen: Seen) -> None:
@@ -342,6 +347,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         report = describe_method(
             exported_program, candidates, plan, planned.graph, calls=planned.constraints.calls
         )
+        report = replace(report, weight_error=self._options.weight_error)
         estimated = AnalyticCosts(estimates_of(self.backends), threads=1)
         asked = questions(candidates, planned.graph, estimated.estimate_ns)
         self.results.append(PartitionedMethod(plan, report, planned, asked))
@@ -352,7 +358,8 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
 
     def _notes_on_weights(self) -> Iterator[str]:
-        names = sorted(self._rewriting.weights)
+        yield from self.seen.narrowed.notes(self._options.weight_error)
+        names = sorted(self._rewriting.weights - self.seen.narrowed.kept)
         if names:
             some = ", ".join(names[:3]) + (", and others" if len(names) > 3 else "")
             yield (

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from orchestrator.backends import Backend
+from orchestrator.frontend.passes.narrow_weights import Narrowed
 from orchestrator.frontend.rewrites import Rewriting
 
 
@@ -24,6 +25,7 @@ class Preparation:
     pins: Mapping[str, str]
     exclude: Any
     for_kernels: bool
+    weight_error: float
 
 
 @dataclass
@@ -32,13 +34,17 @@ class Seen:
 
     zeros: by target, which constants hold zeros only. growth: of stored bytes. kept: by name, ops
     that some backend wanted preserved. composites: by `composite_key`, the backends that did.
+    narrowed: what became of weights that may be off.
     """
 
     zeros: dict[str, bool] = field(default_factory=dict)
     growth: int = 0
     kept: dict[str, torch._ops.OpOverload] = field(default_factory=dict)
     composites: dict[str, frozenset[str]] = field(default_factory=dict)
+    narrowed: Narrowed = field(default_factory=Narrowed)
 
     def copy(self) -> Seen:
         """Return one to add to."""
-        return Seen(dict(self.zeros), self.growth, dict(self.kept), dict(self.composites))
+        return Seen(
+            dict(self.zeros), self.growth, dict(self.kept), dict(self.composites), self.narrowed
+        )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,8 @@ def verify(
         expected = pytree.tree_leaves(program.module()(*arguments[0], **arguments[1]))
     allowed = _allowed_of_results(edge)
     beyond = _quantized_errors(described[method])
-    most = _largest(beyond.values())
+    rounded = QuantizedErrors(weights=described[method].weight_error)
+    most = _largest([*beyond.values(), rounded])
     checks += [
         _check(
             Check(f"result {index}"), actual, wanted, tolerance, allowed.get(index, Allowed()), most
@@ -142,11 +143,12 @@ def _edge_program_of(
         VerifyError: none does.
     """
     wanted = {node for segment in method.segments for node in segment.nodes}
-    for options in (
+    for given in (
         PlanOptions(),
         PlanOptions(strategy="greedy", tune="off"),
         PlanOptions(tune="off"),
     ):
+        options = replace(given, weight_error=method.weight_error)
         edge = edge_program(program, backends, options)
         names = {node.name for node in edge.graph.nodes}
         lacking = {name for name in wanted if _unconverted(name, names, method) not in names}
@@ -292,10 +294,8 @@ def _quantized_errors(method: MethodReport) -> dict[str, QuantizedErrors]:
 
 
 def _largest(errors: Iterable[QuantizedErrors]) -> QuantizedErrors:
-    found = [QuantizedErrors(), *errors]
-    return QuantizedErrors(
-        max(each.groups for each in found), max(each.per_tensor for each in found)
-    )
+    columns = zip(*(astuple(each) for each in (QuantizedErrors(), *errors)), strict=True)
+    return QuantizedErrors(*map(max, columns))
 
 
 def _check(

@@ -13,7 +13,7 @@ from torch.fx import Node
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder, LoweringError
 from ggml_delegate.node_view import Constants, NodeView, node_value, op_name, stored_half
-from ggml_delegate.ops.panels import to_panels
+from ggml_delegate.ops.panels import to_float28, to_panels
 
 OF_GROUPS = "orchestrator.dequantize_groups.default"
 _TORCHAO = "torchao.dequantize_affine.default"
@@ -185,7 +185,7 @@ def packed(
     return PackedWeight(
         bits,
         to_panels(_two_to_a_byte(integers) if bits == 4 else integers),
-        to_panels(narrowest(scales)),
+        _stored_scales(scales),
         to_panels(offsets) if weight.minimum is not None or offsets.any() else None,
     )
 
@@ -197,6 +197,13 @@ def _zero_points(
     given = _filled(weight.zero_point or 0, sizes, torch.float64, constants)
     zeros = given.clamp(_INT8.min, _INT8.max).round().nan_to_num().to(torch.int8)
     return zeros if torch.equal(zeros.to(torch.float64), given) else None
+
+
+def _stored_scales(scales: torch.Tensor) -> torch.Tensor:
+    """Scales in panels, in the fewest bits that lose nothing: 16, 28 or 32."""
+    stored = narrowest(scales)
+    packed = to_float28(stored) if stored.dtype == torch.float32 else None
+    return to_panels(stored) if packed is None else packed
 
 
 def narrowest(numbers: torch.Tensor) -> torch.Tensor:

@@ -145,11 +145,13 @@ class QuantizedErrors:
     """What a backend does otherwise than eager PyTorch, by what it costs a layer.
 
     groups: of a weight with scales by group. per_tensor: of an activation that is quantized in
-    every run, with one scale for all its rows.
+    every run, with one scale for all its rows. weights: of a weight that the user let be off, which
+    is no backend's doing.
     """
 
     groups: float = 0.0
     per_tensor: float = 0.0
+    weights: float = 0.0
 
 
 class Backend(ABC):

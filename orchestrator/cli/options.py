@@ -70,6 +70,14 @@ def add_planning(
         "linear layers with weights of 8 or 4 bits and activations of 8; weights alone ('static' "
         "needs calibration inputs: lower(quantize='static', calibration=...))",
     )
+    group.add_argument(
+        "--weight-error",
+        type=float,
+        default=0.0,
+        metavar="E",
+        help="store weights in half types where they are off by E at most, of a row's largest "
+        "element (default: 0; float16 needs 5e-4, bfloat16 4e-3)",
+    )
     group.add_argument("--max-partitions", type=int, metavar="N", help="at most N delegate calls")
     group.add_argument(
         "--max-duplicated-bytes", type=int, metavar="N", help="of weights that two backends hold"
@@ -117,6 +125,7 @@ def planning_options(options: argparse.Namespace) -> dict[str, Any]:
         "max_duplicated_bytes": options.max_duplicated_bytes,
         "max_private_bytes": options.max_private_bytes,
         "cost_table": options.cost_table,
+        "weight_error": options.weight_error,
         "quantize": options.quantize,
     }
     if getattr(options, "budget", None) is not None:

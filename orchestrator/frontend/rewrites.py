@@ -16,6 +16,7 @@ from orchestrator.frontend.passes import (
     decompose_custom,
     expand_weights,
     no_tables,
+    remove_asserts,
     unwrap_subclasses,
 )
 from orchestrator.graph.queries import aten_op, is_custom_composite, origin
@@ -69,7 +70,7 @@ def rewrite(
         expand: names of quantized weights to store as floats.
         tables: which quantized tables to leave to backends, see `quantize_embeddings`.
     """
-    program = expand_weights(unwrap_subclasses(program), expand)
+    program = expand_weights(unwrap_subclasses(remove_asserts(program)), expand)
     program = decompose_custom(program, lambda node: is_custom_composite(node) and decompose(node))
     # A name may be that of a tensor that the passes made.
     return expand_weights(apply_passes(program, tables), expand)

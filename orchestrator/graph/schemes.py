@@ -160,7 +160,7 @@ class Allowed:
     dynamic: how often activations are quantized with a scale that is found in every run.
     per_tensor: how often of these one scale is for all rows. static: how often they are quantized
     with a fixed scale. step: the last one of these scales. grouped: layers whose weights have
-    scales by group.
+    scales by group. rounded: layers whose weights, or the scales of these, may have been rounded.
     """
 
     dynamic: int = 0
@@ -168,22 +168,28 @@ class Allowed:
     step: float = 0.0
     grouped: int = 0
     per_tensor: int = 0
+    rounded: int = 0
 
     def error(
-        self, largest: float, of_floats: float, groups: float = 0.0, per_tensor: float = 0.0
+        self,
+        largest: float,
+        of_floats: float,
+        groups: float = 0.0,
+        per_tensor: float = 0.0,
+        weights: float = 0.0,
     ) -> float:
         """Return the largest error that is allowed, over the largest value.
 
         Args:
             largest: the largest absolute value that is expected.
             of_floats: the same where nothing is quantized.
-            groups, per_tensor: as of `backends.base.QuantizedErrors`.
+            groups, per_tensor, weights: as of `backends.base.QuantizedErrors`.
         """
         steps = self.static * self.step / largest if largest else 0.0
         layers = self.dynamic * DYNAMIC_ERROR + self.grouped * groups + self.per_tensor * per_tensor
-        return of_floats + layers + steps
+        return of_floats + layers + self.rounded * weights + steps
 
-    def text(self, groups: float = 0.0, per_tensor: float = 0.0) -> str:
+    def text(self, groups: float = 0.0, per_tensor: float = 0.0, weights: float = 0.0) -> str:
         """Return what adds to the error of floats: "2 steps of 0.1, 3 layers of 0.002"."""
         parts = []
         if self.static:
@@ -194,6 +200,8 @@ class Allowed:
             parts.append(f"{self.grouped} with scales by group of {groups:.2g}")
         if self.per_tensor and per_tensor:
             parts.append(f"{self.per_tensor} with one scale for all rows of {per_tensor:.2g}")
+        if self.rounded and weights:
+            parts.append(f"{self.rounded} with weights of {weights:.2g}")
         return ", ".join(parts)
 
 
@@ -217,7 +225,12 @@ def _longest(ways: Sequence[Allowed]) -> Allowed:
 def _after(node: Node, before: Allowed) -> Allowed:
     scheme = layer_scheme(node)
     if scheme is not None:
-        return replace(before, grouped=before.grouped + (scheme.group is not None))
+        in_groups = scheme.group is not None
+        return replace(
+            before,
+            grouped=before.grouped + in_groups,
+            rounded=before.rounded + (in_groups or scheme.dtype is not None),
+        )
     if not is_quantize(node):
         return before
     if not _is_fixed(node):

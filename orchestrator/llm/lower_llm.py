@@ -1,4 +1,4 @@
-"""From a GGUF file or a Hugging Face folder to one .pte that generates text."""
+"""From a GGUF file, a Hugging Face folder or a transformer to one .pte that generates text."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
 from orchestrator.backends import Backend, resolve_backends
+from orchestrator.frontend.errors import ModelError
 from orchestrator.frontend.torch_state import ONE_AT_A_TIME
 from orchestrator.llm.decoder import Decoder
 from orchestrator.llm.expand import expanding
 from orchestrator.llm.families import read_decoder
 from orchestrator.llm.model import ONE, TWO, LanguageModel
-from orchestrator.llm.open_source import open_source
+from orchestrator.llm.open_source import open_source, open_tokenizer
+from orchestrator.llm.source import Source
 from orchestrator.llm.stored_tokenizer import KEY, pack_tokenizer
 from orchestrator.llm.tokenizer import Tokenizer
 from orchestrator.lowering import lower
@@ -30,8 +32,9 @@ CHUNK = 128
 
 
 def lower_llm(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | nn.Module,
     *,
+    tokenizer: str | os.PathLike[str] | None = None,
     backends: Iterable[str | Backend] = DEFAULT_BACKENDS,
     context: int | None = None,
     chunk: int | None = None,
@@ -42,7 +45,10 @@ def lower_llm(
 ) -> LanguageModel:
     """Lower the decoder of a GGUF file or a Hugging Face folder for several backends.
 
-    source: the file or folder; see docs/llm.md for the architectures and types of weights.
+    source: the file or folder; see docs/llm.md for the architectures and types of weights. Or a
+        Transformer of executorch.examples.models.llama, as `construct_transformer` makes it.
+    tokenizer: a GGUF file or a Hugging Face folder to take the tokenizer and the chat template
+        from; a Transformer has none of its own.
     backends, tune, threads: as for `lower`.
     context: tokens that the caches hold, 2048 if left out, or as many as the model is made for.
     chunk: the most tokens of a prompt that are run at once, 128 if left out, or the context where
@@ -66,7 +72,7 @@ def lower_llm(
     stages = _Stages(progress)
     stages.next("reading the file")
     file = open_source(source)
-    tokenizer = Tokenizer(file)
+    words = _tokenizer(file, tokenizer)
     resolved = resolve_backends(backends)
     integers = any(backend.takes_grouped_integers for backend in resolved)
     decoder = read_decoder(file, context, most=CONTEXT, read=None if integers else expanding(file))
@@ -82,11 +88,26 @@ def lower_llm(
         tune=tune,
         threads=threads,
         progress=progress,
-        constant_methods=_metadata(decoder, tokenizer, chunk, methods),
-        named_data={KEY: pack_tokenizer(tokenizer)},
+        constant_methods=_metadata(decoder, words, chunk, methods),
+        named_data={KEY: pack_tokenizer(words)},
     )
     stages.next("done")
-    return LanguageModel(program, tokenizer, decoder.context, chunk, threads)
+    return LanguageModel(program, words, decoder.context, chunk, threads)
+
+
+def _tokenizer(file: Source, other: str | os.PathLike[str] | None) -> Tokenizer:
+    if other is None and not file.has_tokenizer:
+        raise ModelError(
+            f"{file.name} has no tokenizer; name a GGUF file or a Hugging Face folder with one: "
+            "lower_llm(model, tokenizer=...)"
+        )
+    found = Tokenizer(file) if other is None else open_tokenizer(other)
+    if found.size != file.vocabulary:
+        raise ModelError(
+            f"{file.name} scores {file.vocabulary} tokens, and the tokenizer of "
+            f"{file.name if other is None else other} has {found.size}"
+        )
+    return found
 
 
 def exported(

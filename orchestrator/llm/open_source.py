@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from torch import nn
+
+from orchestrator.llm.executorch_transformer import ExecutorchTransformer
 from orchestrator.llm.gguf_file import GgufFile
 from orchestrator.llm.hf_folder import HfFolder
 from orchestrator.llm.hf_tokenizer import tokenizer_metadata
@@ -12,14 +15,16 @@ from orchestrator.llm.source import Source
 from orchestrator.llm.tokenizer import Tokenizer
 
 
-def open_source(path: str | os.PathLike[str]) -> Source:
-    """Open a Hugging Face folder, or else a GGUF file.
+def open_source(given: str | os.PathLike[str] | nn.Module) -> Source:
+    """Open a Hugging Face folder, or else a GGUF file; or read a transformer of ExecuTorch's.
 
     Raises:
-        ModelError: it is neither, or says what is not known here.
+        ModelError: it is none of these, or says what is not known here.
         ImportError: a package of the extra `llm` is not installed.
     """
-    return HfFolder(path) if Path(path).is_dir() else GgufFile(path)
+    if isinstance(given, nn.Module):
+        return ExecutorchTransformer(given)
+    return HfFolder(given) if Path(given).is_dir() else GgufFile(given)
 
 
 def open_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:

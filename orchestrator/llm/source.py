@@ -19,6 +19,8 @@ class Source(Metadata):
     pairs_neighbours = False
     """Whether queries and keys of `llama` lie as llama.cpp's converter stores them."""
 
+    has_tokenizer = True
+
     @property
     @abstractmethod
     def names(self) -> frozenset[str]:

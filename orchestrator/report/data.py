@@ -225,6 +225,7 @@ class MethodReport:
     branch_calls: one entry per torch.cond with delegates in its branches.
     converted: by conversion between dim orders (a node's name), the tensor that it converts.
     profile: where measured times come from; "" if nothing was measured.
+    weight_error: what elements of weights may be off by, as `PlanOptions` has it.
     """
 
     name: str
@@ -239,6 +240,7 @@ class MethodReport:
     branch_calls: tuple[BranchCalls, ...] = ()
     converted: Mapping[str, str] = field(default_factory=dict)
     profile: str = ""
+    weight_error: float = 0.0
 
     @property
     def partitions(self) -> tuple[SegmentReport, ...]:

@@ -36,6 +36,7 @@ def program_digest(program: ExportedProgram, backends: Sequence[str], options: P
         "backends": list(backends),
         "pins": sorted(options.pins.items()),
         "exclude": sorted(options.excluded(backends).items()),
+        "weight_error": options.weight_error,
         "limits": [
             options.max_partitions,
             options.max_duplicated_bytes,

@@ -11,6 +11,7 @@
 #include "runtime/runner/calibrate.h"
 #include "runtime/runner/exit_codes.h"
 #include "runtime/runner/files.h"
+#include "runtime/runner/generate.h"
 #include "runtime/runner/inputs.h"
 #include "runtime/runner/latency.h"
 #include "runtime/runner/options.h"
@@ -136,6 +137,8 @@ void execute(std::vector<std::string> arguments) {
     write_text("-", options.help);
   } else if (!options.calibrate.empty()) {
     calibrate(options);
+  } else if (!options.generate.empty()) {
+    generate(options);
   } else if (options.list) {
     write_text("-", list_methods(*load_program(options)));
   } else {

@@ -2,7 +2,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <limits>
+#include <system_error>
 #include <utility>
 
 #include "runtime/runner/exit_codes.h"
@@ -96,6 +98,36 @@ void add_run_options(CLI::App& app, Options& options) {
   number("--runs", options.runs, 1, "timed runs (default: 1)");
 }
 
+void take_tokens(const std::string& text, Options& options) {
+  options.generate.clear();
+  const char* next = text.data();
+  const char* const end = next + text.size();
+  bool right = true;
+  do {
+    int64_t token = -1;
+    const std::from_chars_result found = std::from_chars(next, end, token);
+    right = found.ec == std::errc() && token >= 0 && (found.ptr == end || *found.ptr == ',');
+    options.generate.push_back(token);
+    next = found.ptr + 1;
+  } while (right && next <= end);
+  if (!right) {
+    throw CLI::ValidationError("--generate",
+                               "expected ids of tokens with commas between, found '" + text + "'");
+  }
+}
+
+void add_generation(CLI::App& app, Options& options) {
+  CLI::Option* prompt =
+      app.add_option_function<std::string>(
+             "--generate", [&options](const std::string& text) { take_tokens(text, options); },
+             "continues these tokens with the most likely ones, and prints the ids of these")
+          ->type_name("ID,ID,...");
+  app.add_option("--max-new-tokens", options.max_new_tokens, "the most to generate (default: 64)")
+      ->type_name("N")
+      ->check(CLI::Range(int64_t{1}, std::numeric_limits<int64_t>::max()))
+      ->needs(prompt);
+}
+
 void add_calibration(CLI::App& app, Options& options, CLI::Option* model) {
   CLI::Option* folder =
       app.add_option(
@@ -129,6 +161,8 @@ Options parse_options(std::vector<std::string> arguments) {
   add_output_options(app, options);
   app.option_defaults()->group("Runs");
   add_run_options(app, options);
+  app.option_defaults()->group("Language models, as lower_llm makes them, in place of --method");
+  add_generation(app, options);
   app.option_defaults()->group("Calibration, instead of running one program");
   add_calibration(app, options, model);
   try {

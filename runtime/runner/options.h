@@ -27,8 +27,10 @@ struct Options {
   int runs = 1;
   std::string json;
   std::string etdump;
-  std::string calibrate;  // a folder to time all programs of
-  std::string results;    // of that, a file
+  std::vector<int64_t> generate;  // tokens for a language model to continue
+  int64_t max_new_tokens = 64;    // of that
+  std::string calibrate;          // a folder to time all programs of
+  std::string results;            // of that, a file
   bool list = false;
   std::string help;  // what to print instead of running anything
 };

@@ -66,6 +66,15 @@ def test_lower_makes_a_program_of_an_exported_one(
     assert capsys.readouterr().out == render_text(report)
 
 
+def test_weights_may_be_off(folder: Path) -> None:
+    arguments = ["lower", "cli_models:model", "-o", "out.pte", "--backends", "ggml"]
+    assert main([*arguments, "--weight-error", "5e-4"]) == 0
+    (method,) = read_report(folder / "out.pte").methods
+    assert method.weight_error == 5e-4
+    assert method.plan is not None
+    assert any("1 weights stored in half types" in note for note in method.plan.notes)
+
+
 def test_warnings_are_a_line_and_the_program_is_there(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -123,7 +123,7 @@ def test_what_is_allowed_grows_with_the_layers() -> None:
     static = _allowed("static")
     assert static.dynamic == static.grouped == 0 and static.static >= 3 and static.step > 0
     assert _allowed("dynamic") == Allowed(dynamic=2, per_tensor=2)
-    assert _allowed("8da4w") == Allowed(dynamic=2, grouped=2)
+    assert _allowed("8da4w") == Allowed(dynamic=2, grouped=2, rounded=2)
     assert _allowed("8w") == Allowed()
 
 

@@ -32,6 +32,8 @@ from orchestrator.frontend.passes.quantize_embeddings import (
     quantize_embeddings,
 )
 from orchestrator.frontend.passes.remainders import modulo_of_sizes
+from orchestrator.frontend.passes.remove_asserts import remove_asserts
+from orchestrator.frontend.passes.remove_conversions import remove_conversions
 from orchestrator.frontend.passes.remove_dropout import remove_dropout
 from orchestrator.frontend.passes.sort_by_topk import sort_by_topk
 from orchestrator.frontend.passes.specialize_sizes import specialize_sizes
@@ -57,6 +59,7 @@ def passes(tables: TablesTaken = no_tables) -> tuple[Pass, ...]:
         place_moving_parts,
         specialize_sizes,
         remove_dropout,
+        remove_conversions,
         write_out,
         modulo_of_sizes,
         flatten_nonzero,
@@ -112,6 +115,8 @@ __all__ = [
     "place_moving_parts",
     "plain_results",
     "quantize_embeddings",
+    "remove_asserts",
+    "remove_conversions",
     "remove_dropout",
     "sort_by_topk",
     "specialize_sizes",

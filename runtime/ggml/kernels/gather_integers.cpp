@@ -5,17 +5,21 @@
 #include <algorithm>
 #include <cstring>
 
+#include "half.h"
+
 namespace ggml_delegate {
 namespace {
 
 float number_at(const StoredFloats& numbers, int64_t at) {
   switch (numbers.type) {
-    case Precision::Float32:
+    case StoredFloats::Type::Float32:
       break;
-    case Precision::Float16:
+    case StoredFloats::Type::Float16:
       return ggml_fp16_to_fp32(static_cast<const ggml_fp16_t*>(numbers.data)[at]);
-    case Precision::BFloat16:
+    case StoredFloats::Type::BFloat16:
       return ggml_bf16_to_fp32(static_cast<const ggml_bf16_t*>(numbers.data)[at]);
+    case StoredFloats::Type::Float28:
+      return simd::Float28Numbers::one(static_cast<const uint8_t*>(numbers.data), at);
   }
   return static_cast<const float*>(numbers.data)[at];
 }

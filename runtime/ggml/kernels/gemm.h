@@ -24,15 +24,21 @@ enum class Columns {
 // What integers stand for: q * scale, (q - zero point) * scale, or q * scale + minimum.
 enum class Offsets : uint8_t { None, ZeroPoints, Minimums };
 
-// Floats as they are stored; half.h reads them.
+// Bytes of 16 floats of 28 bits; see the schema's Integers.
+inline constexpr int64_t kFloat28Bytes = 56;
+
+// Floats in panels as they are stored; half.h reads them.
 struct StoredFloats {
+  enum class Type : uint8_t { Float32, Float16, BFloat16, Float28 };
+
   const void* data = nullptr;
-  Precision type = Precision::Float32;
+  Type type = Type::Float32;
 
   StoredFloats() = default;
   explicit StoredFloats(const ggml_tensor* tensor) : data(tensor->data) {
-    if (tensor->type == GGML_TYPE_F16) type = Precision::Float16;
-    if (tensor->type == GGML_TYPE_BF16) type = Precision::BFloat16;
+    if (tensor->type == GGML_TYPE_F16) type = Type::Float16;
+    if (tensor->type == GGML_TYPE_BF16) type = Type::BFloat16;
+    if (tensor->type == GGML_TYPE_I8) type = Type::Float28;
   }
 };
 

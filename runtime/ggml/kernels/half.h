@@ -1,4 +1,5 @@
-// Floats rounded to the numbers that half types have: to nearest, ties to even; a NaN stays.
+// Floats rounded to the numbers that half types have: to nearest, ties to even; a NaN stays. And
+// floats read from where they are stored in fewer bits.
 #pragma once
 
 #include "gemm.h"
@@ -37,6 +38,18 @@ inline HalfVec load_halves(const uint16_t* from) {
   return halves;
 }
 
+// As integers from 0 to 65535.
+inline UintVec widened(HalfVec halves) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<UintVec>(
+      _mm512_maskz_cvtepu16_epi32(kAllLanes, reinterpret_cast<__m256i>(halves)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<UintVec>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(halves)));
+#else
+  return __builtin_convertvector(halves, UintVec);
+#endif
+}
+
 struct Float32Numbers {
   using Stored = float;
   static Vec load(const float* from) { return simd::load(from); }
@@ -45,17 +58,7 @@ struct Float32Numbers {
 struct BFloat16Numbers {
   using Stored = uint16_t;
   static Vec load(const uint16_t* from) {
-    const HalfVec half = load_halves(from);
-#if defined(__AVX512F__)
-    const UintVec wide = reinterpret_cast<UintVec>(
-        _mm512_maskz_cvtepu16_epi32(kAllLanes, reinterpret_cast<__m256i>(half)));
-#elif defined(__AVX2__)
-    const UintVec wide =
-        reinterpret_cast<UintVec>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(half)));
-#else
-    const UintVec wide = __builtin_convertvector(half, UintVec);
-#endif
-    return reinterpret_cast<Vec>(wide << 16);
+    return reinterpret_cast<Vec>(widened(load_halves(from)) << 16);
   }
 };
 
@@ -80,15 +83,71 @@ struct Float16Numbers {
   }
 };
 
-// Numbers from the one at `at` on.
+// Bytes as integers from 0 to 255.
+inline UintVec load_bytes(const uint8_t* from) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return reinterpret_cast<UintVec>(_mm512_maskz_cvtepu8_epi32(kAllLanes, bytes));
+#elif defined(__AVX2__)
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  return reinterpret_cast<UintVec>(_mm256_cvtepu8_epi32(bytes));
+#else
+  using Bytes = uint8_t __attribute__((vector_size(kLanes)));
+  Bytes bytes;
+  std::memcpy(&bytes, from, sizeof(bytes));
+  return __builtin_convertvector(bytes, UintVec);
+#endif
+}
+
+// Floats of 28 bits, of panels of kPanelWidth.
+struct Float28Numbers {
+  // `at`: a multiple of kLanes.
+  static Vec load(const uint8_t* numbers, int64_t at) {
+    using Pairs = uint64_t __attribute__((vector_size(sizeof(UintVec))));
+    static_assert(kPanelWidth % kLanes == 0);
+    const auto place = static_cast<uint64_t>(at);
+    const uint8_t* block = numbers + place / kPanelWidth * kFloat28Bytes;
+    const auto lane = static_cast<uint32_t>(kLanes == kPanelWidth ? 0 : place % kPanelWidth);
+    uint64_t pair;
+    std::memcpy(&pair, block + kPanelWidth * (sizeof(uint16_t) + 1), sizeof(pair));
+    UintVec shifts{};
+    for (uint32_t i = 0; i < kLanes; ++i) shifts[i] = i / 2 * 4;
+    const UintVec high = reinterpret_cast<UintVec>(Pairs{} + pair) >> (shifts + lane * 2);
+    const UintVec code = widened(load_halves(reinterpret_cast<const uint16_t*>(block) + lane)) |
+                         (load_bytes(block + kPanelWidth * sizeof(uint16_t) + lane) << 16) |
+                         ((high & 0xFU) << 24);
+    return reinterpret_cast<Vec>(code + kLeast);
+  }
+
+  static float one(const uint8_t* numbers, int64_t at) {
+    const uint8_t* block = numbers + at / kPanelWidth * kFloat28Bytes;
+    const int64_t lane = at % kPanelWidth;
+    uint16_t low;
+    uint32_t words[2];
+    std::memcpy(&low, block + lane * sizeof(low), sizeof(low));
+    std::memcpy(words, block + kPanelWidth * (sizeof(low) + 1), sizeof(words));
+    const uint32_t high = (words[lane % 2] >> (lane / 2 * 4)) & 0xFU;
+    const uint32_t middle = block[kPanelWidth * sizeof(low) + lane];
+    const uint32_t bits = (low | middle << 16 | high << 24) + kLeast;
+    float result;
+    std::memcpy(&result, &bits, sizeof(result));
+    return result;
+  }
+
+  static constexpr uint32_t kLeast = 102U << 23;  // the bits of 2^-25
+};
+
+// Numbers from the one at `at` on, a multiple of kLanes.
 inline Vec load(const StoredFloats& numbers, int64_t at) {
   switch (numbers.type) {
-    case Precision::Float32:
+    case StoredFloats::Type::Float32:
       break;
-    case Precision::Float16:
+    case StoredFloats::Type::Float16:
       return Float16Numbers::load(static_cast<const uint16_t*>(numbers.data) + at);
-    case Precision::BFloat16:
+    case StoredFloats::Type::BFloat16:
       return BFloat16Numbers::load(static_cast<const uint16_t*>(numbers.data) + at);
+    case StoredFloats::Type::Float28:
+      return Float28Numbers::load(static_cast<const uint8_t*>(numbers.data), at);
   }
   return load(static_cast<const float*>(numbers.data) + at);
 }

@@ -56,9 +56,11 @@ void round_row(const float* x, RowInteger* row, int64_t first, int64_t last, con
 
 RowHeader header_of(const RowGrid& grid) {
   RowHeader header{grid.scale, 0};
-  if (!std::isfinite(grid.scale)) header.scale = std::numeric_limits<float>::quiet_NaN();
+  const bool finite = std::isfinite(grid.scale);
+  if (!finite) header.scale = std::numeric_limits<float>::quiet_NaN();
 #if defined(GGD_INTEGERS_BY_FOUR)
-  header.zero = static_cast<int32_t>(grid.zero_point) + kRowOffset;
+  // Of other scales, the zero point may be NaN, which is no integer.
+  header.zero = kRowOffset + (finite ? static_cast<int32_t>(grid.zero_point) : 0);
 #endif
   return header;
 }

@@ -29,11 +29,12 @@ Result<WindowAxis> checked_axis(const GraphBuilder& builder, const AxisAttribute
   return window;
 }
 
-// A constant in panels of rows [n, k] that the node has as input number i.
+// A constant in panels of rows [n, k] that the node has as input number i. width: elements that
+// stand for those of kPanelWidth rows.
 Result<ggml_tensor*> panels_of(const GraphBuilder& builder, size_t i, ggml_type type, int64_t n,
-                               int64_t k, const char* what) {
+                               int64_t k, const char* what, int64_t width = kPanelWidth) {
   const Value& value = builder.input(i);
-  const Sizes expected{(n + kPanelWidth - 1) / kPanelWidth, k, kPanelWidth};
+  const Sizes expected{(n + kPanelWidth - 1) / kPanelWidth, k, width};
   GGD_CHECK(value.tensor->type == type && value.sizes == expected && value.contiguous() &&
                 ggml_is_contiguous(value.tensor),
             "the %s of node %s are not in panels of [%lld, %lld] of type %s", what, builder.name(),
@@ -63,7 +64,12 @@ Result<PanelsWeight> weight_of_integers(const GraphBuilder& builder, const ir::I
   const int64_t depth = integers.bits() == 8 ? k : (k + 1) / 2;
   GGD_ASSIGN(result.weight, panels_of(builder, first, GGML_TYPE_I8, n, depth, "integers"));
   GGD_CHECK(builder.has_input(numbers), "node %s has integers without scales", builder.name());
-  GGD_ASSIGN(result.scales, floats_of_groups(builder, numbers, n, groups, "scales"));
+  if (builder.input(numbers).tensor->type == GGML_TYPE_I8) {
+    GGD_ASSIGN(result.scales, panels_of(builder, numbers, GGML_TYPE_I8, n, groups,
+                                        "scales of 28 bits", kFloat28Bytes));
+  } else {
+    GGD_ASSIGN(result.scales, floats_of_groups(builder, numbers, n, groups, "scales"));
+  }
   const size_t offsets = numbers + 1;
   if (!builder.has_input(offsets)) return result;
   if (builder.input(offsets).tensor->type == GGML_TYPE_I8) {

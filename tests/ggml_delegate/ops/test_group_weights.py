@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ggml_delegate import ir
+from ggml_delegate.ops.panels import to_float28
 from ggml_delegate.ops.quantized_weight import narrowest
 from orchestrator import lower
 from orchestrator.backends import resolve_backends
@@ -206,7 +207,8 @@ def test_no_number_and_infinity_among_scales(odd: float, name: str, rows: int) -
         ({"bits": 4, "minimums": True}, 5.0),  # as Q4_1
         ({"bits": 8, "minimums": False}, 8.5),  # as Q8_0
         ({"bits": 4, "minimums": False, "dtype": BRAIN, "affine": True}, 4.5),
-        ({"bits": 4, "minimums": True, "dtype": FLOAT}, 6.0),
+        ({"bits": 4, "minimums": False, "dtype": FLOAT, "affine": True}, 4.875),
+        ({"bits": 4, "minimums": True, "dtype": FLOAT}, 5.875),
         ({"bits": 8, "minimums": True, "group": 64, "dtype": BRAIN}, 8.5),
     ],
     ids=str,
@@ -223,6 +225,52 @@ def test_floats_are_stored_in_half_types_where_that_changes_none() -> None:
     assert narrowest(torch.tensor([1.0, 2.0**100])).dtype == BRAIN
     for odd in (1 / 3, math.nan, 1 + 2.0**-11):
         assert narrowest(torch.tensor([1.0, odd])).dtype == FLOAT
+
+
+def float28_of(packed: Tensor) -> Tensor:
+    """[p, k, 56] -> [p * 16, k] of float32, as the schema says."""
+    parts = packed.view(torch.uint8).to(torch.int64).split([32, 16, 8], -1)
+    low = parts[0][..., ::2] + (parts[0][..., 1::2] << 8)
+    words = (parts[2].unflatten(-1, (2, 4)) << 8 * torch.arange(4)).sum(-1)
+    rows = torch.arange(16)
+    high = words[..., rows % 2] >> rows // 2 * 4 & 15
+    codes = low + (parts[1] << 16) + (high << 24) + (102 << 23)
+    return codes.to(torch.int32).view(FLOAT).transpose(1, 2).flatten(0, 1)
+
+
+LEAST, PAST = 2.0**-25, 2.0**7
+
+
+def test_scales_in_28_bits_lose_nothing() -> None:
+    scales = torch.exp2(tensor(40, 5) * 5 - 9).clamp(LEAST, PAST * (1 - 2.0**-24))
+    scales[0, :2] = torch.tensor([LEAST, PAST * (1 - 2.0**-24)])
+    packed = to_float28(scales)
+    assert packed is not None
+    assert packed.shape == (3, 5, 56)
+    assert torch.equal(float28_of(packed)[:40], scales)
+
+
+@pytest.mark.parametrize("odd", [LEAST * (1 - 2.0**-24), PAST, -0.01, 0.0, -0.0, math.nan])
+def test_other_scales_keep_their_32_bits(odd: float) -> None:
+    scales = torch.full((20, 2), 1 / 3)
+    scales[7, 1] = odd
+    assert to_float28(scales) is None
+
+
+@each_bits
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_scales_of_all_sizes(rows: int, bits: int) -> None:
+    """Of 28 bits, whose exponents and mantissas are all there, and beyond."""
+    layers = [Layer(n, 128, bits=bits, minimums=False, dtype=FLOAT) for n in (70, 71)]
+    for layer, spread in zip(layers, (3, 8), strict=True):
+        layer.scales[:] = torch.exp2(tensor(*layer.scales.shape) * spread - 9)
+    layers[0].scales.clamp_(LEAST, PAST / 2)
+    assert [to_float28(layer.scales) is None for layer in layers] == [False, True]
+    inputs = [tensor(rows, 128)] * 2
+    results = native(SideBySide(layers), *inputs).run("forward", inputs)
+    for layer, x, result in zip(layers, inputs, results, strict=True):
+        largest = layer.exact(x).abs().amax(0)
+        assert ((result.double() - layer.exact(x)).abs().amax(0) <= 2e-5 * largest).all()
 
 
 @pytest.mark.parametrize("backends", [["ggml"], ["xnnpack"], ["ggml", "xnnpack"]], ids=str)
@@ -344,6 +392,14 @@ def _run(bits: int, mutate: Callable[[Any, Any], object]) -> None:
     NativeProgram(_file(bits).with_program(program)).run("forward", [tensor(3, 64)])
 
 
+def _of_28_bits(*dims: int) -> Callable[[Any, Any], object]:
+    def mutate(program: Any, node: Any) -> None:
+        retype(_SCALES, ir.DType.Int8)(program, node)
+        resize(_SCALES, *dims)(program, node)
+
+    return mutate
+
+
 MUTATIONS: dict[str, Callable[[Any, Any], object]] = {
     "groups of another size": lambda p, n: setattr(n.op.integers, "group", 16),
     "scales absent": set_input(_SCALES, None),
@@ -357,6 +413,9 @@ MUTATIONS: dict[str, Callable[[Any, Any], object]] = {
     "scales of float32": retype(_SCALES, ir.DType.Float32),
     "minimums of float32": retype(_MINIMUMS, ir.DType.Float32),
     "scales of int8": retype(_SCALES, ir.DType.Int8),
+    "scales of 28 bits that are not there": _of_28_bits(2, 2, 56),
+    "fewer scales of 28 bits": _of_28_bits(2, 1, 56),
+    "scales of 28 bits in other panels": _of_28_bits(2, 2, 32),
     "minimums of int32": retype(_MINIMUMS, ir.DType.Int32),
     "minimums of int8": retype(_MINIMUMS, ir.DType.Int8),
     "an older version": lambda p, n: setattr(p, "version", 7),
