@@ -348,6 +348,11 @@ class NativeProgram:
         return result
 
 
+def has_tiles() -> bool:
+    """Whether the ggml delegate multiplies with this processor's tile instructions (AMX)."""
+    return bool(_runtime.has_tiles())
+
+
 def _value_info(info: Any) -> TensorInfo | ScalarInfo:
     if info.kind != "tensor":
         return ScalarInfo(kind=info.kind, value=info.value)

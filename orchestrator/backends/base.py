@@ -179,7 +179,7 @@ class Backend(ABC):
     backend_id: str
     converts_dim_orders: ClassVar[bool] = False
     takes_grouped_integers: ClassVar[bool] = False
-    estimates: ClassVar[Estimates] = Estimates()
+    estimates: Estimates = Estimates()
     private_memory: ClassVar[PrivateMemory] = PrivateMemory()
     quantized_errors: ClassVar[QuantizedErrors] = QuantizedErrors()
     remedies: ClassVar[Mapping[str, str]] = {}

@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "runtime/ggml/processor.h"
 #include "runtime/program/program.h"
 #include "runtime/python/conversions.h"
 #include "runtime/python/exceptions.h"
@@ -252,4 +253,5 @@ PYBIND11_MODULE(_runtime, module) {
   orchestrator::define_tensor(module);
   orchestrator::define_infos(module);
   orchestrator::define_program(module);
+  module.def("has_tiles", &ggml_delegate::has_tiles);
 }

@@ -356,7 +356,7 @@ class Store(nn.Module):
 
 
 def test_the_price_of_an_update_is_that_of_what_it_writes() -> None:
-    estimates = GgmlDelegate.estimates
+    estimates = GgmlDelegate().estimates
     prices = {}
     for room in (64, 4096):
         inputs = (_random(1, 2, 1, 16, seed=0), torch.tensor([0]))

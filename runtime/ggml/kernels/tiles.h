@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 
+#include "../processor.h"
 #include "gemm.h"
 
 #if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) && \
@@ -31,10 +32,6 @@ struct RowTiles {
   // Of the tiles from number `first` on, so many are multiplied at a time.
   int64_t at_a_time(int64_t first) const { return first + 1 < count ? 2 : 1; }
 };
-
-// Whether this process may use tiles: the build has them, and so do the processor and the system,
-// which is asked once for their registers.
-bool has_tiles();
 
 // Rows of left tiles with panels of right tiles, over `steps` steps along k; see parts.h.
 struct TileRun {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from tests.harness.activations import WAYS
-from tests.harness.integer_weights import SCHEMES, Layer
+from tests.harness.integer_weights import SCHEMES, Layer, Zeros
 from tests.harness.ops import check_op
 
 ways = pytest.mark.parametrize("way", WAYS)
@@ -78,6 +78,34 @@ def test_the_largest_sums(bits: int, rows: int) -> None:
         x = torch.ones(rows, 16_384) * signs[:, None]
         # Eager PyTorch's sums of so many floats are 2e-5 off.
         check_op(Quantized("per row", layer), [tensor(rows, 16_384)], more_inputs=[[x]], rtol=1e-4)
+
+
+@each_bits
+@pytest.mark.parametrize("zeros", ["none", "some"])
+@pytest.mark.parametrize(("group", "count"), [(32, 1), (32, 27), (64, 9), (96, 5), (160, 4)])
+def test_groups_of_many_rows(bits: int, group: int, count: int, zeros: Zeros) -> None:
+    """Fewer groups than are summed up at a time, more, and with some left."""
+    layer = Layer("affine", 83, group * count, bits=bits, group=group, zeros=zeros, bias=True)
+    check_op(
+        Quantized("per row", layer),
+        [tensor(67, layer.k)],
+        dynamic_shapes=({0: Dim("n", min=1, max=300)},),
+        more_inputs=[[tensor(rows, layer.k, seed=rows)] for rows in (24, 32, 161)],
+        rtol=ERROR,
+    )
+
+
+@each_bits
+def test_the_largest_sums_of_groups(bits: int) -> None:
+    """What stands for the rows' zero points is the largest there is, too."""
+    low, high = (-128, 127) if bits == 8 else (-8, 7)
+    # Rows of one sign, whose zero point is the lowest or the highest integer, and of both signs.
+    signs = torch.tensor([[1.0, 1.0], [-1.0, -1.0], [3.0, -1.0], [-0.5, 2.0]]).repeat(8, 1)
+    for q in (low, high):
+        layer = Layer("affine", 33, 320, bits=bits, group=32)
+        layer.q.fill_(q)
+        x = signs.repeat(1, 160)
+        check_op(Quantized("per row", layer), [tensor(32, 320)], more_inputs=[[x]], rtol=1e-5)
 
 
 @ways
