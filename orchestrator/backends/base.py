@@ -167,7 +167,8 @@ class Backend(ABC):
             channels-last and convert inside what comes in the other one; see `ChannelsLastPass`.
         takes_grouped_integers: whether it multiplies by the integers of
             `orchestrator::dequantize_groups` without expanding the weight in every run.
-        estimates: for prices where nothing was measured.
+        estimates: for prices where nothing was measured; of the machine that lowers, where rates
+            depend on its instructions.
         private_memory: what its delegates hold once they are loaded.
         quantized_errors: how far quantized layers are off, over their largest values, beyond what
             their scheme says: see `QuantizedErrors`. `verify` allows it.
