@@ -142,22 +142,53 @@ def lower(
     programs, notes = as_quantized_programs(
         model, example_inputs, example_kwargs, dynamic_shapes, quantize, calibration
     )
+    return lower_programs(
+        programs,
+        resolved,
+        options,
+        constant_methods=constant_methods,
+        named_data=named_data,
+        backend_config=backend_config,
+        etrecord=etrecord,
+        share_buffers=share_buffers,
+        notes=notes,
+    )
+
+
+def lower_programs(
+    programs: Mapping[str, ExportedProgram],
+    backends: tuple[Backend, ...],
+    options: PlanOptions,
+    *,
+    constant_methods: Mapping[str, Any] | None = None,
+    named_data: Mapping[str, bytes] | None = None,
+    backend_config: ExecutorchBackendConfig | None = None,
+    etrecord: str | os.PathLike[str] | None = None,
+    share_buffers: bool = True,
+    notes: Sequence[str] = (),
+) -> LoweredProgram:
+    """Lower exported programs, by method name, as `lower` describes it.
+
+    notes: what each method's plan tells besides its own.
+
+    Raises, warns: as `lower`; a warning is about the line that called the caller of this.
+    """
     shared = share_state(programs) if share_buffers else SharedPrograms(programs, {})
     programs = dict(shared.programs)
     with as_in_lowering(programs.values()):
         lowering = _Lowering(
             programs,
-            resolved,
+            backends,
             options,
             constant_methods,
             named_data,
             backend_config,
             etrecord is not None,
             shared,
-            prepared=EdgePrograms() if tune == "measure" else None,
+            prepared=EdgePrograms() if options.tune == "measure" else None,
             notes=notes,
         )
-        made = make_tuned(programs, resolved, options, lowering)
+        made = make_tuned(programs, backends, options, lowering)
         if etrecord is not None:
             made.manager.get_etrecord().save(etrecord)
     _warn(made.program.report, lowering.refusals)
@@ -261,12 +292,12 @@ def _warn(report: Report, refusals: Refusals) -> None:
         warnings.warn(
             f"{failure}; the program runs without: report and plan say where these nodes went",
             LoweringWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     for method in report.methods:
         text = slow_kernels(method, report.backends)
         if text is not None:
-            warnings.warn(text, LoweringWarning, stacklevel=3)
+            warnings.warn(text, LoweringWarning, stacklevel=4)
     for method in report.methods:
         if method.missing_kernels:
             needs = ", ".join(
@@ -276,7 +307,7 @@ def _warn(report: Report, refusals: Refusals) -> None:
                 f"method {method.name!r} will not load in the ExecuTorch runtime installed here: "
                 f"no backend takes {needs}, and it has no kernel for it",
                 LoweringWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
@@ -292,7 +323,7 @@ def _warn_of_unbounded_sizes(programs: Mapping[str, ExportedProgram]) -> None:
             f"reserved: {', '.join(found)}; give the largest size in dynamic_shapes, as "
             'Dim("n", max=...), Dim.AUTO(max=...) or Dim.DYNAMIC(max=...)',
             LoweringWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from orchestrator.cli.models import MODEL_HELP
 from orchestrator.cli.options import add_backends, add_planning
-from orchestrator.cli.output import add_color, wants_color
+from orchestrator.cli.output import add_color
 from orchestrator.cli.parsers import Commands
-from orchestrator.cli.planned import lowered
+from orchestrator.cli.planned import add_shown, lowered, show
 
 _DESCRIPTION = """Make a .pte from a model: export it, ask every backend what it can run, choose the
 cheapest split and lower each part. The plan and what was rejected travel inside the file."""
@@ -31,9 +31,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.pte")
     add_backends(parser)
-    shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--report", action="store_true", help="print the report as well")
-    shown.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_shown(parser)
     add_color(parser)
     parser.add_argument(
         "--etrecord",
@@ -49,9 +47,4 @@ def run(options: argparse.Namespace) -> None:
     """Lower the model, save the program."""
     program = lowered(options.model, options, options.etrecord)
     program.save(options.output)
-    if options.json:
-        print(program.report.to_json())
-    elif options.report:
-        from orchestrator.report.text import render_text
-
-        print(render_text(program.report, color=wants_color(options)), end="")
+    show(program.report, options)

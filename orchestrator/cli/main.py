@@ -18,6 +18,7 @@ from orchestrator.cli import (
     compare,
     generate,
     lower,
+    lower_llm,
     plan,
     report,
     run,
@@ -26,7 +27,7 @@ from orchestrator.cli import (
 from orchestrator.cli.errors import describe
 
 _COMMANDS = (
-    *(lower, plan, report, run, generate),
+    *(lower, plan, report, run, lower_llm, generate),
     *(bench, compare, verify, calibrate, backends),
 )
 

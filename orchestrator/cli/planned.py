@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.models import load_model
 from orchestrator.cli.options import backend_names, planning_options
-from orchestrator.cli.output import Progress
+from orchestrator.cli.output import Progress, wants_color
 from orchestrator.quiet import quiet_imports
 
 if TYPE_CHECKING:
@@ -36,6 +37,43 @@ def planned_report(name: str, options: argparse.Namespace) -> Report:
         return plan(model, *inputs, backends=backend_names(options), **arguments).report
 
 
+class Lowering:
+    """A context in which something is lowered: tells how far it is, and of warnings at the end."""
+
+    def __init__(self, name: str) -> None:
+        """Name what is lowered."""
+        self._name = name
+        self._progress = Progress()
+        self._warnings = warnings.catch_warnings(record=True)
+        self._caught: Sequence[warnings.WarningMessage] = ()
+
+    def __enter__(self) -> Lowering:
+        """Start to tell and to listen."""
+        self._progress(f"loading {self._name}")
+        self._caught = self._warnings.__enter__() or ()
+        warnings.simplefilter("ignore")
+        with quiet_imports():
+            from orchestrator.lowering import LoweringWarning
+        warnings.simplefilter("always", LoweringWarning)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Print warnings on standard error, unless there is an error to tell of."""
+        self._progress.clear()
+        self._warnings.__exit__(*error)
+        if error[0] is None:
+            for each in self._caught:
+                print(f"orchestrator: warning: {each.message}", file=sys.stderr)
+
+    def stage(self, text: str) -> None:
+        """Tell what is being done."""
+        self._progress(text)
+
+    def tell(self, event: TuneEvent) -> None:
+        """Tell how far it is."""
+        self._progress(_event_text(event))
+
+
 def lowered(
     name: str,
     options: argparse.Namespace,
@@ -46,25 +84,19 @@ def lowered(
     options: those of `add_backends` and `add_planning`.
     """
     arguments = planning_options(options)
-    with Progress() as progress, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        progress(f"loading {name}")
-        with quiet_imports():
-            from orchestrator.lowering import LoweringWarning, lower
+    with Lowering(name) as lowering:
+        from orchestrator.lowering import lower
+
         model, *inputs = load_model(name)
-        progress("exporting, planning and lowering")
-        warnings.simplefilter("always", LoweringWarning)
-        program = lower(
+        lowering.stage("exporting, planning and lowering")
+        return lower(
             model,
             *inputs,
             backends=backend_names(options),
             etrecord=etrecord,
-            progress=lambda event: progress(_event_text(event)),
+            progress=lowering.tell,
             **arguments,
         )
-    for warning in caught:
-        print(f"orchestrator: warning: {warning.message}", file=sys.stderr)
-    return program
 
 
 def lowered_file(name: str, options: argparse.Namespace, folder: Path) -> Path:
@@ -72,6 +104,23 @@ def lowered_file(name: str, options: argparse.Namespace, folder: Path) -> Path:
     file = folder / "model.pte"
     lowered(name, options).save(file)
     return file
+
+
+def add_shown(parser: argparse.ArgumentParser) -> None:
+    """Add --report and --json to a command that saves a program; `show` reads them."""
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--report", action="store_true", help="print the report as well")
+    shown.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def show(report: Report, options: argparse.Namespace) -> None:
+    """Print a report as it is asked for."""
+    if options.json:
+        print(report.to_json())
+    elif options.report:
+        from orchestrator.report.text import render_text
+
+        print(render_text(report, color=wants_color(options)), end="")
 
 
 def _event_text(event: TuneEvent) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -34,6 +34,8 @@ weights alone.
 """
 
 RECIPES: tuple[str, ...] = get_args(Recipe)
+TORCHAO_RECIPES = ("8da8w", "8da4w", "8w", "4w")
+_IN_GROUPS = ("8da4w", "4w")
 _GROUP = 32
 _INT4 = torch.int4  # type: ignore[attr-defined]
 _LAYERS = {*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, torch.ops.aten.linear.default}
@@ -143,7 +145,7 @@ def _by_pt2e(
     converted: GraphModule = convert_pt2e(prepared)
     layers = [node for node in converted.graph.nodes if node.target in _LAYERS]
     left = Counter(_short(node) for node in layers if not _reads_integers(node))
-    return Quantized(converted, _note(model, recipe, len(layers), left))
+    return Quantized(converted, recipe_note(type(model).__name__, recipe, len(layers), left))
 
 
 def _reads_integers(layer: Node) -> bool:
@@ -156,22 +158,27 @@ def _short(node: Node) -> str:
 
 
 def _by_torchao(model: nn.Module, recipe: str) -> Quantized:
+    linears = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+    reasons = {name: left_in_floats(part.in_features, recipe) for name, part in linears.items()}
+    left = Counter(reason for reason in reasons.values() if reason is not None)
+    if len(linears) > left.total():
+        model = copy.deepcopy(model)
+        quantize_linears(model, recipe, {name for name, why in reasons.items() if why is None})
+    return Quantized(model, recipe_note(type(model).__name__, recipe, len(linears), left))
+
+
+def left_in_floats(in_features: int, recipe: str) -> str | None:
+    """Return why a recipe of torchao's cannot take a linear layer of so many inputs, or None."""
+    if recipe not in _IN_GROUPS or in_features % _GROUP == 0:
+        return None
+    return f"linear of {in_features} inputs, no multiple of {_GROUP}"
+
+
+def quantize_linears(model: nn.Module, recipe: str, names: Container[str]) -> None:
+    """Quantize linear layers in place; `names`: as `named_modules` has them, "" for the model."""
     from torchao.quantization import quantize_
 
-    linears = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
-    in_groups = recipe in ("8da4w", "4w")
-    fits = {
-        name for name, part in linears.items() if not in_groups or part.in_features % _GROUP == 0
-    }
-    left = Counter(
-        f"linear of {part.in_features} inputs, no multiple of {_GROUP}"
-        for name, part in linears.items()
-        if name not in fits
-    )
-    if fits:
-        model = copy.deepcopy(model)
-        quantize_(model, _config(recipe), filter_fn=lambda part, name: name in fits)
-    return Quantized(model, _note(model, recipe, len(linears), left))
+    quantize_(model, _config(recipe), filter_fn=lambda part, name: name in names)
 
 
 def _config(recipe: str) -> Any:
@@ -195,12 +202,19 @@ def _config(recipe: str) -> Any:
     return make[recipe]()
 
 
-def _note(model: nn.Module, recipe: str, layers: int, left: Counter[str]) -> str:
+def recipe_note(model: str, recipe: str, layers: int, left: Counter[str]) -> str:
+    """Say how many of a model's layers a recipe quantizes.
+
+    model: its class, or the file that it comes from. left: the others, by what they are.
+
+    Raises:
+        ModelError: it quantizes none.
+    """
     count = layers - left.total()
     if count == 0:
-        kind = "convolution or linear" if recipe in ("static", "dynamic") else "linear"
+        kind = "linear" if recipe in TORCHAO_RECIPES else "convolution or linear"
         raise ModelError(
-            f"quantize={recipe!r}: {type(model).__name__} has no {kind} layer that it quantizes"
+            f"quantize={recipe!r}: {model} has no {kind} layer that it quantizes"
             + (f"; left as they are: {_listed(left)}" if left else "")
         )
     rest = f"; left in floats: {_listed(left)}" if left else ""

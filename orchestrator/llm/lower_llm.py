@@ -12,17 +12,19 @@ from torch.export import Dim, ExportedProgram, export
 
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.frontend.errors import ModelError
+from orchestrator.frontend.quantize import Recipe
 from orchestrator.frontend.torch_state import ONE_AT_A_TIME
 from orchestrator.llm.decoder import Decoder
 from orchestrator.llm.expand import expanding
 from orchestrator.llm.families import read_decoder
 from orchestrator.llm.model import ONE, TWO, LanguageModel
 from orchestrator.llm.open_source import open_source, open_tokenizer
+from orchestrator.llm.quantize import check_recipe, quantize_matrices
 from orchestrator.llm.source import Source
 from orchestrator.llm.stored_tokenizer import KEY, pack_tokenizer
 from orchestrator.llm.tokenizer import Tokenizer
-from orchestrator.lowering import lower
-from orchestrator.options import DEFAULT_BACKENDS, OptionError, Tune, TuneEvent
+from orchestrator.lowering import lower_programs
+from orchestrator.options import DEFAULT_BACKENDS, OptionError, PlanOptions, Tune, TuneEvent
 
 Methods = Literal["prefill+decode", "forward"]
 CONTEXT = 2048
@@ -39,6 +41,7 @@ def lower_llm(
     context: int | None = None,
     chunk: int | None = None,
     methods: Methods = "prefill+decode",
+    quantize: Recipe | None = None,
     tune: Tune = "cached",
     threads: int | None = None,
     progress: Callable[[TuneEvent], None] | None = None,
@@ -56,6 +59,9 @@ def lower_llm(
     methods: "prefill+decode" for one of several tokens and one of a single token, each planned for
         these, which share weights and caches; "forward" for one of 1 to `chunk` tokens, as
         ExecuTorch's TextLLMRunner runs it.
+    quantize: what torchao makes of the matrices of floats that the decoder multiplies by: "8da4w",
+        "8da8w", "4w" or "8w", see `orchestrator.frontend.quantize.Recipe`. The table of words
+        stays; a head that is tied to it becomes a matrix of its own.
     progress: called at each stage, and while measuring.
 
     Raises:
@@ -69,6 +75,8 @@ def lower_llm(
         raise OptionError(
             f"methods is {methods!r}; expected {' or '.join(map(repr, get_args(Methods)))}"
         )
+    if quantize is not None:
+        check_recipe(quantize)
     stages = _Stages(progress)
     stages.next("reading the file")
     file = open_source(source)
@@ -79,17 +87,17 @@ def lower_llm(
     chunk = min(CHUNK, decoder.context) if chunk is None else chunk
     if not 2 <= chunk <= decoder.context:
         raise OptionError(f"chunk is {chunk}; expected 2 to the context, {decoder.context}")
+    notes = () if quantize is None else (quantize_matrices(decoder, quantize, file.name),)
     stages.next("exporting")
     programs = exported(decoder, chunk, methods)
     stages.next("lowering")
-    program = lower(
+    program = lower_programs(
         programs,
-        backends=resolved,
-        tune=tune,
-        threads=threads,
-        progress=progress,
+        resolved,
+        PlanOptions(tune=tune, threads=threads, progress=progress),
         constant_methods=_metadata(decoder, words, chunk, methods),
         named_data={KEY: pack_tokenizer(words)},
+        notes=notes,
     )
     stages.next("done")
     return LanguageModel(program, words, decoder.context, chunk, threads)
