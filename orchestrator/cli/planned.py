@@ -45,12 +45,12 @@ class Lowering:
         self._name = name
         self._progress = Progress()
         self._warnings = warnings.catch_warnings(record=True)
-        self._caught: Sequence[warnings.WarningMessage] = ()
+        self._caught: Sequence[warnings.WarningMessage] | None = None
 
     def __enter__(self) -> Lowering:
         """Start to tell and to listen."""
         self._progress(f"loading {self._name}")
-        self._caught = self._warnings.__enter__() or ()
+        self._caught = self._warnings.__enter__()
         warnings.simplefilter("ignore")
         with quiet_imports():
             from orchestrator.lowering import LoweringWarning
@@ -62,7 +62,7 @@ class Lowering:
         self._progress.clear()
         self._warnings.__exit__(*error)
         if error[0] is None:
-            for each in self._caught:
+            for each in self._caught or ():
                 print(f"orchestrator: warning: {each.message}", file=sys.stderr)
 
     def stage(self, text: str) -> None:

@@ -21,20 +21,26 @@ using simd::Vec;
 using Integers = __m512i;
 
 constexpr int64_t kStepBytes = 64;  // of a panel, that are loaded at a time
-// Panels are streams that the processor fetches ahead itself, but not across pages.
-constexpr int64_t kPrefetchBytes = 2048;
+// Panels are streams that the processor fetches ahead itself, but not across pages; so far ahead as
+// takes as long to compute for weights of 8 bits as of 4. To the second level: of lines that wait
+// for memory the first one has too few places to keep the memory busy.
+constexpr int64_t prefetch_bytes(int bits) { return bits == 8 ? 1024 : 2048; }
+constexpr int kToSecondLevel = 2;
 constexpr int panels_for(int rows) { return rows == 1 ? 4 : 2; }
 
 inline Vec to_float(Integers v) { return _mm512_maskz_cvtepi32_ps(kAllLanes, v); }
 
-// Bytes of a weight, plus kOffset: without a sign, as the instruction takes one factor. The
-// elements that one instruction takes of a column have become neighbours. Unsigned: the integers
-// have no sign anyway.
-template <int Bits, bool Unsigned>
+// Bytes of a weight, raised so that they have no sign, as the instruction takes one factor. The
+// elements that one instruction takes of a column have become neighbours. Integers of 4 bits with
+// minimums have no sign anyway.
+template <int Bits, Offsets Kind>
 struct Step {
   static constexpr int kParts = Bits == 8 ? 1 : 2;
   static constexpr int64_t kDepth = 4 * kParts;
-  static constexpr int kOffset = Bits == 8 ? 128 : (Unsigned ? 0 : 8);
+  static constexpr bool kUnsigned = Bits == 4 && Kind == Offsets::Minimums;
+  static constexpr bool kZeroPoints = Kind == Offsets::ZeroPoints;
+  static constexpr int kRaised = Bits == 8 ? kRaised8Bits : kRaised4Bits;
+  static constexpr int64_t kPrefetch = prefetch_bytes(Bits);
   Integers bytes;
 
   void load(const int8_t* from) {
@@ -50,7 +56,7 @@ struct Step {
       return _mm512_xor_si512(bytes, _mm512_set1_epi8(static_cast<char>(0x80)));
     }
     const Integers half = part == 0 ? bytes : _mm512_maskz_srli_epi16(~__mmask32{0}, bytes, 4);
-    if constexpr (Unsigned) return _mm512_and_si512(half, _mm512_set1_epi8(0xF));
+    if constexpr (kUnsigned) return _mm512_and_si512(half, _mm512_set1_epi8(0xF));
     constexpr int kXorAnd = 0x28;  // (a ^ b) & c
     return _mm512_ternarylogic_epi32(half, _mm512_set1_epi8(8), _mm512_set1_epi8(0xF), kXorAnd);
   }
@@ -62,26 +68,29 @@ inline Integers splat_four(const int8_t* from) {
   return _mm512_set1_epi32(bytes);
 }
 
-// What sums of a digit's products start from: minus offset * the sum of the digits, where `offset`
-// is the weight's in a column, from 0 to 255.
-inline Integers start(Integers offset, const SplitBlock& block, int digit) {
+// What the integers of a panel's columns are raised by, and their zero points add to: from 0 to 255.
+template <typename Of>
+inline Integers offset_of(const int8_t* zeros) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros));
+  return _mm512_add_epi32(_mm512_maskz_cvtepi8_epi32(kAllLanes, bytes),
+                          _mm512_set1_epi32(Of::kRaised));
+}
+
+// What sums of a digit's products start from: minus the sum of the digits times the offset, which
+// is read only where there are zero points.
+template <typename Of>
+inline Integers start(const SplitBlock& block, int digit, Integers offset) {
+  if constexpr (Of::kUnsigned) return _mm512_setzero_si512();
+  if constexpr (!Of::kZeroPoints) return _mm512_set1_epi32(block.raised_sums[digit]);
   return _mm512_dpwssd_epi32(_mm512_setzero_si512(), offset,
                              _mm512_set1_epi32(block.minus_sums[digit]));
 }
 
-template <typename Of>
-inline Integers offsets(const int8_t* zeros, int64_t at) {
-  const Integers offset = _mm512_set1_epi32(Of::kOffset);
-  if (zeros == nullptr) return offset;
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros + at));
-  return _mm512_add_epi32(_mm512_maskz_cvtepi8_epi32(kAllLanes, bytes), offset);
-}
-
-// One panel's sums of products with the last digit, in block.unit / 2^8. Out of line: few blocks
+// One panel's sums of products with the last digit, in units of the second. Out of line: few blocks
 // have it, and the others need the registers.
 template <typename Of>
 [[gnu::noinline]] Vec last_digit(const SplitBlock& block, const int8_t* weights, Integers offset) {
-  Integers sum = start(offset, block, kFewDigits);
+  Integers sum = start<Of>(block, kFewDigits, offset);
   const int8_t* digits = block.digits[kFewDigits];
   for (int64_t k = 0; k < kSplitBlock; k += Of::kDepth, weights += kStepBytes) {
     Of step;
@@ -91,7 +100,7 @@ template <typename Of>
       sum = _mm512_dpbusd_epi32(sum, step.columns(part), splat_four(digits + k + 4 * part));
     }
   }
-  return to_float(sum) * 0x1p-24F;
+  return to_float(sum) * 0x1p-16F;
 }
 
 struct Product {
@@ -116,7 +125,7 @@ template <typename Of, int Rows, int Panels>
 #pragma GCC unroll 4
     for (int d = 0; d < kFewDigits; ++d) {
 #pragma GCC unroll 4
-      for (int p = 0; p < Panels; ++p) products[r][p][d] = start(offset[p], *rows[r], d);
+      for (int p = 0; p < Panels; ++p) products[r][p][d] = start<Of>(*rows[r], d, offset[p]);
     }
   }
   const int8_t* from = weights;
@@ -125,7 +134,7 @@ template <typename Of, int Rows, int Panels>
     Of steps[Panels];
 #pragma GCC unroll 4
     for (int p = 0; p < Panels; ++p) {
-      __builtin_prefetch(from + p * panel_bytes + kPrefetchBytes);
+      __builtin_prefetch(from + p * panel_bytes + Of::kPrefetch, 0, kToSecondLevel);
       steps[p].load(from + p * panel_bytes);
     }
 #pragma GCC unroll 2
@@ -148,13 +157,13 @@ template <typename Of, int Rows, int Panels>
   }
 #pragma GCC unroll 4
   for (int r = 0; r < Rows; ++r) {
-    const Vec unit = simd::splat(rows[r]->unit);
+    const Vec unit = simd::splat(rows[r]->unit * 0x1p-8F);  // of the second digit
 #pragma GCC unroll 4
     for (int p = 0; p < Panels; ++p) {
       // At most 32 * 255 * 128 * 257: they fit together.
       const Integers first = _mm512_maskz_slli_epi32(kAllLanes, products[r][p][0], 8);
       const Integers upper = _mm512_add_epi32(first, products[r][p][1]);
-      Vec sum = to_float(upper) * 0x1p-8F + to_float(products[r][p][2]) * 0x1p-16F;
+      Vec sum = to_float(upper) + to_float(products[r][p][2]) * 0x1p-8F;
       if (__builtin_expect(rows[r]->has_last, 0) != 0) {
         sum += last_digit<Of>(*rows[r], weights + p * panel_bytes, offset[p]);
       }
@@ -163,11 +172,11 @@ template <typename Of, int Rows, int Panels>
   }
 }
 
-// Panels panels from number `first` on, all of k. Minimums: whether the weight has some, and so
-// integers of 4 bits without a sign.
-template <int Bits, bool Minimums, int Rows, int Panels>
+// Panels panels from number `first` on, all of k.
+template <int Bits, Offsets Kind, int Rows, int Panels>
 void multiply(const Product& product, int64_t first) {
-  using Of = Step<Bits, Minimums>;
+  using Of = Step<Bits, Kind>;
+  constexpr bool kMinimums = Kind == Offsets::Minimums;
   constexpr int64_t kBlockBytes = kSplitBlock * kPanelWidth * Bits / 8;
   const Gemm& op = *product.gemm;
   const IntegersParams& integers = op.right.integers;
@@ -181,16 +190,16 @@ void multiply(const Product& product, int64_t first) {
     const int64_t k = group * integers.group;
     int64_t blocks = (std::min(op.k, k + integers.group) - k) / kSplitBlock;
     const auto at = [&](int p) { return ((first + p) * groups + group) * kPanelWidth; };
-    Integers offset[Panels];
-    for (int p = 0; p < Panels; ++p) {
-      offset[p] = offsets<Of>(integers.zeros, at(p));
+    Integers offset[Panels] = {};
+    if constexpr (Of::kZeroPoints) {
+      for (int p = 0; p < Panels; ++p) offset[p] = offset_of<Of>(integers.zeros + at(p));
     }
     Vec sums[Rows][Panels] = {};
     [[maybe_unused]] float of_rows[Rows] = {};
     for (; blocks > 0; --blocks) {
       add_block<Of, Rows, Panels>(rows, weights, panel_bytes, offset, sums);
       for (int r = 0; r < Rows; ++r) {
-        if constexpr (Minimums) of_rows[r] += rows[r]->sum;
+        if constexpr (kMinimums) of_rows[r] += rows[r]->sum;
         ++rows[r];
       }
       weights += kBlockBytes;
@@ -198,7 +207,7 @@ void multiply(const Product& product, int64_t first) {
     for (int p = 0; p < Panels; ++p) {
       const Vec scale = simd::load(integers.scales, at(p));
       for (int r = 0; r < Rows; ++r) totals[r][p] += sums[r][p] * scale;
-      if constexpr (Minimums) {
+      if constexpr (kMinimums) {
         const Vec minimum = simd::load(integers.minimums, at(p));
         for (int r = 0; r < Rows; ++r) totals[r][p] += simd::splat(of_rows[r]) * minimum;
       }
@@ -219,26 +228,38 @@ void multiply(const Product& product, int64_t first) {
   }
 }
 
-template <int Bits, bool Minimums, int Rows>
+template <int Bits, Offsets Kind, int Rows>
 void multiply_all(const Product& product, Range panels) {
   constexpr int kMost = panels_for(Rows);
   int64_t first = panels.first;
-  for (; first + kMost <= panels.last; first += kMost)
-    multiply<Bits, Minimums, Rows, kMost>(product, first);
+  for (; first + kMost <= panels.last; first += kMost) {
+    multiply<Bits, Kind, Rows, kMost>(product, first);
+  }
   if constexpr (kMost > 2) {
     if (first + 2 <= panels.last) {
-      multiply<Bits, Minimums, Rows, 2>(product, first);
+      multiply<Bits, Kind, Rows, 2>(product, first);
       first += 2;
     }
   }
-  if (first < panels.last) multiply<Bits, Minimums, Rows, 1>(product, first);
+  if (first < panels.last) multiply<Bits, Kind, Rows, 1>(product, first);
 }
 
-template <int Bits, bool Minimums>
+template <int Bits, Offsets Kind>
 void multiply_rows(const Product& product, Range panels) {
-  const bool one = product.gemm->m == 1;
-  (one ? multiply_all<Bits, Minimums, 1> : multiply_all<Bits, Minimums, kMostSplitRows>)(product,
-                                                                                         panels);
+  if (product.gemm->m == 1) return multiply_all<Bits, Kind, 1>(product, panels);
+  multiply_all<Bits, Kind, kMostSplitRows>(product, panels);
+}
+
+template <int Bits>
+void multiply_kind(const Product& product, Range panels) {
+  switch (product.gemm->right.integers.offsets) {
+    case Offsets::None:
+      return multiply_rows<Bits, Offsets::None>(product, panels);
+    case Offsets::ZeroPoints:
+      return multiply_rows<Bits, Offsets::ZeroPoints>(product, panels);
+    case Offsets::Minimums:
+      return multiply_rows<Bits, Offsets::Minimums>(product, panels);
+  }
 }
 
 #endif
@@ -259,12 +280,7 @@ bool split_rows_times_integers([[maybe_unused]] const Gemm& op, [[maybe_unused]]
     if (reinterpret_cast<const SplitRowHeader*>(row)->usable == 0) return false;
   }
   const Range panels = part_of((op.n + kPanelWidth - 1) / kPanelWidth, ith, nth);
-  const bool minimums = op.right.integers.offsets == Offsets::Minimums;
-  if (op.right.integers.bits == 8) {
-    (minimums ? multiply_rows<8, true> : multiply_rows<8, false>)(product, panels);
-  } else {
-    (minimums ? multiply_rows<4, true> : multiply_rows<4, false>)(product, panels);
-  }
+  (op.right.integers.bits == 8 ? multiply_kind<8> : multiply_kind<4>)(product, panels);
   return true;
 #else
   return false;

@@ -88,7 +88,8 @@ float power_of_two(int32_t exponent) {
   return power;
 }
 
-void split_block(const float* x, float few, const DigitOrder& order, SplitBlock* block) {
+void split_block(const float* x, float few, bool pairs, SplitBlock* block) {
+  const DigitOrder& order = pairs ? kEvenFirst : kInSequence;
   const Vec parts[2] = {simd::load(x), simd::load(x + kLanes)};
   const float largest = simd::max_lanes(simd::larger(simd::abs(parts[0]), simd::abs(parts[1])));
   int32_t exponent = 0;  // of the unit, so that digits of -128 to 127 can hold the largest element
@@ -117,7 +118,9 @@ void split_block(const float* x, float few, const DigitOrder& order, SplitBlock*
     _mm512_store_si512(sums, _mm512_sad_epu8(digits, _mm512_setzero_si512()));
     for (int j = 0; j < 2; ++j) {
       const int64_t sum = sums[4 * j] + sums[4 * j + 1] + sums[4 * j + 2] + sums[4 * j + 3];
-      block->minus_sums[2 * i + j] = static_cast<int32_t>(128 * kSplitBlock - sum);
+      const auto minus = static_cast<int32_t>(128 * kSplitBlock - sum);
+      block->minus_sums[2 * i + j] = minus;
+      block->raised_sums[2 * i + j] = minus * (pairs ? kRaised4Bits : kRaised8Bits);
     }
   }
   const int32_t* minus = block->minus_sums;
@@ -141,8 +144,7 @@ void split_rows_kernel(ggml_tensor* result, int ith, int nth, void* userdata) {
     if (!range.usable) continue;
     auto* blocks = reinterpret_cast<SplitBlock*>(header + 1);
     for (int64_t j = part.first; j < part.last; ++j) {
-      split_block(x + j * kSplitBlock, range.few, params.pairs ? kEvenFirst : kInSequence,
-                  blocks + j);
+      split_block(x + j * kSplitBlock, range.few, params.pairs, blocks + j);
     }
   }
 }

@@ -23,6 +23,9 @@ inline constexpr int64_t kSplitBlock = 32;
 inline constexpr int kMostDigits = 4;
 // Digits that every block has; the product of the last one is computed where it is not 0.
 inline constexpr int kFewDigits = 3;
+// Products take integers of a weight without a sign, so much larger.
+inline constexpr int kRaised8Bits = 128;
+inline constexpr int kRaised4Bits = 8;
 
 // The element at k is unit * (d[0][k] + d[1][k] / 2^8 + d[2][k] / 2^16 + d[3][k] / 2^24), rounded
 // at the last digit.
@@ -30,6 +33,8 @@ struct SplitBlock {
   float unit;        // a power of two
   int32_t has_last;  // whether some d[3] is not 0
   int32_t minus_sums[kMostDigits];
+  // minus_sums times what a weight's integers have to be raised by, to be without a sign.
+  int32_t raised_sums[kMostDigits];
   float sum;  // of the elements, as the digits have them
   int8_t digits[kMostDigits][kSplitBlock];
 };
