@@ -5,6 +5,7 @@
 
 #include "byte_tile_product.h"
 #include "half.h"
+#include "panels.h"
 #include "simd.h"
 #include "work.h"
 
@@ -176,7 +177,10 @@ template <int Bits, bool Zeros, int Rows, int Panels>
   for (int64_t k = first; k < last; k += Of::kDepth) {
     Of steps[Panels];
 #pragma GCC unroll 4
-    for (int p = 0; p < Panels; ++p) steps[p].load(weights + p * panel_bytes);
+    for (int p = 0; p < Panels; ++p) {
+      if constexpr (Rows == 1) fetch_ahead<Bits>(weights + p * panel_bytes);
+      steps[p].load(weights + p * panel_bytes);
+    }
 #pragma GCC unroll 2
     for (int part = 0; part < Of::kParts; ++part) {
       Integers columns[kCount];

@@ -47,4 +47,15 @@ bool reads_halves(const RightFactor& right, int64_t rows);
 Panels prepare_right(const Gemm& op, int64_t rows, int64_t first, int64_t count, int64_t k0,
                      int64_t depth, float* space);
 
+// Fetches what is to be read soon of a panel of integers, where few rows are multiplied and the
+// weight comes from memory. Panels are streams that the processor fetches ahead itself, but not
+// across pages; so far ahead as takes as long to compute for 8 bits as for 4. To the second level:
+// of lines that wait for memory the first one has too few places to keep the memory busy.
+template <int Bits>
+inline void fetch_ahead(const int8_t* from) {
+  constexpr int64_t kAhead = Bits == 8 ? 1024 : 2048;
+  constexpr int kToSecondLevel = 2;
+  __builtin_prefetch(from + kAhead, 0, kToSecondLevel);
+}
+
 }  // namespace ggml_delegate

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "half.h"
+#include "panels.h"
 #include "simd.h"
 #include "split_rows.h"
 #include "work.h"
@@ -21,11 +22,6 @@ using simd::Vec;
 using Integers = __m512i;
 
 constexpr int64_t kStepBytes = 64;  // of a panel, that are loaded at a time
-// Panels are streams that the processor fetches ahead itself, but not across pages; so far ahead as
-// takes as long to compute for weights of 8 bits as of 4. To the second level: of lines that wait
-// for memory the first one has too few places to keep the memory busy.
-constexpr int64_t prefetch_bytes(int bits) { return bits == 8 ? 1024 : 2048; }
-constexpr int kToSecondLevel = 2;
 constexpr int panels_for(int rows) { return rows == 1 ? 4 : 2; }
 
 inline Vec to_float(Integers v) { return _mm512_maskz_cvtepi32_ps(kAllLanes, v); }
@@ -35,12 +31,12 @@ inline Vec to_float(Integers v) { return _mm512_maskz_cvtepi32_ps(kAllLanes, v);
 // minimums have no sign anyway.
 template <int Bits, Offsets Kind>
 struct Step {
+  static constexpr int kBits = Bits;
   static constexpr int kParts = Bits == 8 ? 1 : 2;
   static constexpr int64_t kDepth = 4 * kParts;
   static constexpr bool kUnsigned = Bits == 4 && Kind == Offsets::Minimums;
   static constexpr bool kZeroPoints = Kind == Offsets::ZeroPoints;
   static constexpr int kRaised = Bits == 8 ? kRaised8Bits : kRaised4Bits;
-  static constexpr int64_t kPrefetch = prefetch_bytes(Bits);
   Integers bytes;
 
   void load(const int8_t* from) {
@@ -134,7 +130,7 @@ template <typename Of, int Rows, int Panels>
     Of steps[Panels];
 #pragma GCC unroll 4
     for (int p = 0; p < Panels; ++p) {
-      __builtin_prefetch(from + p * panel_bytes + Of::kPrefetch, 0, kToSecondLevel);
+      fetch_ahead<Of::kBits>(from + p * panel_bytes);
       steps[p].load(from + p * panel_bytes);
     }
 #pragma GCC unroll 2
