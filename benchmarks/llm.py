@@ -56,6 +56,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from benchmarks.deciding import ratio_spread
 from benchmarks.interleave import Timing, interleave, ratio
 from benchmarks.llm_decoders import (
     OURS,
@@ -69,7 +70,6 @@ from benchmarks.llm_decoders import (
     load,
     one_by_one,
 )
-from benchmarks.never_slower import ratio_spread
 from benchmarks.running import Timed, conclude, parser, timed, warmed_up
 from examples.llm import smollm2
 from orchestrator import LanguageModel, lower_llm

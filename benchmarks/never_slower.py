@@ -24,20 +24,17 @@ or when predictions of all programs are off by more than 10 % on average, but fo
 
 from __future__ import annotations
 
-import math
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from executorch.exir._serialize._program import deserialize_pte_binary
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.deciding import first_alike, ratio_spread, told_apart
 from benchmarks.interleave import Timing, ratio
 from benchmarks.repeats import in_repeats
 from benchmarks.running import Timed, conclude, native, parser
@@ -50,7 +47,6 @@ from orchestrator.cost.environment import host
 from orchestrator.cost.measure import known_levels
 from orchestrator.cost.table import CostTable
 from orchestrator.cost.task import Task
-from orchestrator.report.embed import KEY as REPORT_KEY
 
 DEFAULT_MODELS = (
     "mobilenet_v2",
@@ -66,9 +62,6 @@ DEFAULT_MODELS = (
 )
 MOST_OVER_BEST_SINGLE = 1.02
 MOST_PREDICTION_ERROR = 0.10
-# The ratio to the best single backend is timed again until its standard error is below SURE, or a
-# third of what it is from the limit.
-SURE, MOST_EXTRA, EXTRA_SECONDS = 0.005, 4, 15.0
 CHOSEN, XNNPACK, GGML = "chosen", "xnnpack alone", "ggml alone"
 # Named as in the reports; one that is missing there came out as the chosen plan.
 BASELINES = {
@@ -182,62 +175,6 @@ def predictions(chosen: LoweredProgram) -> dict[str, float]:
     return found
 
 
-def median_error(first: Timing, second: Timing) -> float:
-    """The standard error of `ratio`, the median of ratios that are about normally distributed."""
-    sigma = ratio_spread(first, second) / 0.6745
-    return 1.2533 * sigma / math.sqrt(len(first.rounds_ms))
-
-
-def ratio_spread(first: Timing, second: Timing) -> float:
-    """Half the interquartile range of the ratios of runs next to each other."""
-    pairs = zip(first.rounds_ms, second.rounds_ms, strict=True)
-    low, _, high = statistics.quantiles([a / b for a, b in pairs], n=4)
-    return (high - low) / 2
-
-
-def content(program: LoweredProgram) -> tuple[Any, ...]:
-    """What two programs must have in common to be the same but for the report inside."""
-    file = deserialize_pte_binary(program.buffer)
-    named = file.named_data
-    assert named is not None
-    data = {key: named.buffers[entry.buffer_index] for key, entry in named.pte_data.items()}
-    del data[REPORT_KEY]
-    return file.program, data, file.mutable_data
-
-
-def first_alike(programs: Mapping[str, LoweredProgram]) -> dict[str, str]:
-    """By label, that of the first program which is the same but for the report inside."""
-    contents: dict[str, tuple[Any, ...]] = {}
-    alike = {}
-    for label, program in programs.items():
-        mine = content(program)
-        alike[label] = next((each for each, its in contents.items() if its == mine), label)
-        contents.setdefault(alike[label], mine)
-    return alike
-
-
-def told_apart(
-    buffers: Mapping[str, bytes],
-    known: tuple[Timing, Timing],
-    inputs: Sequence[Any],
-    threads: int,
-) -> tuple[Timing, Timing]:
-    """The times of two programs, for longer if those that are known do not tell them apart.
-
-    How often they are timed depends on how noisy the times are, not on which is the faster one.
-    """
-    for _ in range(MOST_EXTRA):
-        error = median_error(*known)
-        if error < SURE or abs(ratio(*known) - MOST_OVER_BEST_SINGLE) > 3 * error:
-            break
-        more = in_repeats(buffers, inputs, threads, EXTRA_SECONDS).values()
-        first, second = (
-            Timing(each.rounds_ms + new.rounds_ms) for each, new in zip(known, more, strict=True)
-        )
-        known = first, second
-    return known
-
-
 def measure(
     name: str,
     threads: int,
@@ -258,7 +195,11 @@ def measure(
     pairs = {label: (timings[CHOSEN], timing) for label, timing in timings.items()}
     if alike[best] != CHOSEN:
         pairs[best] = told_apart(
-            {CHOSEN: buffers[CHOSEN], best: buffers[alike[best]]}, pairs[best], inputs, threads
+            {CHOSEN: buffers[CHOSEN], best: buffers[alike[best]]},
+            pairs[best],
+            inputs,
+            threads,
+            MOST_OVER_BEST_SINGLE,
         )
     slower = reference.slower(found, table)
     found_for = predictions(chosen[0])

@@ -22,8 +22,8 @@ from torchao.quantization import (
     quantize_,
 )
 
+from benchmarks.deciding import first_alike, ratio_spread, told_apart
 from benchmarks.interleave import ratio
-from benchmarks.never_slower import ratio_spread
 from benchmarks.quantized_static import executorch_alone
 from benchmarks.repeats import in_repeats
 from benchmarks.running import geometric_mean
@@ -99,12 +99,18 @@ def _measure_scheme(name: str, scheme: str, threads: Sequence[int], seconds: flo
     rows = []
     for count in threads:
         plan = lower(model, inputs, tune="off", threads=count)
-        alone = {
-            backend: lower(model, inputs, backends=[backend], tune="off", threads=count).buffer
+        programs = {OURS: plan} | {
+            backend: lower(model, inputs, backends=[backend], tune="off", threads=count)
             for backend in DEFAULT_BACKENDS
         }
-        found = in_repeats({OURS: plan.buffer, THEIRS: theirs, **alone}, inputs, count, seconds)
-        best = min(alone, key=lambda backend: found[backend].median_ms)
+        alike = first_alike(programs)
+        buffers = {label: programs[label].buffer for label in dict.fromkeys(alike.values())}
+        found = in_repeats({THEIRS: theirs, **buffers}, inputs, count, seconds)
+        best = min(DEFAULT_BACKENDS, key=lambda backend: found[alike[backend]].median_ms)
+        pair = found[OURS], found[alike[best]]
+        if alike[best] != OURS:
+            both = {OURS: buffers[OURS], best: buffers[alike[best]]}
+            pair = told_apart(both, pair, inputs, count, MOST_TIME)
         got = tree_leaves(plan(*inputs))[0]
         rows.append(
             Row(
@@ -114,11 +120,11 @@ def _measure_scheme(name: str, scheme: str, threads: Sequence[int], seconds: flo
                 calls=len(plan.plan["forward"].partitions),
                 ours_ms=found[OURS].median_ms,
                 alone=best,
-                alone_ms=found[best].median_ms,
+                alone_ms=pair[1].median_ms,
                 theirs_ms=found[THEIRS].median_ms,
-                to_alone=ratio(found[OURS], found[best]),
+                to_alone=ratio(*pair),
                 gain=ratio(found[THEIRS], found[OURS]),
-                spread=ratio_spread(found[OURS], found[best]),
+                spread=ratio_spread(*pair),
                 ours_bytes=len(plan.buffer),
                 theirs_bytes=len(theirs),
                 error=float((got - want).abs().max() / want.abs().max()),

@@ -16,8 +16,8 @@ from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPar
 from executorch.exir import to_edge_transform_and_lower
 from torch import Tensor, nn
 
+from benchmarks.deciding import ratio_spread
 from benchmarks.interleave import ratio
-from benchmarks.never_slower import ratio_spread
 from benchmarks.repeats import in_repeats
 from examples.models import MODELS
 from examples.quantization import pt2e
