@@ -301,11 +301,12 @@ void gemm(const Gemm& op, int ith, int nth) {
     for (int64_t k = 0; k < depth_blocks; ++k) {
       const Range depth = block_at({0, op.k}, k, depth_blocks, kDepthGrain);
       const GemmBlock block = block_of(op, block_rows, depth);
-      if (tiles_are_faster(op, block.row_count(), panels.last - panels.first,
-                           block.depth_count())) {
-        multiply_by_tiles(op, block, panels, multiply_block);
-      } else {
+      const Means means = fastest_means(op, block.row_count(), panels.last - panels.first,
+                                        block.depth_count());
+      if (means == Means::Vectors) {
         multiply_block(op, block, panels);
+      } else {
+        multiply_bfloat16(means, op, block, panels, multiply_block);
       }
     }
   }

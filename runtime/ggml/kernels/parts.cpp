@@ -10,7 +10,7 @@
 
 namespace ggml_delegate {
 
-#if defined(GGD_TILES)
+#if defined(GGD_TILES) || defined(GGD_PAIRS)
 namespace {
 
 using simd::kAllLanes;
@@ -252,6 +252,25 @@ Parts split_left(const float* from, int64_t stride, int64_t rows, int64_t height
     result.count = std::max(result.count, seen.parts());
   }
   return result;
+}
+
+bool take_left(const float* from, int64_t stride, int64_t rows, int64_t height, int64_t depth,
+               uint16_t* tiles) {
+  const int64_t steps = steps_of(depth);
+  for (int64_t row = 0; row < rows; ++row) {
+    const float* x = from + row * stride;
+    uint16_t* to = tiles + row / height * steps * kStepElements + row % height * kTileDepth;
+    Seen seen;
+    for (int64_t step = 0; step < steps; ++step, x += kTileDepth, to += kStepElements) {
+      const int64_t left = depth - step * kTileDepth;
+      const Vec halves[2] = {load_some(x, left), load_some(x + kLanes, left - kLanes)};
+      for (const Vec half : halves) seen.add(half);
+      _mm512_storeu_si512(to, upper_halves(reinterpret_cast<Bits>(halves[0]),
+                                           reinterpret_cast<Bits>(halves[1])));
+    }
+    if (!seen.usable() || seen.parts() != 1) return false;
+  }
+  return true;
 }
 
 bool take_right(const RightFactor& right, int64_t k, int64_t panel, int64_t k0, int64_t depth,
