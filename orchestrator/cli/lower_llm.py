@@ -11,8 +11,8 @@ from orchestrator.cli.parsers import Commands
 from orchestrator.cli.planned import Lowering, add_shown, show
 
 _DESCRIPTION = """Make a .pte that generates text from a GGUF file or a Hugging Face folder;
-`orchestrator generate` and `orchestrator-run --generate` run it. docs/llm.md names the architectures
-and the types of weights."""
+`orchestrator generate` and `orchestrator-run --generate` run it. docs/llm.md names architectures
+and types of weights."""
 _EXAMPLES = """examples:
   orchestrator lower-llm model.gguf -o model.pte --context 2048
   orchestrator lower-llm folder/ -o model.pte --quantize 8da4w --report"""
@@ -57,8 +57,8 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--quantize",
         choices=("8da8w", "8da4w", "8w", "4w"),
-        help="quantize matrices of floats: weights of 8 or 4 bits with activations of 8, or weights "
-        "alone",
+        help="quantize matrices of floats: weights of 8 or 4 bits with activations of 8, or "
+        "weights alone",
     )
     add_backends(parser)
     parser.add_argument(

@@ -6,6 +6,7 @@
 
 #include "half.h"
 #include "integers.h"
+#include "pairs.h"
 #include "panels.h"
 #include "simd.h"
 #include "tile_product.h"
@@ -46,6 +47,9 @@ constexpr int64_t kPanelsToShare = 6;
 struct Workspace {
   alignas(64) std::array<float, kBlockRows * kBlockDepth> left;
   alignas(64) std::array<float, kMaxPanels * kBlockDepth * kPanelWidth> right;
+#if defined(GGD_PAIRS)
+  alignas(64) std::array<uint32_t, kBlockRows * kBlockDepth / 2> left_pairs;
+#endif
 };
 
 // One per thread, made at its first product.
@@ -55,12 +59,12 @@ Workspace& workspace() {
 }
 
 struct Tile {
-  const float* left;
+  const void* left;  // of the types that the kernel reads, as are all steps and strides
   int64_t left_stride;
-  const void* right;     // of the type that the kernel reads
+  const void* right;
   int64_t right_step;    // between rows of a panel
   int64_t panel_stride;  // between panels
-  int64_t depth;
+  int64_t depth;         // steps along k
   float* result;
   int64_t result_stride;
   int64_t columns;    // that the result has from here on
@@ -130,8 +134,35 @@ inline void finish(const Tile& tile, bool whole, const Vec (&sums)[Rows][Vecs]) 
   }
 }
 
-// Numbers: of the right factor; see half.h.
-template <int Rows, int Panels, typename Numbers>
+// What is multiplied in one step along k: a number of each factor, those of the right one stored as
+// half.h has it.
+template <typename Numbers>
+struct OfNumbers {
+  using Left = float;
+  using Right = typename Numbers::Stored;
+  static Vec row(const Left* from) { return simd::splat(*from); }
+  static Vec columns(const Right* from) { return Numbers::load(from); }
+  static Vec add(Vec sum, Vec row, Vec columns) { return sum + row * columns; }
+};
+
+#if defined(GGD_PAIRS)
+// Two of each.
+struct OfPairs {
+  using Left = uint32_t;
+  using Right = uint32_t;
+  static __m512bh row(const Left* from) {
+    return reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int32_t>(*from)));
+  }
+  static __m512bh columns(const Right* from) {
+    return reinterpret_cast<__m512bh>(_mm512_loadu_si512(from));
+  }
+  static Vec add(Vec sum, __m512bh row, __m512bh columns) {
+    return _mm512_dpbf16_ps(sum, columns, row);
+  }
+};
+#endif
+
+template <int Rows, int Panels, typename Factors>
 void multiply_tile(const Tile& tile) {
   constexpr int kTileVecs = Panels * kVecs;
   Vec sums[Rows][kTileVecs];
@@ -141,20 +172,20 @@ void multiply_tile(const Tile& tile) {
   } else {
     start<Rows, kTileVecs>(tile, false, sums);
   }
-  const float* left = tile.left;
-  const auto* right = static_cast<const typename Numbers::Stored*>(tile.right);
+  const auto* left = static_cast<const typename Factors::Left*>(tile.left);
+  const auto* right = static_cast<const typename Factors::Right*>(tile.right);
   for (int64_t k = 0; k < tile.depth; ++k) {
-    Vec columns[kTileVecs];
+    decltype(Factors::columns(right)) columns[kTileVecs];
 #pragma GCC unroll 16
     for (int v = 0; v < kTileVecs; ++v) {
       columns[v] =
-          Numbers::load(right + (v / kVecs) * tile.panel_stride + (v % kVecs) * simd::kLanes);
+          Factors::columns(right + (v / kVecs) * tile.panel_stride + (v % kVecs) * simd::kLanes);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
-      const Vec value = simd::splat(left[r * tile.left_stride]);
+      const auto row = Factors::row(left + r * tile.left_stride);
 #pragma GCC unroll 16
-      for (int v = 0; v < kTileVecs; ++v) sums[r][v] += value * columns[v];
+      for (int v = 0; v < kTileVecs; ++v) sums[r][v] = Factors::add(sums[r][v], row, columns[v]);
     }
     ++left;
     right += tile.right_step;
@@ -168,31 +199,44 @@ void multiply_tile(const Tile& tile) {
 
 using TileKernel = void (*)(const Tile& tile);
 
-template <int Rows, typename Numbers>
+template <int Rows, typename Factors>
 TileKernel kernel_for_panels(int64_t panels) {
   if constexpr (panels_for(Rows) >= 4) {
-    if (panels >= 4) return multiply_tile<Rows, 4, Numbers>;
+    if (panels >= 4) return multiply_tile<Rows, 4, Factors>;
   }
   if constexpr (panels_for(Rows) >= 3) {
-    if (panels >= 3) return multiply_tile<Rows, 3, Numbers>;
+    if (panels >= 3) return multiply_tile<Rows, 3, Factors>;
   }
   if constexpr (panels_for(Rows) >= 2) {
-    if (panels >= 2) return multiply_tile<Rows, 2, Numbers>;
+    if (panels >= 2) return multiply_tile<Rows, 2, Factors>;
   }
-  return multiply_tile<Rows, 1, Numbers>;
+  return multiply_tile<Rows, 1, Factors>;
 }
 
-template <int Rows = kTileRows, typename Numbers = simd::Float32Numbers>
+template <int Rows, typename Factors>
 TileKernel kernel_for(int64_t rows, int64_t panels) {
   if constexpr (Rows > 1) {
-    if (rows < Rows) return kernel_for<Rows - 1, Numbers>(rows, panels);
+    if (rows < Rows) return kernel_for<Rows - 1, Factors>(rows, panels);
   }
-  return kernel_for_panels<Rows, Numbers>(panels);
+  return kernel_for_panels<Rows, Factors>(panels);
 }
 
-TileKernel halves_kernel_for(ggml_type type, int64_t rows, int64_t panels) {
-  if (type == GGML_TYPE_F16) return kernel_for<kFewHalfRows, simd::Float16Numbers>(rows, panels);
-  return kernel_for<kFewHalfRows, simd::BFloat16Numbers>(rows, panels);
+// What a group of panels is multiplied as.
+enum class Factors : uint8_t { Floats, Float16, BFloat16, Pairs };
+
+TileKernel kernel_for(Factors factors, int64_t rows, int64_t panels) {
+  switch (factors) {
+    case Factors::Float16:
+      return kernel_for<kFewHalfRows, OfNumbers<simd::Float16Numbers>>(rows, panels);
+    case Factors::BFloat16:
+      return kernel_for<kFewHalfRows, OfNumbers<simd::BFloat16Numbers>>(rows, panels);
+#if defined(GGD_PAIRS)
+    case Factors::Pairs:
+      return kernel_for<kTileRows, OfPairs>(rows, panels);
+#endif
+    default:
+      return kernel_for<kTileRows, OfNumbers<simd::Float32Numbers>>(rows, panels);
+  }
 }
 
 // Tiles of nearly equal height: a last one of a single row would cost as much as three.
@@ -218,12 +262,9 @@ GemmBlock block_of(const Gemm& op, Range rows, Range depth) {
   return {rows, depth, gathered, count};
 }
 
-// What the tiles of a block have in common, except for the panels.
+// What the tiles of a block have in common, except for the factors.
 Tile first_tile(const Gemm& op, const GemmBlock& block) {
   Tile tile{};
-  tile.depth = block.depth_count();
-  tile.left = block.left;
-  tile.left_stride = block.left_stride;
   tile.result = op.result + block.rows.first * op.result_stride;
   tile.result_stride = op.result_stride;
   tile.accumulate = !block.starts();
@@ -235,30 +276,93 @@ Tile first_tile(const Gemm& op, const GemmBlock& block) {
   return tile;
 }
 
-// Rows x panels x a range of k: one panel group after another, each for all rows.
-void multiply_block(const Gemm& op, const GemmBlock& block, Range panels) {
-  const Tile start = first_tile(op, block);
-  const int64_t rows = block.row_count();
-  const Tiling tiling(rows);
-  const bool halves = reads_halves(op.right, rows);
-  for (int64_t first = panels.first; first < panels.last; first += tiling.panels()) {
-    const int64_t count = std::min(tiling.panels(), panels.last - first);
-    const Panels right = prepare_right(op, rows, first, count, block.depth.first, start.depth,
-                                       workspace().right.data());
+// The rows of a block times one group of panels after another.
+class BlockProduct {
+ public:
+  BlockProduct(const Gemm& op, const GemmBlock& block)
+      : op_(op), block_(block), tiling_(block.row_count()), start_(first_tile(op, block)) {
+#if defined(GGD_PAIRS)
+    pairs_ = takes_pairs() && pair_left(block, workspace().left_pairs.data());
+#endif
+  }
+
+  int64_t at_a_time() const { return tiling_.panels(); }
+
+  void multiply(int64_t first, int64_t count) {
+    Tile tile = start_;
+    const Factors factors = set_factors(first, count, tile);
     const int64_t column = first * kPanelWidth;
-    Tile tile = start;
+    tile.columns = op_.n - column;
+    tile.result += column;
+    if (tile.bias != nullptr) tile.bias += column;
+    for (int64_t i = 0; i < tiling_.tiles; ++i) {
+      const int64_t height = tiling_.height + (i < tiling_.higher ? 1 : 0);
+      kernel_for(factors, height, count)(tile);
+      const int64_t step = height * tile.left_stride;
+      tile.left = factors == Factors::Pairs
+                      ? static_cast<const void*>(static_cast<const uint32_t*>(tile.left) + step)
+                      : static_cast<const float*>(tile.left) + step;
+      tile.result += height * tile.result_stride;
+    }
+  }
+
+ private:
+#if defined(GGD_PAIRS)
+  // Results that are rounded to bfloat16 tell that the left factor has been, too.
+  bool takes_pairs() const {
+    const RightFactor& right = op_.right;
+    return right.columns == Columns::Packed && right.type == GGML_TYPE_BF16 &&
+           op_.clamp.precision == Precision::BFloat16 && block_.row_count() > kFewHalfRows &&
+           has_fast_pairs();
+  }
+
+  // False if the instructions do not take a number of those panels.
+  bool pair_panels(int64_t first, int64_t count, Tile& tile) const {
+    auto* space = reinterpret_cast<uint32_t*>(workspace().right.data());
+    const int64_t stride = (block_.depth_count() + 1) / 2 * kPanelWidth;
+    for (int64_t i = 0; i < count; ++i) {
+      const auto* rows = static_cast<const uint16_t*>(op_.right.data) +
+                         ((first + i) * op_.k + block_.depth.first) * kPanelWidth;
+      if (!pair_rows(rows, block_.depth_count(), space + i * stride)) return false;
+    }
+    tile.right = space;
+    tile.right_step = kPanelWidth;
+    tile.panel_stride = stride;
+    tile.left = workspace().left_pairs.data();
+    tile.left_stride = tile.depth = (block_.depth_count() + 1) / 2;
+    return true;
+  }
+#endif
+
+  Factors set_factors(int64_t first, int64_t count, Tile& tile) const {
+#if defined(GGD_PAIRS)
+    if (pairs_ && pair_panels(first, count, tile)) return Factors::Pairs;
+#endif
+    const int64_t rows = block_.row_count();
+    const Panels right = prepare_right(op_, rows, first, count, block_.depth.first,
+                                       block_.depth_count(), workspace().right.data());
     tile.right = right.data;
     tile.right_step = right.step;
     tile.panel_stride = right.stride;
-    tile.columns = op.n - column;
-    tile.result += column;
-    if (tile.bias != nullptr) tile.bias += column;
-    for (int64_t i = 0; i < tiling.tiles; ++i) {
-      const int64_t height = tiling.height + (i < tiling.higher ? 1 : 0);
-      (halves ? halves_kernel_for(op.right.type, height, count) : kernel_for(height, count))(tile);
-      tile.left += height * tile.left_stride;
-      tile.result += height * tile.result_stride;
-    }
+    tile.left = block_.left;
+    tile.left_stride = block_.left_stride;
+    tile.depth = block_.depth_count();
+    if (!reads_halves(op_.right, rows)) return Factors::Floats;
+    return op_.right.type == GGML_TYPE_F16 ? Factors::Float16 : Factors::BFloat16;
+  }
+
+  const Gemm& op_;
+  const GemmBlock& block_;
+  Tiling tiling_;
+  Tile start_;
+  [[maybe_unused]] bool pairs_ = false;
+};
+
+// Rows x panels x a range of k: one panel group after another, each for all rows.
+void multiply_block(const Gemm& op, const GemmBlock& block, Range panels) {
+  BlockProduct product(op, block);
+  for (int64_t first = panels.first; first < panels.last; first += product.at_a_time()) {
+    product.multiply(first, std::min(product.at_a_time(), panels.last - first));
   }
 }
 
@@ -301,12 +405,11 @@ void gemm(const Gemm& op, int ith, int nth) {
     for (int64_t k = 0; k < depth_blocks; ++k) {
       const Range depth = block_at({0, op.k}, k, depth_blocks, kDepthGrain);
       const GemmBlock block = block_of(op, block_rows, depth);
-      const Means means = fastest_means(op, block.row_count(), panels.last - panels.first,
-                                        block.depth_count());
-      if (means == Means::Vectors) {
-        multiply_block(op, block, panels);
+      if (tiles_are_faster(op, block.row_count(), panels.last - panels.first,
+                           block.depth_count())) {
+        multiply_by_tiles(op, block, panels, multiply_block);
       } else {
-        multiply_bfloat16(means, op, block, panels, multiply_block);
+        multiply_block(op, block, panels);
       }
     }
   }

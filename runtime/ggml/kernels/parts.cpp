@@ -6,11 +6,12 @@
 #include <array>
 #include <cstring>
 
+#include "pairs.h"
 #include "vector_math.h"
 
 namespace ggml_delegate {
 
-#if defined(GGD_TILES) || defined(GGD_PAIRS)
+#if defined(GGD_TILES)
 namespace {
 
 using simd::kAllLanes;
@@ -194,31 +195,14 @@ void look_up(const RightFactor& right, int64_t k_all, int64_t panel, int64_t k0,
       static_cast<size_t>(steps_of(depth) * kTileElements - done * kTileDepth) * sizeof(uint16_t));
 }
 
-// Two rows of 16 bfloat16 as 16 pairs; see take_right().
+// See take_right().
 bool pair_halves(const uint16_t* rows, int64_t depth, uint16_t* tiles) {
-  alignas(64) static const uint16_t kPaired[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
-                                                   21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
-                                                   11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  constexpr __mmask32 kAll = ~__mmask32{0};
-  const auto exponent = [](Bits halves) {
-    return _mm512_and_si512(halves, _mm512_set1_epi16(0x7F80));
-  };
-  __mmask32 odd = 0;  // infinite, no number, or not normal and not 0
-  for (int64_t k = 0; k < depth; k += 2) {
-    const __mmask32 mask = k + 1 < depth ? kAll : kAll >> 16;
-    const Bits pair = _mm512_maskz_loadu_epi16(mask, rows + k * kPanelWidth);
-    const Bits exponents = exponent(pair);
-    const __mmask32 other_than_0 = _mm512_test_epi16_mask(pair, _mm512_set1_epi16(0x7FFF));
-    odd |= _mm512_cmpeq_epi16_mask(exponents, _mm512_set1_epi16(0x7F80));
-    odd |= other_than_0 & _mm512_testn_epi16_mask(exponents, exponents);
-    _mm512_storeu_si512(tiles + k * kPanelWidth,
-                        _mm512_maskz_permutexvar_epi16(kAll, _mm512_load_si512(kPaired), pair));
-  }
+  const bool usable = pair_rows(rows, depth, reinterpret_cast<uint32_t*>(tiles));
   const int64_t pairs = (depth + 1) / 2;
   std::memset(
       tiles + pairs * kTileDepth, 0,
       static_cast<size_t>(steps_of(depth) * kTileElements - pairs * kTileDepth) * sizeof(uint16_t));
-  return odd == 0;
+  return usable;
 }
 
 }  // namespace
@@ -252,25 +236,6 @@ Parts split_left(const float* from, int64_t stride, int64_t rows, int64_t height
     result.count = std::max(result.count, seen.parts());
   }
   return result;
-}
-
-bool take_left(const float* from, int64_t stride, int64_t rows, int64_t height, int64_t depth,
-               uint16_t* tiles) {
-  const int64_t steps = steps_of(depth);
-  for (int64_t row = 0; row < rows; ++row) {
-    const float* x = from + row * stride;
-    uint16_t* to = tiles + row / height * steps * kStepElements + row % height * kTileDepth;
-    Seen seen;
-    for (int64_t step = 0; step < steps; ++step, x += kTileDepth, to += kStepElements) {
-      const int64_t left = depth - step * kTileDepth;
-      const Vec halves[2] = {load_some(x, left), load_some(x + kLanes, left - kLanes)};
-      for (const Vec half : halves) seen.add(half);
-      _mm512_storeu_si512(to, upper_halves(reinterpret_cast<Bits>(halves[0]),
-                                           reinterpret_cast<Bits>(halves[1])));
-    }
-    if (!seen.usable() || seen.parts() != 1) return false;
-  }
-  return true;
 }
 
 bool take_right(const RightFactor& right, int64_t k, int64_t panel, int64_t k0, int64_t depth,

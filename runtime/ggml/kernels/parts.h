@@ -1,5 +1,4 @@
-// Floats as sums of bfloat16 parts, and weights that one part stands for, as tiles and pairs.h read
-// them.
+// Floats as sums of bfloat16 parts, and weights that one part stands for, where tiles read them.
 //
 // A float32 is the sum of three bfloat16: its significand has 24 bits, theirs have 8. Their
 // products with another bfloat16 are exact in float32, so that the sum of those is as good as a
@@ -37,10 +36,6 @@ struct Parts {
 // if not null, gets the sum of each row in each step: [tile][step][kTileHeight].
 Parts split_left(const float* from, int64_t stride, int64_t rows, int64_t height, int64_t depth,
                  uint16_t* tiles, float* sums);
-
-// The same for rows that one part stands for; false if it does not, or is not usable.
-bool take_left(const float* from, int64_t stride, int64_t rows, int64_t height, int64_t depth,
-               uint16_t* tiles);
 
 // `depth` rows, from k0 on, of panel number `panel` of a packed weight with k rows to tiles:
 // [step][16 pairs][column][2]. The weight is of bfloat16, or of integers, (q - zero point) or q, of

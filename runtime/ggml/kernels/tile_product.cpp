@@ -3,17 +3,15 @@
 #include <algorithm>
 #include <array>
 #include <memory>
-#include <optional>
 
 #include "half.h"
-#include "pairs.h"
 #include "parts.h"
 #include "simd.h"
 #include "tiles.h"
 
 namespace ggml_delegate {
 
-#if defined(GGD_TILES) || defined(GGD_PAIRS)
+#if defined(GGD_TILES)
 namespace {
 
 using simd::Vec;
@@ -61,20 +59,13 @@ bool takes(const Gemm& op) {
 
 class TileProduct {
  public:
-  TileProduct(Means means, const Gemm& op, const GemmBlock& block)
-      : means_(means),
-        op_(op),
+  TileProduct(const Gemm& op, const GemmBlock& block)
+      : op_(op),
         block_(block),
         tiles_(block.row_count()),
         steps_(steps_of(block.depth_count())),
         space_(workspace()),
         minimums_(op.right.integers.bits != 0 && op.right.integers.offsets == Offsets::Minimums) {
-    if (means == Means::Pairs) {
-      left_.usable = take_left(block.left, block.left_stride, block.row_count(), tiles_.height,
-                               block.depth_count(), space_.left.data());
-      left_.count = 1;
-      return;
-    }
     left_ = split_left(block.left, block.left_stride, block.row_count(), tiles_.height,
                        block.depth_count(), space_.left.data(),
                        minimums_ ? space_.row_sums.data() : nullptr);
@@ -83,12 +74,7 @@ class TileProduct {
   bool usable() const { return left_.usable; }
 
   void multiply(Range panels, void (*by_vectors)(const Gemm&, const GemmBlock&, Range)) {
-#if defined(GGD_TILES)
-    std::optional<TileShape> shape;
-    if (means_ == Means::Tiles) {
-      shape.emplace(tiles_.height, kTileDepth * static_cast<int64_t>(sizeof(uint16_t)));
-    }
-#endif
+    const TileShape shape(tiles_.height, kTileDepth * static_cast<int64_t>(sizeof(uint16_t)));
     for (int64_t first = panels.first; first < panels.last; first += kTilePanels) {
       first_ = first;
       count_ = std::min(panels.last - first, kTilePanels);
@@ -229,18 +215,7 @@ class TileProduct {
     run.height = tiles_.height;
     run.steps = steps.last - steps.first;
     run.sums = sums;
-    kernel(tiles_.at_a_time(tile))(run);
-  }
-
-  TileKernel kernel(int64_t tiles) const {
-#if defined(GGD_PAIRS)
-    if (means_ == Means::Pairs) return pair_kernel(tiles, count_);
-#endif
-#if defined(GGD_TILES)
-    return tile_kernel(left_.count, tiles, count_);
-#else
-    return nullptr;
-#endif
+    tile_kernel(left_.count, tiles_.at_a_time(tile), count_)(run);
   }
 
   float* group_sums(int group) { return space_.group_sums.data() + group * kPairSums; }
@@ -281,7 +256,6 @@ class TileProduct {
     }
   }
 
-  Means means_;
   const Gemm& op_;
   const GemmBlock& block_;
   RowTiles tiles_;
@@ -293,7 +267,10 @@ class TileProduct {
   int64_t count_ = 0;  // of them
 };
 
+}  // namespace
+
 bool tiles_are_faster(const Gemm& op, int64_t rows, int64_t panels, int64_t depth) {
+  if (!takes(op) || !has_tiles()) return false;
   // In nanoseconds, as measured where other work runs on the processor beside this.
   const IntegersParams& integers = op.right.integers;
   const bool zeros = integers.offsets == Offsets::ZeroPoints;
@@ -314,35 +291,20 @@ bool tiles_are_faster(const Gemm& op, int64_t rows, int64_t panels, int64_t dept
   return by_tiles < by_vectors;
 }
 
-// Results that are rounded to bfloat16 tell that the left factor has been, too.
-bool pairs_are_faster(const Gemm& op, int64_t rows) {
-  constexpr int64_t kLeastRows = 8;
-  return op.right.integers.bits == 0 && op.clamp.precision == Precision::BFloat16 &&
-         rows >= kLeastRows;
-}
-
-}  // namespace
-
-Means fastest_means(const Gemm& op, int64_t rows, int64_t panels, int64_t depth) {
-  if (!takes(op)) return Means::Vectors;
-  if (has_tiles()) return tiles_are_faster(op, rows, panels, depth) ? Means::Tiles : Means::Vectors;
-  return has_fast_pairs() && pairs_are_faster(op, rows) ? Means::Pairs : Means::Vectors;
-}
-
-void multiply_bfloat16(Means means, const Gemm& op, const GemmBlock& block, Range panels,
+void multiply_by_tiles(const Gemm& op, const GemmBlock& block, Range panels,
                        void (*by_vectors)(const Gemm& op, const GemmBlock& block, Range panels)) {
-  TileProduct product(means, op, block);
+  TileProduct product(op, block);
   if (!product.usable()) return by_vectors(op, block, panels);
   product.multiply(panels, by_vectors);
 }
 
 #else
 
-Means fastest_means(const Gemm& /*op*/, int64_t /*rows*/, int64_t /*panels*/, int64_t /*depth*/) {
-  return Means::Vectors;
+bool tiles_are_faster(const Gemm& /*op*/, int64_t /*rows*/, int64_t /*panels*/, int64_t /*depth*/) {
+  return false;
 }
 
-void multiply_bfloat16(Means /*means*/, const Gemm& op, const GemmBlock& block, Range panels,
+void multiply_by_tiles(const Gemm& op, const GemmBlock& block, Range panels,
                        void (*by_vectors)(const Gemm& op, const GemmBlock& block, Range panels)) {
   by_vectors(op, block, panels);
 }

@@ -1,4 +1,4 @@
-// Blocks of matrix products by instructions that multiply bfloat16: by tiles, or by pairs (pairs.h).
+// Blocks of matrix products by tiles.
 #pragma once
 
 #include <cstdint>
@@ -8,15 +8,12 @@
 
 namespace ggml_delegate {
 
-enum class Means : uint8_t { Vectors, Pairs, Tiles };
-
-// What takes the least time for a block of such a product, of what there is.
-Means fastest_means(const Gemm& op, int64_t rows, int64_t panels, int64_t depth);
+// Whether tiles are there, and take less time than vectors for a block of such a product.
+bool tiles_are_faster(const Gemm& op, int64_t rows, int64_t panels, int64_t depth);
 
 // What `panels` of the right factor add to a block of the result, or its start, as gemm() has it.
-// Those which parts of bfloat16 do not stand for, or for pairs a single one, are left to
-// `by_vectors`.
-void multiply_bfloat16(Means means, const Gemm& op, const GemmBlock& block, Range panels,
+// Those which parts of bfloat16 do not stand for are left to `by_vectors`.
+void multiply_by_tiles(const Gemm& op, const GemmBlock& block, Range panels,
                        void (*by_vectors)(const Gemm& op, const GemmBlock& block, Range panels));
 
 }  // namespace ggml_delegate

@@ -12,9 +12,6 @@
     defined(__AVX512VBMI__) && defined(__AVX512VNNI__) && defined(__linux__)
 #define GGD_TILES
 #endif
-#if defined(__AVX512BF16__) && defined(__AVX512BW__)
-#define GGD_PAIRS  // pairs.h
-#endif
 
 namespace ggml_delegate {
 
