@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.cli.options import add_backends, backend_names
 from orchestrator.cli.output import add_color
 from orchestrator.cli.parsers import Commands
-from orchestrator.cli.planned import Lowering, add_shown, show
+from orchestrator.cli.planned import add_shown, show, telling
 
 _DESCRIPTION = """Make a .pte that generates text from a GGUF file or a Hugging Face folder;
 `orchestrator generate` and `orchestrator-run --generate` run it. docs/llm.md names architectures
@@ -81,7 +81,7 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Lower the model, save the program."""
-    with Lowering(str(options.source)) as lowering:
+    with telling(str(options.source)) as tell:
         from orchestrator.llm.lower_llm import lower_llm
 
         model = lower_llm(
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
             quantize=options.quantize,
             tune=options.tune,
             threads=options.plan_threads,
-            progress=lowering.tell,
+            progress=tell,
         )
     model.program.save(options.output)
     show(model.program.report, options)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,41 +38,18 @@ def planned_report(name: str, options: argparse.Namespace) -> Report:
         return plan(model, *inputs, backends=backend_names(options), **arguments).report
 
 
-class Lowering:
-    """A context in which something is lowered: tells how far it is, and of warnings at the end."""
-
-    def __init__(self, name: str) -> None:
-        """Name what is lowered."""
-        self._name = name
-        self._progress = Progress()
-        self._warnings = warnings.catch_warnings(record=True)
-        self._caught: Sequence[warnings.WarningMessage] | None = None
-
-    def __enter__(self) -> Lowering:
-        """Start to tell and to listen."""
-        self._progress(f"loading {self._name}")
-        self._caught = self._warnings.__enter__()
+@contextmanager
+def telling(name: str) -> Iterator[Callable[[str | TuneEvent], None]]:
+    """Have something lowered: give what tells how far it is; at the end, print warnings."""
+    with Progress() as progress, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
+        progress(f"loading {name}")
         with quiet_imports():
             from orchestrator.lowering import LoweringWarning
         warnings.simplefilter("always", LoweringWarning)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Print warnings on standard error, unless there is an error to tell of."""
-        self._progress.clear()
-        self._warnings.__exit__(*error)
-        if error[0] is None:
-            for each in self._caught or ():
-                print(f"orchestrator: warning: {each.message}", file=sys.stderr)
-
-    def stage(self, text: str) -> None:
-        """Tell what is being done."""
-        self._progress(text)
-
-    def tell(self, event: TuneEvent) -> None:
-        """Tell how far it is."""
-        self._progress(_event_text(event))
+        yield lambda what: progress(what if isinstance(what, str) else _event_text(what))
+    for warning in caught:
+        print(f"orchestrator: warning: {warning.message}", file=sys.stderr)
 
 
 def lowered(
@@ -84,17 +62,17 @@ def lowered(
     options: those of `add_backends` and `add_planning`.
     """
     arguments = planning_options(options)
-    with Lowering(name) as lowering:
+    with telling(name) as tell:
         from orchestrator.lowering import lower
 
         model, *inputs = load_model(name)
-        lowering.stage("exporting, planning and lowering")
+        tell("exporting, planning and lowering")
         return lower(
             model,
             *inputs,
             backends=backend_names(options),
             etrecord=etrecord,
-            progress=lowering.tell,
+            progress=tell,
             **arguments,
         )
 
