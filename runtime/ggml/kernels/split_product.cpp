@@ -64,7 +64,7 @@ inline Integers splat_four(const int8_t* from) {
   return _mm512_set1_epi32(bytes);
 }
 
-// What the integers of a panel's columns are raised by, and their zero points add to: from 0 to 255.
+// What the integers of a panel's columns are raised by, which their zero points add to: 0 to 255.
 template <typename Of>
 inline Integers offset_of(const int8_t* zeros) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros));
