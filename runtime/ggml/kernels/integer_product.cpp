@@ -167,10 +167,11 @@ struct GroupSums {
 template <int Bits, bool Zeros, int Rows, int Panels>
 [[gnu::always_inline]] inline void sum_group(const RowInteger* const (&rows)[Rows], int64_t first,
                                              int64_t last, const int8_t* weights,
-                                             int64_t panel_bytes,
+                                             int64_t panel_bytes, NextPanels& next,
                                              GroupSums<Rows, Panels * kVecs>& result) {
   using Of = Step<Bits>;
   constexpr int kCount = Panels * kVecs;
+  constexpr int64_t kStepBytes = Of::kDepth * kPanelWidth * Bits / 8;
   Integers products[Rows][kCount] = {};
   [[maybe_unused]] Integers of_columns[kCount] = {};
   [[maybe_unused]] Integers of_rows[Rows] = {};
@@ -178,7 +179,7 @@ template <int Bits, bool Zeros, int Rows, int Panels>
     Of steps[Panels];
 #pragma GCC unroll 4
     for (int p = 0; p < Panels; ++p) {
-      if constexpr (Rows == 1) fetch_ahead<Bits>(weights + p * panel_bytes);
+      if constexpr (Rows == 1) next.fetch(kStepBytes);
       steps[p].load(weights + p * panel_bytes);
     }
 #pragma GCC unroll 2
@@ -197,7 +198,7 @@ template <int Bits, bool Zeros, int Rows, int Panels>
         for (int v = 0; v < kCount; ++v) products[r][v] = plus_dot(products[r][v], row, columns[v]);
       }
     }
-    weights += Of::kDepth * kPanelWidth * Bits / 8;
+    weights += kStepBytes;
   }
 #pragma GCC unroll 8
   for (int v = 0; v < kCount; ++v) {
@@ -215,8 +216,8 @@ template <int Bits, bool Zeros, int Rows, int Panels>
 template <int Bits, bool Zeros, int Rows, int Panels>
 [[gnu::noinline]] void sum_long_group(const RowInteger* const (&rows)[Rows], int64_t first,
                                       int64_t last, const int8_t* weights, int64_t panel_bytes,
-                                      GroupSums<Rows, Panels * kVecs>& result) {
-  sum_group<Bits, Zeros, Rows, Panels>(rows, first, last, weights, panel_bytes, result);
+                                      NextPanels& next, GroupSums<Rows, Panels * kVecs>& result) {
+  sum_group<Bits, Zeros, Rows, Panels>(rows, first, last, weights, panel_bytes, next, result);
 }
 
 // Rows x Panels of the result, all of k.
@@ -235,15 +236,16 @@ void multiply(const IntegerProduct& op, int64_t row0, int64_t panel0) {
   }
   Vec totals[Rows][kCount] = {};
   const int8_t* weights = op.weight + panel0 * panel_bytes;
+  NextPanels next(weights + Panels * panel_bytes);
   for (int64_t group = 0; group < groups; ++group) {
     const int64_t k = group * size;
     const int64_t end = std::min(k_all, k + size);
     GroupSums<Rows, kCount> sums;
     const int8_t* from = weights + k * kPanelWidth * Bits / 8;
     if constexpr (Rows * kCount <= kMostSumsInline) {
-      sum_group<Bits, Zeros, Rows, Panels>(rows, k, end, from, panel_bytes, sums);
+      sum_group<Bits, Zeros, Rows, Panels>(rows, k, end, from, panel_bytes, next, sums);
     } else {
-      sum_long_group<Bits, Zeros, Rows, Panels>(rows, k, end, from, panel_bytes, sums);
+      sum_long_group<Bits, Zeros, Rows, Panels>(rows, k, end, from, panel_bytes, next, sums);
     }
 #if defined(GGD_INTEGERS_BY_FOUR)
 #pragma GCC unroll 8

@@ -47,15 +47,23 @@ bool reads_halves(const RightFactor& right, int64_t rows);
 Panels prepare_right(const Gemm& op, int64_t rows, int64_t first, int64_t count, int64_t k0,
                      int64_t depth, float* space);
 
-// Fetches what is to be read soon of a panel of integers, where few rows are multiplied and the
-// weight comes from memory. Panels are streams that the processor fetches ahead itself, but not
-// across pages; so far ahead as takes as long to compute for 8 bits as for 4. To the second level:
-// of lines that wait for memory the first one has too few places to keep the memory busy.
-template <int Bits>
-inline void fetch_ahead(const int8_t* from) {
-  constexpr int64_t kAhead = Bits == 8 ? 1024 : 2048;
-  constexpr int kToSecondLevel = 2;
-  __builtin_prefetch(from + kAhead, 0, kToSecondLevel);
-}
+// Fetches the panels that are read next, while those before them are multiplied: for few rows,
+// whose weight comes from memory. Panels are read side by side, and memory is slower at several
+// streams than at one; so these are fetched in the order in which they lie, as much at a time as is
+// read. What follows a weight's last panel is as a rule the next weight. To the second level: of
+// lines that wait for memory the first one has too few places to keep the memory busy.
+class NextPanels {
+ public:
+  explicit NextPanels(const int8_t* first) : at_(first) {}
+
+  void fetch(int64_t bytes) {
+    constexpr int kToSecondLevel = 2;
+    __builtin_prefetch(at_, 0, kToSecondLevel);
+    at_ += bytes;
+  }
+
+ private:
+  const int8_t* at_;
+};
 
 }  // namespace ggml_delegate

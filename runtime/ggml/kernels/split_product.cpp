@@ -31,7 +31,6 @@ inline Vec to_float(Integers v) { return _mm512_maskz_cvtepi32_ps(kAllLanes, v);
 // minimums have no sign anyway.
 template <int Bits, Offsets Kind>
 struct Step {
-  static constexpr int kBits = Bits;
   static constexpr int kParts = Bits == 8 ? 1 : 2;
   static constexpr int64_t kDepth = 4 * kParts;
   static constexpr bool kUnsigned = Bits == 4 && Kind == Offsets::Minimums;
@@ -113,7 +112,7 @@ struct Product {
 template <typename Of, int Rows, int Panels>
 [[gnu::always_inline]] inline void add_block(const SplitBlock* const (&rows)[Rows],
                                              const int8_t* weights, int64_t panel_bytes,
-                                             const Integers (&offset)[Panels],
+                                             NextPanels& next, const Integers (&offset)[Panels],
                                              Vec (&sums)[Rows][Panels]) {
   Integers products[Rows][Panels][kFewDigits];
 #pragma GCC unroll 4
@@ -130,7 +129,7 @@ template <typename Of, int Rows, int Panels>
     Of steps[Panels];
 #pragma GCC unroll 4
     for (int p = 0; p < Panels; ++p) {
-      fetch_ahead<Of::kBits>(from + p * panel_bytes);
+      next.fetch(kStepBytes);
       steps[p].load(from + p * panel_bytes);
     }
 #pragma GCC unroll 2
@@ -179,6 +178,7 @@ void multiply(const Product& product, int64_t first) {
   const int64_t panel_bytes = op.k * kPanelWidth * Bits / 8;
   const int64_t groups = (op.k + integers.group - 1) / integers.group;
   const auto* weights = static_cast<const int8_t*>(op.right.data) + first * panel_bytes;
+  NextPanels next(weights + Panels * panel_bytes);
   const SplitBlock* rows[Rows];
   for (int r = 0; r < Rows; ++r) rows[r] = product.blocks(r);
   Vec totals[Rows][Panels] = {};
@@ -193,7 +193,7 @@ void multiply(const Product& product, int64_t first) {
     Vec sums[Rows][Panels] = {};
     [[maybe_unused]] float of_rows[Rows] = {};
     for (; blocks > 0; --blocks) {
-      add_block<Of, Rows, Panels>(rows, weights, panel_bytes, offset, sums);
+      add_block<Of, Rows, Panels>(rows, weights, panel_bytes, next, offset, sums);
       for (int r = 0; r < Rows; ++r) {
         if constexpr (kMinimums) of_rows[r] += rows[r]->sum;
         ++rows[r];
