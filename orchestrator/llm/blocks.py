@@ -94,6 +94,23 @@ def _q4_1(blocks: Blocks) -> GroupedWeight:
     return _weight(_nibbles(halves, 16), _half(scale), _half(minimum), 4, 32)
 
 
+def _fifth_bits(part: Blocks) -> NDArray[np.uint8]:
+    """Return the high bits of 32 elements, of which four bytes hold the first one's lowest."""
+    return np.unpackbits(part, axis=2, bitorder="little")
+
+
+def _q5_0(blocks: Blocks) -> GroupedWeight:
+    scale, high, halves = _parts(blocks, 2, 4)
+    integers = _nibbles(halves, 16) | _fifth_bits(high) << 4
+    return _weight(integers.astype(np.int8) - np.int8(16), _half(scale), None, 8, 32)
+
+
+def _q5_1(blocks: Blocks) -> GroupedWeight:
+    scale, minimum, high, halves = _parts(blocks, 2, 2, 4)
+    integers = _nibbles(halves, 16) | _fifth_bits(high) << 4
+    return _weight(integers.astype(np.int8), _half(scale), _half(minimum), 8, 32)
+
+
 def _q8_0(blocks: Blocks) -> GroupedWeight:
     scale, integers = _parts(blocks, 2)
     return _weight(np.ascontiguousarray(integers).view(np.int8), _half(scale), None, 8, 32)
@@ -147,6 +164,8 @@ def _q6_k(blocks: Blocks) -> GroupedWeight:
 BLOCKS: Mapping[str, tuple[int, Callable[[Blocks], GroupedWeight]]] = {
     "Q4_0": (18, _q4_0),
     "Q4_1": (20, _q4_1),
+    "Q5_0": (22, _q5_0),
+    "Q5_1": (24, _q5_1),
     "Q8_0": (34, _q8_0),
     "Q4_K": (144, _q4_k),
     "Q5_K": (176, _q5_k),

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from orchestrator.frontend.errors import ModelError
 
 
 def needs(package: str) -> Any:
@@ -20,3 +24,17 @@ def needs(package: str) -> Any:
             "tools/dependencies.sh .venv/bin/python in a checkout, or pip install "
             f"{package}"
         ) from error
+
+
+@contextmanager
+def failing_as(message: str) -> Iterator[None]:
+    """Have what the package tokenizers raises over damaged files be a ModelError.
+
+    It has no type of its own for that, and panics of its Rust code are no Exceptions.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ModelError(f"{message}: {error}") from error
+        raise

@@ -6,18 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.frontend.errors import ModelError
+from orchestrator.llm.extra import failing_as
 from orchestrator.llm.hf_config import CONFIG, read_json
 from orchestrator.llm.metadata import Metadata
-from orchestrator.llm.tokenizer import (
-    ADDS,
-    ENDS,
-    JSON,
-    SIZE,
-    TEMPLATE,
-    failing_as,
-    read_whole,
-    token_key,
-)
+from orchestrator.llm.tokenizer import read_whole
+from orchestrator.llm.tokenizer_keys import ADDS, ENDS, JSON, SIZE, TEMPLATE, token_key
 
 _FILE, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from orchestrator.frontend.errors import ModelError
 from orchestrator.llm.metadata import Metadata
-from orchestrator.llm.tokenizer import JSON, Tokenizer
+from orchestrator.llm.tokenizer import Tokenizer
+from orchestrator.llm.tokenizer_keys import JSON
 from orchestrator.report.pte import read_named_data
 
 KEY = "orchestrator.tokenizer"

@@ -3,80 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from orchestrator.frontend.errors import ModelError
-from orchestrator.llm.extra import needs
+from orchestrator.llm.byte_pairs import byte_pairs
+from orchestrator.llm.extra import failing_as, needs
 from orchestrator.llm.metadata import Metadata
+from orchestrator.llm.sentence_pieces import as_tokenizer_json
+from orchestrator.llm.tokenizer_keys import (
+    ADDS,
+    ENDS,
+    JSON,
+    JSON_KEYS,
+    KEYS,
+    SIZE,
+    TEMPLATE,
+    is_whole,
+    token_key,
+)
 from orchestrator.options import OptionError
 
 Message = Mapping[str, str]
 """One turn of a conversation: its "role" ("system", "user", "assistant") and "content"."""
-
-_CONTROL, _USER_DEFINED = 3, 4  # values of tokenizer.ggml.token_type
-
-_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-
-
-def _words(digits: int) -> str:
-    """The pattern by which Llama 3 and Qwen2 cut text; `digits` of a number are a word."""
-    number = r"\p{N}" if digits == 1 else rf"\p{{N}}{{1,{digits}}}"
-    return (
-        rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{number}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-
-
-def _gpt2(library: Any) -> Any:
-    return library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-
-
-def _single_digits(library: Any) -> Any:
-    kinds = library.pre_tokenizers
-    return kinds.Sequence([kinds.Digits(individual_digits=True), _gpt2(library)])
-
-
-def _by_pattern(digits: int) -> Callable[[Any], Any]:
-    def make(library: Any) -> Any:
-        kinds = library.pre_tokenizers
-        split = kinds.Split(library.Regex(_words(digits)), "isolated")
-        return kinds.Sequence([split, kinds.ByteLevel(add_prefix_space=False, use_regex=False)])
-
-    return make
-
-
-# By tokenizer.ggml.pre: how text is cut before pairs are merged.
-_PRE: Mapping[str, Callable[[Any], Any]] = {
-    "default": _gpt2,
-    "gpt-2": _gpt2,
-    "llama-bpe": _by_pattern(3),
-    "qwen2": _by_pattern(1),
-    "smollm": _single_digits,
-}
-
-
-def token_key(kind: str) -> str:
-    """Return the key of the id of a token: the "bos" or the "eos"."""
-    return f"tokenizer.ggml.{kind}_token_id"
-
-
-ADDS = "tokenizer.ggml.add_bos_token"
-TEMPLATE = "tokenizer.chat_template"
-KEYS = (
-    *(f"tokenizer.ggml.{key}" for key in ("model", "pre", "tokens", "token_type", "merges")),
-    ADDS,
-    *map(token_key, ("bos", "eos", "eot")),
-    TEMPLATE,
-)
-"""The metadata that a tokenizer is made of."""
-JSON = "tokenizer.huggingface.json"  # GGUF's key for the text of one
-SIZE, ENDS = "orchestrator.vocabulary_size", "orchestrator.end_token_ids"
-JSON_KEYS = (JSON, SIZE, ENDS, ADDS, *map(token_key, ("bos", "eos")), TEMPLATE)
-"""The metadata that a tokenizer is made of which a tokenizer.json describes."""
 
 
 class Tokenizer:
@@ -93,6 +44,7 @@ class Tokenizer:
             ModelError: it is of a kind that is not known here, incomplete or damaged.
             ImportError: the package tokenizers is not installed.
         """
+        file = _known_kind(file)
         self.source: Mapping[str, Any] = {
             key: file.metadata[key]
             for key in (JSON_KEYS if is_whole(file) else KEYS)
@@ -105,7 +57,7 @@ class Tokenizer:
             self._size = file.get_size(SIZE)
         else:
             tokens: list[str] = file.get_list("tokenizer.ggml.tokens", str)
-            self._library = _byte_pairs(file, tokens)
+            self._library = byte_pairs(file, tokens)
             self._size = len(tokens)
         begin = self._token(file, "bos")
         self._begin_text = "" if begin is None else self._name(begin)
@@ -208,6 +160,21 @@ class Tokenizer:
             raise ModelError(f"the chat template of {self._file} fails: {error}") from error
 
 
+def _known_kind(file: Metadata) -> Metadata:
+    """Return the file with a tokenizer of byte pairs or a tokenizer.json; others are refused."""
+    if is_whole(file):
+        return file
+    kind = file.get("tokenizer.ggml.model", str)
+    if kind == "llama":
+        return as_tokenizer_json(file)
+    if kind != "gpt2":
+        raise ModelError(
+            f"{file.name}: a tokenizer of kind {kind!r}; known: 'gpt2' (byte-level BPE), 'llama' "
+            "(SentencePiece's BPE)"
+        )
+    return file
+
+
 def _template(file: Metadata) -> str | None:
     if TEMPLATE not in file.metadata:
         return None
@@ -217,25 +184,6 @@ def _template(file: Metadata) -> str | None:
     except UnicodeEncodeError as error:
         raise ModelError(f"{file.name}: {TEMPLATE} cannot be written as UTF-8: {error}") from error
     return template
-
-
-@contextmanager
-def failing_as(message: str) -> Iterator[None]:
-    """Have what the package tokenizers raises over damaged files be a ModelError.
-
-    It has no type of its own for that, and panics of its Rust code are no Exceptions.
-    """
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise ModelError(f"{message}: {error}") from error
-        raise
-
-
-def is_whole(file: Metadata) -> bool:
-    """Return whether a tokenizer.json describes the tokenizer, and GGUF's own keys do not."""
-    return JSON in file.metadata and "tokenizer.ggml.model" not in file.metadata
 
 
 def read_whole(file: Metadata) -> Any:
@@ -261,45 +209,3 @@ def read_whole(file: Metadata) -> Any:
     made.no_truncation()
     made.no_padding()
     return made
-
-
-def _byte_pairs(file: Metadata, tokens: Sequence[str]) -> Any:
-    library = needs("tokenizers")
-    kind = file.get("tokenizer.ggml.model", str)
-    if kind != "gpt2":
-        raise ModelError(
-            f"{file.name}: a tokenizer of kind {kind!r}; known: 'gpt2' (byte-level BPE)"
-        )
-    pre = file.metadata.get("tokenizer.ggml.pre", "default")
-    if not isinstance(pre, str) or pre not in _PRE:
-        raise ModelError(f"{file.name}: tokenizer.ggml.pre is {pre!r}; known: {', '.join(_PRE)}")
-    merges = [_pair(file, pair) for pair in file.get_list("tokenizer.ggml.merges", str)]
-    ids = {token: index for index, token in enumerate(tokens)}
-    # Llama 3 has words that no merges lead to.
-    whole = pre == "llama-bpe"
-    with failing_as(f"{file.name}: tokens and merges make no tokenizer"):
-        made = library.Tokenizer(library.models.BPE(ids, merges, ignore_merges=whole))
-    made.pre_tokenizer = _PRE[pre](library)
-    if pre == "qwen2":
-        made.normalizer = library.normalizers.NFC()
-    made.decoder = library.decoders.ByteLevel()
-    kinds = file.get_list("tokenizer.ggml.token_type", int, [])
-    if len(kinds) > len(tokens):
-        raise ModelError(
-            f"{file.name}: {len(kinds)} types of tokens for {len(tokens)} tokens; expected as many"
-        )
-    for special, wanted in ((True, _CONTROL), (False, _USER_DEFINED)):
-        names = [tokens[index] for index, each in enumerate(kinds) if each == wanted]
-        added = [library.AddedToken(name, normalized=False, special=special) for name in names]
-        made.add_special_tokens(added) if special else made.add_tokens(added)
-    return made
-
-
-def _pair(file: Metadata, merge: str) -> tuple[str, str]:
-    first, space, second = merge.partition(" ")
-    if not space:
-        raise ModelError(
-            f"{file.name}: tokenizer.ggml.merges has {merge!r}; expected two tokens with a space "
-            "between them"
-        )
-    return first, second

@@ -112,7 +112,10 @@ def test_a_prompt_in_parts_scores_as_a_whole_one(tmp_path: Path, architecture: s
     torch.testing.assert_close(score(parts, TOKENS[:, 6:], 6), whole, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [Type.Q4_0, Type.Q4_1, Type.Q8_0, Type.F16, Type.BF16])
+KINDS = [Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0, Type.F16, Type.BF16]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_integers_score_as_the_floats_that_they_stand_for(tmp_path: Path, kind: Type) -> None:
     file = GgufFile(made_up.write(tmp_path / "file.gguf", kinds=kind))
     integers = score(read_decoder(file), TOKENS)

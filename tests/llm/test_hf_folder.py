@@ -17,7 +17,8 @@ from orchestrator.llm.hf_folder import HfFolder
 from orchestrator.llm.metadata import Metadata
 from orchestrator.llm.open_source import open_tokenizer
 from orchestrator.llm.stored_tokenizer import pack_tokenizer, unpack_tokenizer
-from orchestrator.llm.tokenizer import JSON_KEYS, Tokenizer
+from orchestrator.llm.tokenizer import Tokenizer
+from orchestrator.llm.tokenizer_keys import JSON_KEYS
 from tests.llm import made_up, made_up_folder
 from tests.llm.made_up_folder import BEGIN, END, put, write
 from tests.llm.test_decoder import TOKENS, example, score

@@ -16,7 +16,8 @@ from orchestrator import LanguageModel, ModelError, OptionError, lower, read_rep
 from orchestrator.llm import stored_tokenizer
 from orchestrator.llm.gguf_file import GgufFile
 from orchestrator.llm.metadata import Metadata
-from orchestrator.llm.tokenizer import KEYS, Tokenizer
+from orchestrator.llm.tokenizer import Tokenizer
+from orchestrator.llm.tokenizer_keys import KEYS
 from orchestrator.report.embed import KEY as REPORT
 from orchestrator.report.pte import read_named_data
 from tests.llm import made_up
