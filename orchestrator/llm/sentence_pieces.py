@@ -1,4 +1,4 @@
-"""SentencePiece's tokenizers of pairs, as GGUF has them: Llama 2, TinyLlama, Mistral, Gemma.
+"""SentencePiece's tokenizers of pairs, as GGUF has them: those of Llama 2, TinyLlama and Mistral.
 
 A file has the score of each token instead of a list of pairs to merge; characters without a token
 become bytes. What is made here is the tokenizer.json of such a tokenizer, as there is no faster way
