@@ -164,6 +164,7 @@ def _known_kind(file: Metadata) -> Metadata:
     """Return the file with a tokenizer of byte pairs or a tokenizer.json; others are refused."""
     if is_whole(file):
         return file
+    file.get("tokenizer.ggml.tokens", list)  # without them it is damaged, of whatever kind
     kind = file.get("tokenizer.ggml.model", str)
     if kind == "llama":
         return as_tokenizer_json(file)
