@@ -22,6 +22,7 @@ from orchestrator.advice.questions import questions
 from orchestrator.advice.what_if import Questions, advise
 from orchestrator.backends import Backend, resolve_backends
 from orchestrator.backends.candidates import Candidates, collect_candidates
+from orchestrator.backends.checks import delegation_spec, preserved, tables_taken
 from orchestrator.backends.patterns import may_run_on, patterns_found, with_patterns
 from orchestrator.backends.portable import missing_kernel
 from orchestrator.cost.model import AnalyticCosts, estimates_of
@@ -272,7 +273,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         for backend in self.backends:
             if only is not None and backend.name not in only:
                 continue
-            ops, node_filter = backend.preserved_ops(ep)
+            ops, node_filter = preserved(backend, ep)
             wanted = self._where_allowed(backend.name, node_filter)
             for op in ops:
                 if op not in self._decompose:
@@ -291,7 +292,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             return no_tables(ep)
         only = self._choice.only
         filters = [
-            self._where_allowed(backend.name, backend.takes_tables(ep))
+            self._where_allowed(backend.name, tables_taken(backend, ep))
             for backend in self.backends
             if only is None or backend.name in only
         ]
@@ -414,10 +415,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         segments: Sequence[Segment],
         prefix: str = "",
     ) -> dict[str, DelegationSpec]:
-        specs = {
-            backend.name: DelegationSpec(backend.backend_id, backend.compile_specs())
-            for backend in self.backends
-        }
+        specs = {backend.name: delegation_spec(backend) for backend in self.backends}
         tags: dict[str, DelegationSpec] = {}
         for index, segment in enumerate(segments):
             tag = f"{prefix}{segment.backend}_{index}"

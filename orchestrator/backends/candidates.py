@@ -12,6 +12,7 @@ from torch.fx import Node
 
 from orchestrator.backends import portable
 from orchestrator.backends.base import Backend, Candidate, Rejection, Support
+from orchestrator.backends.checks import proposed
 from orchestrator.graph.contraction import Contraction
 from orchestrator.graph.layouts import (
     CHANNELS_LAST_ORDER,
@@ -107,7 +108,7 @@ def collect_candidates(
     """
     nodes = list(compute_nodes(ep))
     by_name = {backend.name: backend for backend in backends}
-    offers = {backend.name: _with_getitems(backend.propose(ep)) for backend in backends}
+    offers = {backend.name: _with_getitems(proposed(backend, ep)) for backend in backends}
     for name, reasons in (refused or {}).items():
         for refusal, reason in reasons.items():
             named = {node for node in nodes if refusal in (node.name, EVERY_NODE)}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 from orchestrator.backends.base import Backend, BackendError
+from orchestrator.backends.checks import checked_backend
 from orchestrator.quiet import quiet_imports
 
 ENTRY_POINT_GROUP = "executorch_orchestrator.backends"
@@ -39,13 +40,7 @@ def find_backend(name: str) -> Backend:
         if plugin is None:
             raise BackendError(_unknown(name))
         factory = plugin.load()
-    backend = factory()
-    if not isinstance(backend, Backend):
-        raise BackendError(
-            f"backend {name!r}: {factory!r} made a {type(backend).__name__}, which lacks parts of "
-            "orchestrator.backends.base.Backend"
-        )
-    return backend
+    return checked_backend(factory(), f"backend {name!r}: {factory!r}")
 
 
 def resolve_backends(backends: Iterable[str | Backend]) -> tuple[Backend, ...]:
@@ -63,7 +58,7 @@ def resolve_backends(backends: Iterable[str | Backend]) -> tuple[Backend, ...]:
     for item in backends:
         if item == "portable":
             continue
-        backend = find_backend(item) if isinstance(item, str) else item
+        backend = find_backend(item) if isinstance(item, str) else checked_backend(item)
         reason = backend.available()
         if reason is not None:
             raise BackendError(f"backend {backend.name!r} cannot be used: {reason}")

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import torch
 from executorch.exir import EdgeProgramManager
-from executorch.exir.backend.partitioner import DelegationSpec, Partitioner, PartitionResult
+from executorch.exir.backend.partitioner import Partitioner, PartitionResult
 from torch.export import ExportedProgram
 
 from orchestrator.backends import Backend
+from orchestrator.backends.checks import delegation_spec
 from orchestrator.cost.extract import AtomProgram
 from orchestrator.edge import edge_compile_config
 from orchestrator.graph.queries import compute_nodes, constant_nodes
@@ -35,7 +36,7 @@ class _Whole(Partitioner):  # type: ignore[misc]  # executorch is untyped
 
     def __init__(self, backend: Backend, separate_calls: bool) -> None:
         super().__init__()
-        self._spec = DelegationSpec(backend.backend_id, backend.compile_specs())
+        self._spec = delegation_spec(backend)
         self._separate = separate_calls
 
     def partition(self, exported_program: ExportedProgram) -> PartitionResult:
