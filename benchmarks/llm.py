@@ -331,7 +331,7 @@ def missed(speeds: Sequence[Speed], footprints: Sequence[Footprint]) -> list[str
     return result
 
 
-def _import_llama_cpp(folder: Path | None) -> None:
+def import_llama_cpp(folder: Path | None) -> None:
     """Raises SystemExit if it is not there, with how to get it."""
     if folder is not None:
         sys.path.append(str(folder.resolve()))
@@ -448,7 +448,7 @@ def main() -> int:
     options.add_argument("--processor-time", action="store_true", help="not the time that passed")
     chosen = options.parse_args()
     warnings.filterwarnings("ignore")
-    _import_llama_cpp(chosen.llama_cpp)
+    import_llama_cpp(chosen.llama_cpp)
     chosen.file = chosen.file or smollm2()
     with tempfile.TemporaryDirectory() as folder:
         return run(chosen, chosen.program or _lowered(chosen.file, folder))

@@ -1,6 +1,6 @@
-"""What benchmarks/llm.py compares: a lowered decoder and llama.cpp's, called alike.
+"""What benchmarks/llm.py and llama.py compare: lowered decoders and llama.cpp's, called alike.
 
-Imports no torch: its memory would hide what is measured.
+Imports no torch by itself: its memory would hide what is measured.
 """
 
 from __future__ import annotations
@@ -93,6 +93,25 @@ class LlamaCpp:
             raise RuntimeError(f"llama_decode returned {status} for {len(tokens)} tokens")
         scores = library.llama_get_logits_ith(self._context, -1)
         return np.ctypeslib.as_array(scores, (self._size,))
+
+
+class ExecuTorch:
+    """ExecuTorch's own program of a decoder, in its Python module; it has one method, "forward"."""
+
+    def __init__(self, path: str | os.PathLike[str], threads: int) -> None:
+        """Loads the program, and the operators that export_llama has it call."""
+        module = importlib.import_module("executorch.extension.pybindings.portable_lib")
+        importlib.import_module("executorch.extension.llm.custom_ops.custom_ops")
+        importlib.import_module("executorch.kernels.quantized")
+        self._torch = importlib.import_module("torch")
+        self._program = module._load_for_executorch(os.fspath(path))
+        module._unsafe_reset_threadpool(threads)  # one pool for all programs
+
+    def __call__(self, tokens: Sequence[int], first: int) -> NDArray[np.float32]:
+        """Runs tokens at once."""
+        torch = self._torch
+        (scores,) = self._program.forward([torch.tensor([tokens]), torch.tensor([first])])
+        return scores[0].numpy()  # type: ignore[no-any-return]
 
 
 def llama_cpp() -> Any:

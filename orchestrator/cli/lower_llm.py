@@ -60,6 +60,13 @@ def add_to(commands: Commands) -> None:
         help="quantize matrices of floats: weights of 8 or 4 bits with activations of 8, or "
         "weights alone",
     )
+    parser.add_argument(
+        "--activations",
+        choices=("float32", "int8"),
+        default="float32",
+        help="int8: round what matrices of integers multiply to 8 bits, for faster prompts "
+        "(default: %(default)s)",
+    )
     add_backends(parser)
     parser.add_argument(
         "--tune",
@@ -92,6 +99,7 @@ def run(options: argparse.Namespace) -> None:
             chunk=options.chunk,
             methods=options.methods,
             quantize=options.quantize,
+            activations=options.activations,
             tune=options.tune,
             threads=options.plan_threads,
             progress=tell,

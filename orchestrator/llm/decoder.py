@@ -45,8 +45,12 @@ class Config:
 
 
 class Matrix(nn.Module):
-    """A matrix [n, k], whole or of groups of integers: multiplies by it, or takes its rows."""
+    """A matrix [n, k], whole or of groups of integers: multiplies by it, or takes its rows.
 
+    prepare: what is done to activations before they are multiplied, if anything.
+    """
+
+    prepare: Callable[[Tensor], Tensor] | None = None
     weight: Tensor
     integers: Tensor
     scales: Tensor
@@ -67,6 +71,8 @@ class Matrix(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., k] to [..., n]."""
+        if self.prepare is not None:
+            x = self.prepare(x)
         return functional.linear(x, self.floats(x.dtype), self.bias)
 
     def rows(self, index: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from orchestrator.llm.expand import expanding
 from orchestrator.llm.families import read_decoder
 from orchestrator.llm.model import ONE, TWO, LanguageModel
 from orchestrator.llm.open_source import open_source, open_tokenizer
-from orchestrator.llm.quantize import check_recipe, quantize_matrices
+from orchestrator.llm.quantize import check_recipe, quantize_matrices, round_activations
 from orchestrator.llm.source import Source
 from orchestrator.llm.stored_tokenizer import KEY, pack_tokenizer
 from orchestrator.llm.tokenizer import Tokenizer
@@ -27,6 +27,7 @@ from orchestrator.lowering import lower_programs
 from orchestrator.options import DEFAULT_BACKENDS, OptionError, PlanOptions, Tune, TuneEvent
 
 Methods = Literal["prefill+decode", "forward"]
+Activations = Literal["float32", "int8"]
 CONTEXT = 2048
 """Tokens that the caches hold, unless asked for otherwise or the model is made for fewer."""
 CHUNK = 128
@@ -42,6 +43,7 @@ def lower_llm(
     chunk: int | None = None,
     methods: Methods = "prefill+decode",
     quantize: Recipe | None = None,
+    activations: Activations = "float32",
     tune: Tune = "cached",
     threads: int | None = None,
     progress: Callable[[TuneEvent], None] | None = None,
@@ -62,6 +64,9 @@ def lower_llm(
     quantize: what torchao makes of the matrices of floats that the decoder multiplies by: "8da4w",
         "8da8w", "4w" or "8w", see `orchestrator.frontend.quantize.Recipe`. The table of words
         stays; a head that is tied to it becomes a matrix of its own.
+    activations: "int8" has what matrices of integers, as GGUF files have them, multiply become
+        integers too, row by row in every run, as llama.cpp does it block by block: prompts take
+        less time, and scores are off by what that rounds. It is for ggml's delegate.
     progress: called at each stage, and while measuring.
 
     Raises:
@@ -77,6 +82,11 @@ def lower_llm(
         )
     if quantize is not None:
         check_recipe(quantize)
+    if activations not in get_args(Activations):
+        raise OptionError(
+            f"activations is {activations!r}; expected "
+            f"{' or '.join(map(repr, get_args(Activations)))}"
+        )
     stages = _Stages(progress)
     stages.next("reading the file")
     file = open_source(source)
@@ -87,7 +97,11 @@ def lower_llm(
     chunk = min(CHUNK, decoder.context) if chunk is None else chunk
     if not 2 <= chunk <= decoder.context:
         raise OptionError(f"chunk is {chunk}; expected 2 to the context, {decoder.context}")
-    notes = () if quantize is None else (quantize_matrices(decoder, quantize, file.name),)
+    notes = []
+    if activations == "int8":
+        notes.append(round_activations(decoder, file.name))
+    if quantize is not None:
+        notes.append(quantize_matrices(decoder, quantize, file.name))
     stages.next("exporting")
     programs = exported(decoder, chunk, methods)
     stages.next("lowering")

@@ -1,12 +1,14 @@
-"""Quantizing the matrices of a decoder by torchao's recipes."""
+"""Quantizing the matrices of a decoder by torchao's recipes, and activations beside them."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 import torch
+import torchao  # noqa: F401  (its ops)
 from torch import Tensor, nn
 
+from orchestrator.frontend.errors import ModelError
 from orchestrator.frontend.quantize import (
     TORCHAO_RECIPES,
     left_in_floats,
@@ -56,6 +58,38 @@ def quantize_matrices(decoder: Decoder, recipe: str, name: str) -> str:
         else:
             left[reason] += 1
     return recipe_note(name, recipe, len(places), left)
+
+
+def round_activations(decoder: Decoder, name: str) -> str:
+    """Have what matrices of integers multiply become integers as well; return a note.
+
+    In every run each row of an activation gets a scale and a zero point of its own, as torchao's
+    recipes "8da4w" and "8da8w" have it. name: of the file.
+
+    Raises:
+        ModelError: it has no such matrix.
+    """
+    found = [part for part in decoder.modules() if isinstance(part, Matrix) and part.grouped]
+    if not found:
+        raise ModelError(
+            f"{name} has no matrix of integers that activations='int8' would be for; quantize="
+            "'8da4w' quantizes matrices of floats with their activations"
+        )
+    for matrix in found:
+        matrix.prepare = _rounded_rows
+    count = "1 matrix" if len(found) == 1 else f"{len(found)} matrices"
+    return f"What {count} of integers multiply is rounded to 8 bits (activations='int8')."
+
+
+def _rounded_rows(x: Tensor) -> Tensor:
+    """Quantize each row to int8 by its own range, and dequantize it."""
+    rows = [1] * (x.dim() - 1) + [x.shape[-1]]
+    scale, zero = torch.ops.torchao.choose_qparams_affine(
+        x, "ASYMMETRIC", rows, torch.int8, None, None, None, torch.float32, torch.int8
+    )
+    integers = torch.ops.torchao.quantize_affine(x, rows, scale, zero, torch.int8)
+    rounded: Tensor = torch.ops.torchao.dequantize_affine(integers, rows, scale, zero, torch.int8)
+    return rounded
 
 
 def _reason_against(matrix: Matrix, recipe: str) -> str | None:

@@ -1,4 +1,4 @@
-"""lower_llm(quantize=...): the matrices that torchao quantizes, and what stays."""
+"""lower_llm(quantize=..., activations=...): what is quantized, and what stays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.llm.families import read_decoder
 from orchestrator.llm.generate import generate, in_chunks
 from orchestrator.llm.lower_llm import lower_llm
 from orchestrator.llm.open_source import open_source
-from orchestrator.llm.quantize import quantize_matrices
+from orchestrator.llm.quantize import quantize_matrices, round_activations
 from orchestrator.llm.sampling import Sampling
 from tests.llm import made_up, made_up_folder
 from tests.llm.test_decoder import TOKENS, score
@@ -100,3 +100,37 @@ def test_what_is_of_integers_stays_so(tmp_path: Path) -> None:
 def test_other_recipes_are_refused_before_anything_is_read(recipe: str) -> None:
     with pytest.raises(OptionError, match=f"quantize='{recipe}'; expected 8da8w, 8da4w, 8w or 4w"):
         lower_llm("no such file", quantize=recipe)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [Type.Q4_0, Type.Q4_1, Type.Q5_1], ids=lambda kind: kind.name)
+def test_activations_of_integers(tmp_path: Path, kind: Type) -> None:
+    """Tokens are those of the rounded decoder in eager PyTorch, scores near the file's own."""
+    path = made_up.write(tmp_path / "file.gguf", kinds=kind, depth=1)
+    model = lower_llm(path, chunk=4, tune="off", activations="int8")
+    plain, decoder = (read_decoder(open_source(path)) for _ in range(2))
+    note = round_activations(decoder, path.name)
+    assert note.startswith("What 8 matrices of integers multiply is rounded to 8 bits (")
+    assert note in notes(model)
+    want, rounded = score(plain, TOKENS), score(decoder, TOKENS)
+    off = (want - rounded).abs().max() / want.abs().max()
+    assert 1e-4 < off < 0.05
+    read = model.generate(PROMPT, 12)
+    with torch.no_grad():
+        expected = generate(
+            in_chunks(decoder, decoder, 4),
+            model.tokenizer,
+            model.tokenizer.encode(PROMPT),
+            context=decoder.context,
+            max_new_tokens=12,
+            sampling=Sampling(),
+        )
+    assert read.tokens == expected.tokens
+    assert len(set(read.tokens)) > 2
+
+
+def test_activations_need_a_matrix_of_integers(tmp_path: Path) -> None:
+    path = made_up.write(tmp_path / "file.gguf", depth=1)
+    with pytest.raises(ModelError, match=r"file\.gguf has no matrix of integers that activations"):
+        lower_llm(path, tune="off", activations="int8")
+    with pytest.raises(OptionError, match="activations is 'int4'; expected 'float32' or 'int8'"):
+        lower_llm("no such file", activations="int4")  # type: ignore[arg-type]

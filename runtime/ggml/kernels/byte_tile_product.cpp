@@ -432,8 +432,8 @@ bool byte_tiles_are_faster(const IntegerProduct& op, Range rows, Range panels) {
   const int64_t k = op.params->k;
   const int64_t grain = op.integers.bits == 4 ? kShallow : kDeepest;
   const bool groups = op.integers.group >= k || op.integers.group % grain == 0;
-  return has_tiles() && groups && k >= kLeastDepth && rows.last - rows.first >= kLeastRows &&
-         panels.last - panels.first >= kLeastPanels;
+  return has_tiles() && op.integers.offsets != Offsets::Minimums && groups && k >= kLeastDepth &&
+         rows.last - rows.first >= kLeastRows && panels.last - panels.first >= kLeastPanels;
 }
 
 void multiply_bytes_by_tiles(const IntegerProduct& op, Range rows, Range panels) {

@@ -64,18 +64,24 @@ inline Integers four_rows(const int8_t* from) {
                                        _mm512_loadu_si512(from));
 }
 
-template <int Bits>
+template <int Bits, Offsets Kind>
 struct Step {
   static constexpr int64_t kDepth = Bits == 8 ? 4 : 8;
   static constexpr int kParts = Bits == 8 ? 1 : 2;
-  // Of 4 bits, they stay at the upper end of their bytes.
-  static constexpr float kUnit = Bits == 8 ? 1.0F : 1.0F / 16;
+  // Of 4 bits, those with a sign stay at the upper end of their bytes.
+  static constexpr bool kUnsigned = Bits == 4 && Kind == Offsets::Minimums;
+  static constexpr float kUnit = Bits == 8 || kUnsigned ? 1.0F : 1.0F / 16;
   Integers bytes;
 
   void load(const int8_t* from) { bytes = four_rows(from); }
   Integers columns(int part, int /*vec*/) const {
+    constexpr __mmask32 kAll = ~__mmask32{0};
     if constexpr (Bits == 8) return bytes;
-    const Integers half = part == 0 ? _mm512_maskz_slli_epi16(~__mmask32{0}, bytes, 4) : bytes;
+    if constexpr (kUnsigned) {
+      const Integers low = part == 0 ? bytes : _mm512_maskz_srli_epi16(kAll, bytes, 4);
+      return _mm512_and_si512(low, _mm512_set1_epi8(0xF));
+    }
+    const Integers half = part == 0 ? _mm512_maskz_slli_epi16(kAll, bytes, 4) : bytes;
     return _mm512_and_si512(half, _mm512_set1_epi8(static_cast<char>(0xF0)));
   }
 };
@@ -108,7 +114,7 @@ inline Integers plus_dot(Integers sum, Integers row, Integers columns) {
 }
 #endif
 
-template <int Bits>
+template <int Bits, Offsets Kind>
 struct Step {
   static constexpr int64_t kDepth = 2;
   static constexpr int kParts = 1;
@@ -120,10 +126,14 @@ struct Step {
     if constexpr (Bits == 8) {
       second = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + kPanelWidth));
     } else {
-      const __m128i values = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
       const __m128i low = _mm_set1_epi8(0xF);
-      second = _mm_shuffle_epi8(values, _mm_and_si128(_mm_srli_epi16(first, 4), low));
-      first = _mm_shuffle_epi8(values, _mm_and_si128(first, low));
+      second = _mm_and_si128(_mm_srli_epi16(first, 4), low);
+      first = _mm_and_si128(first, low);
+      if constexpr (Kind != Offsets::Minimums) {
+        const __m128i signs = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+        second = _mm_shuffle_epi8(signs, second);
+        first = _mm_shuffle_epi8(signs, first);
+      }
     }
   }
   Integers columns(int /*part*/, [[maybe_unused]] int vec) const {
@@ -155,8 +165,8 @@ inline Vec zeros_at(const int8_t* from) {
 #endif
 }
 
-// Sums over one group. Where rows still have their zero points in them, and for weights with some,
-// the sums of the columns and of the rows alone are needed as well.
+// Sums over one group. Where rows still have their zero points in them, and for weights with zero
+// points or minimums, the sums of the columns and of the rows alone are needed as well.
 template <int Rows, int Vecs>
 struct GroupSums {
   Integers products[Rows][Vecs];
@@ -164,12 +174,13 @@ struct GroupSums {
   Integers rows[Rows];
 };
 
-template <int Bits, bool Zeros, int Rows, int Panels>
+template <int Bits, Offsets Kind, int Rows, int Panels>
 [[gnu::always_inline]] inline void sum_group(const RowInteger* const (&rows)[Rows], int64_t first,
                                              int64_t last, const int8_t* weights,
                                              int64_t panel_bytes, NextPanels& next,
                                              GroupSums<Rows, Panels * kVecs>& result) {
-  using Of = Step<Bits>;
+  using Of = Step<Bits, Kind>;
+  constexpr bool kSumsRows = Kind != Offsets::None;
   constexpr int kCount = Panels * kVecs;
   constexpr int64_t kStepBytes = Of::kDepth * kPanelWidth * Bits / 8;
   Integers products[Rows][kCount] = {};
@@ -193,7 +204,7 @@ template <int Bits, bool Zeros, int Rows, int Panels>
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
         const Integers row = load_row(rows[r] + k + part * (Of::kDepth / Of::kParts));
-        if constexpr (Zeros) of_rows[r] = plus_dot(of_rows[r], row, ones());
+        if constexpr (kSumsRows) of_rows[r] = plus_dot(of_rows[r], row, ones());
 #pragma GCC unroll 8
         for (int v = 0; v < kCount; ++v) products[r][v] = plus_dot(products[r][v], row, columns[v]);
       }
@@ -206,22 +217,22 @@ template <int Bits, bool Zeros, int Rows, int Panels>
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) result.products[r][v] = products[r][v];
   }
-  if constexpr (Zeros) {
+  if constexpr (kSumsRows) {
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) result.rows[r] = of_rows[r];
   }
 }
 
 // Out of line, so that all registers are for the sums.
-template <int Bits, bool Zeros, int Rows, int Panels>
+template <int Bits, Offsets Kind, int Rows, int Panels>
 [[gnu::noinline]] void sum_long_group(const RowInteger* const (&rows)[Rows], int64_t first,
                                       int64_t last, const int8_t* weights, int64_t panel_bytes,
                                       NextPanels& next, GroupSums<Rows, Panels * kVecs>& result) {
-  sum_group<Bits, Zeros, Rows, Panels>(rows, first, last, weights, panel_bytes, next, result);
+  sum_group<Bits, Kind, Rows, Panels>(rows, first, last, weights, panel_bytes, next, result);
 }
 
 // Rows x Panels of the result, all of k.
-template <int Bits, bool Zeros, int Rows, int Panels>
+template <int Bits, Offsets Kind, int Rows, int Panels>
 void multiply(const IntegerProduct& op, int64_t row0, int64_t panel0) {
   constexpr int kCount = Panels * kVecs;
   const int64_t k_all = op.params->k;
@@ -243,9 +254,9 @@ void multiply(const IntegerProduct& op, int64_t row0, int64_t panel0) {
     GroupSums<Rows, kCount> sums;
     const int8_t* from = weights + k * kPanelWidth * Bits / 8;
     if constexpr (Rows * kCount <= kMostSumsInline) {
-      sum_group<Bits, Zeros, Rows, Panels>(rows, k, end, from, panel_bytes, next, sums);
+      sum_group<Bits, Kind, Rows, Panels>(rows, k, end, from, panel_bytes, next, sums);
     } else {
-      sum_long_group<Bits, Zeros, Rows, Panels>(rows, k, end, from, panel_bytes, next, sums);
+      sum_long_group<Bits, Kind, Rows, Panels>(rows, k, end, from, panel_bytes, next, sums);
     }
 #if defined(GGD_INTEGERS_BY_FOUR)
 #pragma GCC unroll 8
@@ -255,7 +266,7 @@ void multiply(const IntegerProduct& op, int64_t row0, int64_t panel0) {
         sums.products[r][v] =
             without_zero(sums.products[r][v], row_zeros[r], sums.columns[v], size);
       }
-      if constexpr (Zeros) {
+      if constexpr (Kind != Offsets::None) {
         const Integers zeros = splat_integer(row_zeros[r] * static_cast<int32_t>(end - k));
         sums.rows[r] = _mm512_sub_epi32(sums.rows[r], zeros);
       }
@@ -265,14 +276,20 @@ void multiply(const IntegerProduct& op, int64_t row0, int64_t panel0) {
     for (int v = 0; v < kCount; ++v) {
       const int64_t at =
           ((panel0 + v / kVecs) * groups + group) * kPanelWidth + v % kVecs * simd::kLanes;
-      const Vec scale = simd::load(op.integers.scales, at) * Step<Bits>::kUnit;
-      Vec zeros{};
-      if constexpr (Zeros) zeros = zeros_at(op.integers.zeros + at) / Step<Bits>::kUnit;
+      constexpr float kUnit = Step<Bits, Kind>::kUnit;
+      const Vec scale = simd::load(op.integers.scales, at) * kUnit;
+      [[maybe_unused]] Vec zeros{};
+      if constexpr (Kind == Offsets::ZeroPoints) zeros = zeros_at(op.integers.zeros + at) / kUnit;
+      [[maybe_unused]] Vec minimums{};
+      if constexpr (Kind == Offsets::Minimums) minimums = simd::load(op.integers.minimums, at);
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
         Vec sum = to_float(sums.products[r][v]);
-        if constexpr (Zeros) sum -= to_float(sums.rows[r]) * zeros;
+        if constexpr (Kind == Offsets::ZeroPoints) sum -= to_float(sums.rows[r]) * zeros;
         totals[r][v] += sum * scale;
+        if constexpr (Kind == Offsets::Minimums) {
+          totals[r][v] += to_float(sums.rows[r]) * minimums;
+        }
       }
     }
   }
@@ -304,37 +321,47 @@ struct Chosen {
   Kernel kernel;
 };
 
-template <int Bits, bool Zeros, int Rows>
+template <int Bits, Offsets Kind, int Rows>
 Chosen choose_panels(int64_t panels) {
   constexpr int kMost = panels_for(Rows);
-  if (panels >= kMost) return {Rows, kMost, multiply<Bits, Zeros, Rows, kMost>};
+  if (panels >= kMost) return {Rows, kMost, multiply<Bits, Kind, Rows, kMost>};
   if constexpr (kMost > 2) {
-    if (panels >= 2) return {Rows, 2, multiply<Bits, Zeros, Rows, 2>};
+    if (panels >= 2) return {Rows, 2, multiply<Bits, Kind, Rows, 2>};
   }
-  return {Rows, 1, multiply<Bits, Zeros, Rows, 1>};
+  return {Rows, 1, multiply<Bits, Kind, Rows, 1>};
 }
 
-template <int Bits, bool Zeros>
+template <int Bits, Offsets Kind>
 Chosen choose(int64_t rows, int64_t panels) {
   if constexpr (kMostRows > 4) {
-    if (rows >= kMostRows) return choose_panels<Bits, Zeros, kMostRows>(panels);
+    if (rows >= kMostRows) return choose_panels<Bits, Kind, kMostRows>(panels);
   }
   switch (std::min<int64_t>(rows, 4)) {
     case 1:
-      return choose_panels<Bits, Zeros, 1>(panels);
+      return choose_panels<Bits, Kind, 1>(panels);
     case 2:
-      return choose_panels<Bits, Zeros, 2>(panels);
+      return choose_panels<Bits, Kind, 2>(panels);
     case 3:
-      return choose_panels<Bits, Zeros, 3>(panels);
+      return choose_panels<Bits, Kind, 3>(panels);
     default:
-      return choose_panels<Bits, Zeros, 4>(panels);
+      return choose_panels<Bits, Kind, 4>(panels);
+  }
+}
+
+template <int Bits>
+Chosen choose(Offsets offsets, int64_t rows, int64_t panels) {
+  switch (offsets) {
+    case Offsets::ZeroPoints:
+      return choose<Bits, Offsets::ZeroPoints>(rows, panels);
+    case Offsets::Minimums:
+      return choose<Bits, Offsets::Minimums>(rows, panels);
+    default:
+      return choose<Bits, Offsets::None>(rows, panels);
   }
 }
 
 Chosen choose(const IntegersParams& integers, int64_t rows, int64_t panels) {
-  const bool zeros = integers.offsets == Offsets::ZeroPoints;
-  if (integers.bits == 8) return (zeros ? choose<8, true> : choose<8, false>)(rows, panels);
-  return (zeros ? choose<4, true> : choose<4, false>)(rows, panels);
+  return (integers.bits == 8 ? choose<8> : choose<4>)(integers.offsets, rows, panels);
 }
 
 void multiply_all(const IntegerProduct& op, Range rows, Range panels) {
@@ -365,8 +392,7 @@ void multiply_all(const IntegerProduct& op, Range rows, Range panels) {
 
 bool multiplies_integers(const IntegersLayout& integers, int64_t k) {
   const bool aligned = k % kRowGrain == 0 && integers.group % kRowGrain == 0;
-  return kMultipliesIntegers && integers.bits != 0 && integers.offsets != Offsets::Minimums &&
-         aligned && integers.group <= kMostOfGroup;
+  return kMultipliesIntegers && integers.bits != 0 && aligned && integers.group <= kMostOfGroup;
 }
 
 void integer_linear_kernel([[maybe_unused]] ggml_tensor* result, [[maybe_unused]] int ith,
