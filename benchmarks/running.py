@@ -83,7 +83,14 @@ def parser(description: str) -> argparse.ArgumentParser:
     """A parser with the options that every benchmark takes."""
     result = argparse.ArgumentParser(description=description.splitlines()[0])
     result.add_argument("--quick", action="store_true", help="few rounds")
-    result.add_argument("--json", type=Path, help="write the rows to a file")
+    result.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=Path("/dev/stdout"),
+        metavar="FILE",
+        help="write the rows to a file, or after the table",
+    )
     result.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
     return result
 

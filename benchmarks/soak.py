@@ -1,4 +1,4 @@
-"""Memory over long runs: inferences on one program, and loads and unloads of programs.
+"""Memory over long runs: inferences, tokens of a decoder with caches, and loads and unloads.
 
 Usage: python benchmarks/soak.py [--quick] [--check] [--json FILE]
 
@@ -17,13 +17,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import torch
 from torch import Tensor, nn
 
 import orchestrator
+from benchmarks.decode import Decoder
+from examples.models.llama import Config
 from orchestrator.native import NativeProgram
 
 INFERENCES = 100_000
+TOKENS, CONTEXT = 10_000, 256
 LOADS = 1_000
 LIMIT_KB = 512
 _POINTS = 10
@@ -106,12 +111,23 @@ def main() -> int:
     def infer(index: int) -> None:
         native.run("forward", batches[0 if index % 50 else index // 50 % 10])
 
+    model = Decoder(Config(depth=2, groups=4), CONTEXT).eval().requires_grad_(False)
+    token = (torch.tensor([[1]]), torch.tensor([0]))
+    decoder = NativeProgram(orchestrator.lower(model, token, tune="off").buffer)
+
+    def decode(index: int) -> None:
+        position = index % CONTEXT
+        if position == 0:
+            decoder.reset()
+        decoder.run("forward", [torch.tensor([[index % 100]]), torch.tensor([position])])
+
     def load(index: int) -> None:
         NativeProgram(buffer).run("forward", batches[index % 10])
 
     print(f"backends in the program: {', '.join(native.backends())}")
     results = [
         soak("inferences", INFERENCES // divisor, infer),
+        soak("tokens of a decoder with caches", TOKENS // divisor, decode),
         soak("loads, a run each, and unloads", LOADS // divisor, load),
     ]
     if options.json:

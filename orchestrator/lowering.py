@@ -28,6 +28,7 @@ from orchestrator.options import DEFAULT_BACKENDS, HOST, PlanOptions, Strategy, 
 from orchestrator.partitioner import OrchestratorPartitioner
 from orchestrator.planning.choice import Choice
 from orchestrator.planning.make_plan import Planned
+from orchestrator.planning.shared_weights import SharedWeights
 from orchestrator.program import LoweredProgram, Signature
 from orchestrator.report.build import as_lowered, with_notes
 from orchestrator.report.data import Report
@@ -68,6 +69,7 @@ def lower(
     budget_s: float | None = None,
     progress: Callable[[TuneEvent], None] | None = None,
     share_buffers: bool = True,
+    share_weights: bool = False,
     quantize: Recipe | None = None,
     calibration: Iterable[Any] = (),
 ) -> LoweredProgram:
@@ -103,6 +105,9 @@ def lower(
     progress: called while measuring, see `TuneEvent`.
     share_buffers: whether methods share the mutable buffers that have one name, or are one tensor,
         in several of them: what one method writes, the others read.
+    share_weights: whether a weight that several methods use goes to the delegate that the first of
+        them has it in, if that can run what uses it: the file and the memory then have it once.
+        Plans that were timed (tune="measure") are taken as they are.
     quantize: how to quantize a module first, see `orchestrator.frontend.quantize.Recipe`; the
         module itself stays as it is, and the plan's notes tell what was left in floats.
     calibration: for quantize="static", inputs as the model will see them, each a tuple of
@@ -151,6 +156,7 @@ def lower(
         backend_config=backend_config,
         etrecord=etrecord,
         share_buffers=share_buffers,
+        share_weights=share_weights,
         notes=notes,
     )
 
@@ -165,6 +171,7 @@ def lower_programs(
     backend_config: ExecutorchBackendConfig | None = None,
     etrecord: str | os.PathLike[str] | None = None,
     share_buffers: bool = True,
+    share_weights: bool = False,
     notes: Sequence[str] = (),
 ) -> LoweredProgram:
     """Lower exported programs, by method name, as `lower` describes it.
@@ -185,6 +192,7 @@ def lower_programs(
             backend_config,
             etrecord is not None,
             shared,
+            SharedWeights(programs, keeps_together=share_weights),
             prepared=EdgePrograms() if options.tune == "measure" else None,
             notes=notes,
         )
@@ -208,6 +216,7 @@ class _Lowering:
     backend_config: ExecutorchBackendConfig | None
     generate_etrecord: bool
     shared: SharedPrograms
+    weights: SharedWeights
     refusals: Refusals = field(default_factory=Refusals)
     prepared: EdgePrograms | None = None
     notes: Sequence[str] = ()
@@ -233,7 +242,8 @@ class _Lowering:
                     unconstrained = plan_only(self.programs[name], self.backends, self.options)
                 described = result.with_advice(shown, unconstrained)
             method = as_lowered(described, name, edge.exported_program(name))
-            method = with_notes(method, *self.notes, *self.shared.notes(name))
+            notes = (*self.notes, *self.shared.notes(name), *self.weights.notes(name))
+            method = with_notes(method, *notes)
             methods.append(timed[name].add_to(method) if name in timed else method)
         report = Report(
             backends=tuple(backend.name for backend in self.backends),
@@ -278,6 +288,7 @@ class _Lowering:
                 choice=choices.get(name),
                 dry_run=dry_run,
                 refused=self.refusals.of(name),
+                weights=(self.weights, name),
             ),
             constant_methods=self.constant_methods,
             generate_etrecord=self.generate_etrecord and not dry_run,

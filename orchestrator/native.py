@@ -353,6 +353,11 @@ def has_tiles() -> bool:
     return bool(_runtime.has_tiles())
 
 
+def has_byte_products() -> bool:
+    """Whether the ggml delegate multiplies bytes by an instruction for it (AVX-512 VNNI)."""
+    return bool(_runtime.has_byte_products())
+
+
 def _value_info(info: Any) -> TensorInfo | ScalarInfo:
     if info.kind != "tensor":
         return ScalarInfo(kind=info.kind, value=info.value)

@@ -45,9 +45,18 @@ from orchestrator.graph.queries import (
     origin,
 )
 from orchestrator.options import DEFAULT_BACKENDS, PlanOptions
-from orchestrator.planner import CostGraph, Plan, Segment, check_segments, price_plan
+from orchestrator.planner import (
+    Constraints,
+    CostGraph,
+    Exclude,
+    Plan,
+    Segment,
+    check_segments,
+    price_plan,
+)
 from orchestrator.planning.choice import Choice, composite_key
 from orchestrator.planning.make_plan import Planned, Solver, make_plan
+from orchestrator.planning.shared_weights import SharedWeights
 from orchestrator.preparation import Preparation, Seen
 from orchestrator.report.build import describe_method
 from orchestrator.report.data import MethodReport
@@ -129,6 +138,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
     rewriting: for whoever can start over (`to_edge_with`): what earlier plans have shown. Without
         it, quantized weights that no delegate takes are expanded by kernels, in every run.
     refused: by backend, nodes that it could not compile, and why; see `collect_candidates`.
+    weights: what the methods of the program hold, and the name of this one.
 
     Attributes:
         results: one entry per partitioned program, in the order of the calls.
@@ -149,6 +159,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         dry_run: bool = False,
         rewriting: Rewriting | None = None,
         refused: Mapping[str, Mapping[str, str]] | None = None,
+        weights: tuple[SharedWeights, str] | None = None,
     ) -> None:
         super().__init__()
         self.backends = resolve_backends(backends)
@@ -161,6 +172,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         self._solve = solver
         self._dry_run = dry_run
         self._refused = refused or {}
+        self._weights = weights
         self._for_kernels = False
         self.seen = Seen()
 
@@ -339,7 +351,11 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             self._choice,
             self._solve,
             prices,
+            self._kept_together(exported_program, candidates),
         )
+        if self._weights is not None:
+            weights, method = self._weights
+            weights.learn(method, exported_program, candidates, planned.plan)
         planned = replace(planned, composites=dict(self.seen.composites))
         plan = planned.plan.noting(*notes, *self._notes_on_weights())
         check_segments(planned.graph, plan.segments)
@@ -357,6 +373,15 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
                 node.meta.pop("delegation_tag", None)
             tags = {}
         return PartitionResult(tagged_exported_program=exported_program, partition_tags=tags)
+
+    def _kept_together(
+        self, ep: ExportedProgram, candidates: Candidates
+    ) -> Callable[[CostGraph, Constraints], tuple[Exclude, ...]] | None:
+        """Return what keeps weights where methods before this one have them."""
+        if self._weights is None:
+            return None
+        weights, method = self._weights
+        return lambda graph, asked: weights.constrained(method, ep, candidates, graph, asked)
 
     def _notes_on_weights(self) -> Iterator[str]:
         yield from self.seen.narrowed.notes(self._options.weight_error)

@@ -96,7 +96,8 @@ class Estimates:
     """What a backend takes, where nothing was measured; the defaults are those of a usual delegate.
 
     rates: by family of ops ("product", "int8 product", "depthwise", "other"), for one thread,
-        float32, on an x86-64 core with AVX-512 in a cloud.
+        float32, on an x86-64 core with AVX-512 in a cloud. "int4 product" may be left out: products
+        of rows of integers with weights of 4 bits, where they are not those of "int8 product".
     call_ns: what a delegate call takes beside the work in it.
     convert_ns_per_byte: of changing a tensor's dim order.
     parallel: whether threads share the work.

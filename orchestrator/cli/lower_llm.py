@@ -67,6 +67,12 @@ def add_to(commands: Commands) -> None:
         help="int8: round what matrices of integers multiply to 8 bits, for faster prompts "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--separate-weights",
+        action="store_true",
+        help="plan the methods apart, each where it is fastest, though the file may have weights "
+        "twice then",
+    )
     add_backends(parser)
     parser.add_argument(
         "--tune",
@@ -100,6 +106,7 @@ def run(options: argparse.Namespace) -> None:
             methods=options.methods,
             quantize=options.quantize,
             activations=options.activations,
+            share_weights=not options.separate_weights,
             tune=options.tune,
             threads=options.plan_threads,
             progress=tell,

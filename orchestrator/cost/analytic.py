@@ -107,6 +107,8 @@ def _quantized_ns(nodes: Sequence[Node], estimates: Estimates, scale: float) -> 
         moved += sum(_size(node) for node in read | written if not _is_constant(node))
     traffic = moved / table["int8 product"].gbytes
     product = "product" if expands else "int8 product"
+    if not expands and "int4 product" in table and any(map(_has_four_bits, nodes)):
+        product = "int4 product"
     for node in nodes:
         if is_quantization(node) or is_view(node) or is_getitem(node):
             continue
@@ -120,6 +122,11 @@ def _is_dynamic(node: Node) -> bool:
     """Whether a node belongs to a layer whose activations are quantized in every run."""
     scheme = layer_scheme(node)
     return is_choose_qparams(node) or (scheme is not None and scheme.activations == "dynamic")
+
+
+def _has_four_bits(node: Node) -> bool:
+    scheme = layer_scheme(node)
+    return scheme is not None and scheme.bits <= 4
 
 
 def _is_constant(value: object) -> bool:

@@ -32,6 +32,8 @@ CONTEXT = 2048
 """Tokens that the caches hold, unless asked for otherwise or the model is made for fewer."""
 CHUNK = 128
 """The most tokens of a prompt that are run at once, unless asked for otherwise."""
+_PLANNED = {"prefill": 128, "forward": 8}
+"""Tokens that a method of several is planned for, where it takes as many."""
 
 
 def lower_llm(
@@ -44,6 +46,7 @@ def lower_llm(
     methods: Methods = "prefill+decode",
     quantize: Recipe | None = None,
     activations: Activations = "float32",
+    share_weights: bool = True,
     tune: Tune = "cached",
     threads: int | None = None,
     progress: Callable[[TuneEvent], None] | None = None,
@@ -67,6 +70,8 @@ def lower_llm(
     activations: "int8" has what matrices of integers, as GGUF files have them, multiply become
         integers too, row by row in every run, as llama.cpp does it block by block: prompts take
         less time, and scores are off by what that rounds. It is for ggml's delegate.
+    share_weights: whether both methods have a weight in one delegate, that of "decode", so that the
+        file and the memory have it once; else each method goes where it is fastest.
     progress: called at each stage, and while measuring.
 
     Raises:
@@ -103,7 +108,8 @@ def lower_llm(
     if quantize is not None:
         notes.append(quantize_matrices(decoder, quantize, file.name))
     stages.next("exporting")
-    programs = exported(decoder, chunk, methods)
+    # "decode", where most of the time goes, is planned first: it says who holds the weights.
+    programs = dict(reversed(exported(decoder, chunk, methods).items()))
     stages.next("lowering")
     program = lower_programs(
         programs,
@@ -111,6 +117,7 @@ def lower_llm(
         PlanOptions(tune=tune, threads=threads, progress=progress),
         constant_methods=_metadata(decoder, words, chunk, methods),
         named_data={KEY: pack_tokenizer(words)},
+        share_weights=share_weights,
         notes=notes,
     )
     stages.next("done")
@@ -143,8 +150,9 @@ def exported(
     least = 1 if methods == "forward" else 2
     count = Dim("count", min=least, max=chunk) if chunk > least else None
     sizes = {"tokens": {1: count}, "positions": {0: count}}
+    tokens = min(chunk, _PLANNED[several])
     with ONE_AT_A_TIME, torch.no_grad():
-        made = {several: export(decoder, _inputs(min(chunk, 8)), dynamic_shapes=sizes)}
+        made = {several: export(decoder, _inputs(tokens), dynamic_shapes=sizes)}
         if methods != "forward":
             made[TWO[1]] = export(decoder, _inputs(1))
         return made

@@ -56,11 +56,13 @@ def make_plan(
     choice: Choice,
     solver: Solver | None = None,
     known_ns: Mapping[Node, float] | None = None,
+    more: Callable[[CostGraph, Constraints], tuple[Exclude, ...]] | None = None,
 ) -> Planned:
     """Plan one edge-dialect program.
 
     solver: makes the plan instead; neither the cheapest one nor its regrets are then looked for.
     known_ns: of nodes whose time is known: of conds, what their costlier branch takes.
+    more: given the graph and the user's constraints, what else a plan by cost is to respect.
 
     Raises:
         ConstraintError, OptionError: constraints that contradict each other or match nothing.
@@ -76,6 +78,8 @@ def make_plan(
         plan = calls.taken_apart(graph, solver(graph))
         return Planned(plan.noting(*found.notes()), graph, asked, found.interrupted)
     constraints = asked
+    if more is not None and choice == Choice() and options.strategy == "cost":
+        constraints = replace(asked, excludes=(*asked.excludes, *more(graph, asked)))
     if choice.only is not None:
         constraints = _restricted(graph, asked, choice.only)
     plan = _plan_within(graph, constraints, calls, options, choice)

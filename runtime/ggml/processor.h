@@ -7,4 +7,7 @@ namespace ggml_delegate {
 // the processor and the system, which is asked once for their registers.
 [[gnu::visibility("default")]] bool has_tiles();
 
+// Whether the build has an instruction that multiplies bytes and adds up four products (VNNI).
+[[gnu::visibility("default")]] bool has_byte_products();
+
 }  // namespace ggml_delegate

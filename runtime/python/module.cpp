@@ -254,4 +254,5 @@ PYBIND11_MODULE(_runtime, module) {
   orchestrator::define_infos(module);
   orchestrator::define_program(module);
   module.def("has_tiles", &ggml_delegate::has_tiles);
+  module.def("has_byte_products", &ggml_delegate::has_byte_products);
 }

@@ -20,7 +20,7 @@ def test_options_reach_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert err == ""
     report = json.loads(out)
     assert report["backends"] == ["ggml"]
-    assert [method["name"] for method in report["methods"]] == ["prefill", "decode"]
+    assert [method["name"] for method in report["methods"]] == ["decode", "prefill"]
     for method in report["methods"]:
         assert "Quantized (8w): 8 of 8 layers." in method["plan"]["notes"]
     model = LanguageModel.load(saved)

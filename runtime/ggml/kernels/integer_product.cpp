@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../processor.h"
 #include "byte_tile_product.h"
 #include "half.h"
 #include "panels.h"
@@ -393,6 +394,14 @@ void multiply_all(const IntegerProduct& op, Range rows, Range panels) {
 bool multiplies_integers(const IntegersLayout& integers, int64_t k) {
   const bool aligned = k % kRowGrain == 0 && integers.group % kRowGrain == 0;
   return kMultipliesIntegers && integers.bits != 0 && aligned && integers.group <= kMostOfGroup;
+}
+
+bool has_byte_products() {
+#if defined(GGD_INTEGERS_BY_FOUR)
+  return true;
+#else
+  return false;
+#endif
 }
 
 void integer_linear_kernel([[maybe_unused]] ggml_tensor* result, [[maybe_unused]] int ith,
