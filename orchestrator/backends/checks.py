@@ -161,7 +161,7 @@ def _members(nodes: Any, known: Iterable[Node], kind: str, where: str) -> Sequen
     for node in nodes:
         if not isinstance(node, Node):
             raise BackendError(f"{where} names {_shown(node)}; expected a node of the program")
-        if node not in known:  # type: ignore[operator]
+        if node not in known:
             raise BackendError(
                 f"{where} names the {node.op} {node.name!r}, which is no {kind} of the program's "
                 "graph"
