@@ -29,14 +29,17 @@ Recipe = Literal["static", "dynamic", "8da8w", "8da4w", "8w", "4w"]
 
 static: int8 weights and activations, whose scales calibration inputs give (PT2E). The others take
 linear layers alone. dynamic: the scales of activations are found in every run (PT2E). 8da8w, 8da4w:
-the same by torchao, with weights of 8 bits by row or of 4 bits in groups of 32. 8w, 4w: such
-weights alone.
+the same by torchao, with weights of 8 bits by row or of 4 bits in groups of 32, whose scales are
+bfloat16. 8w, 4w: such weights alone.
 """
 
 RECIPES: tuple[str, ...] = get_args(Recipe)
 TORCHAO_RECIPES = ("8da8w", "8da4w", "8w", "4w")
 _IN_GROUPS = ("8da4w", "4w")
 _GROUP = 32
+# Of groups: what XNNPACK rounds them to in any case, and half the bytes of float32. Integers are
+# found for the scales as they are rounded, so that weights are no less exact.
+_SCALES = torch.bfloat16
 _INT4 = torch.int4  # type: ignore[attr-defined]
 _LAYERS = {*CONVOLUTIONS, *TRANSPOSED_CONVOLUTIONS, torch.ops.aten.linear.default}
 
@@ -194,10 +197,12 @@ def _config(recipe: str) -> Any:
             weight_dtype=torch.int8, weight_granularity=PerAxis(0)
         ),
         "8da4w": lambda: Int8DynamicActivationIntxWeightConfig(
-            weight_dtype=_INT4, weight_granularity=PerGroup(_GROUP)
+            weight_dtype=_INT4,
+            weight_granularity=PerGroup(_GROUP),
+            weight_scale_dtype=_SCALES,
         ),
         "8w": lambda: IntxWeightOnlyConfig(torch.int8, PerAxis(0)),
-        "4w": lambda: IntxWeightOnlyConfig(_INT4, PerGroup(_GROUP)),
+        "4w": lambda: IntxWeightOnlyConfig(_INT4, PerGroup(_GROUP), scale_dtype=_SCALES),
     }
     return make[recipe]()
 
