@@ -48,9 +48,13 @@ def _weights(dtype: torch.dtype, granularity: Any) -> Callable[[], tuple[nn.Modu
     return _torchao(IntxWeightOnlyConfig(dtype, granularity))
 
 
-def _activations(dtype: torch.dtype, granularity: Any) -> Callable[[], tuple[nn.Module, Tensor]]:
+def _activations(
+    dtype: torch.dtype, granularity: Any, scales: torch.dtype | None = None
+) -> Callable[[], tuple[nn.Module, Tensor]]:
     return _torchao(
-        Int8DynamicActivationIntxWeightConfig(weight_dtype=dtype, weight_granularity=granularity)
+        Int8DynamicActivationIntxWeightConfig(
+            weight_dtype=dtype, weight_granularity=granularity, weight_scale_dtype=scales
+        )
     )
 
 
@@ -70,6 +74,7 @@ SCHEMES: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "4w": _weights(torch.int4, PerGroup(32)),
     "8da8w": _activations(torch.int8, PerAxis(0)),
     "8da4w": _activations(torch.int4, PerGroup(32)),
+    "8da4w, bfloat16 scales": _activations(torch.int4, PerGroup(32), torch.bfloat16),
     "dynamic": _pt2e(lambda: nn.Linear(256, 64), _rows, dynamic=True),
     "static": _pt2e(lambda: nn.Linear(256, 64), _rows),
     "static convolution": _pt2e(lambda: nn.Conv2d(16, 24, 3, padding=1), _image),

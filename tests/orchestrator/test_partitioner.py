@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram, export
 
 from orchestrator import OrchestratorPartitioner, lower
-from orchestrator.backends import Support
+from orchestrator.backends import Rejection, Support
 from orchestrator.native import NativeProgram
 from orchestrator.options import PlanOptions
 from orchestrator.partitioner import UndecomposedOpError
@@ -155,7 +155,9 @@ class TestSharedWeights:
 
         def propose(self, ep: ExportedProgram) -> Support:
             offer = super().propose(ep)
-            return Support(offer.candidates[:1], offer.rejections)
+            rest = (node for candidate in offer.candidates[1:] for node in candidate.nodes)
+            left = (Rejection(node, f"{self.name} takes one convolution") for node in rest)
+            return Support(offer.candidates[:1], [*offer.rejections, *left])
 
     class Tied(nn.Module):
         """One weight in a partition of each backend, and on ExecuTorch's kernels."""

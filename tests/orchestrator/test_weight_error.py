@@ -11,6 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import export
+from torchao.core.config import AOBaseConfig
+from torchao.quantization import (
+    Int8DynamicActivationIntxWeightConfig,
+    IntxWeightOnlyConfig,
+    PerGroup,
+    quantize_,
+)
 
 from orchestrator import LoweredProgram, OptionError, lower
 from orchestrator.frontend.quantize import quantized
@@ -117,10 +124,23 @@ def test_the_nearest_type_is_taken(value: float, error: float, bytes_each: int) 
     assert 0 <= len(program.buffer) - layer.weight.numel() * bytes_each < 4000
 
 
-@pytest.mark.parametrize("recipe", ["8da4w", "4w"])
-def test_scales_of_groups(recipe: str, tmp_path: Path) -> None:
-    model, x = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256)), tensor(8, 256)
-    integers = quantized(model.eval(), (x,), None, None, recipe, ()).model
+def two_linears() -> nn.Module:
+    return nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256)).eval()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Int8DynamicActivationIntxWeightConfig(
+            weight_dtype=torch.int4, weight_granularity=PerGroup(32)
+        ),
+        IntxWeightOnlyConfig(torch.int4, PerGroup(32)),
+    ],
+    ids=["8da4w", "4w"],
+)
+def test_scales_of_groups(config: AOBaseConfig, tmp_path: Path) -> None:
+    integers, x = two_linears(), tensor(8, 256)
+    quantize_(integers, config)
     exact, rounded = (lowered(integers, [x], error) for error in (0.0, FLOAT16))
     groups = 2 * 256 * 512 // 32
     assert abs(len(exact.buffer) - len(rounded.buffer) - groups * 3 // 2) < 300  # of 28 bits
@@ -133,6 +153,15 @@ def test_scales_of_groups(recipe: str, tmp_path: Path) -> None:
     (last,) = (check for check in found.checks if check.segment is None)
     assert last.error > 1e-5
     assert last.rule.endswith("2 with weights of 0.0005")
+
+
+@pytest.mark.parametrize("recipe", ["8da4w", "4w"])
+def test_scales_of_recipes_have_two_bytes_as_they_are(recipe: str) -> None:
+    x = tensor(8, 256)
+    integers = quantized(two_linears(), (x,), None, None, recipe, ()).model
+    exact, rounded = (lowered(integers, [x], error) for error in (0.0, FLOAT16))
+    assert abs(len(exact.buffer) - len(rounded.buffer)) < 300
+    torch.testing.assert_close(result(rounded, [x]), result(exact, [x]), rtol=0, atol=0)
 
 
 def test_verify_allows_for_it_in_results_alone(tmp_path: Path) -> None:
