@@ -13,7 +13,7 @@ from torch.fx import Node
 from ggml_delegate import ir
 from ggml_delegate.builder import Builder, LoweringError
 from ggml_delegate.node_view import Constants, NodeView, node_value, op_name, stored_half
-from ggml_delegate.ops.panels import to_float28, to_panels
+from ggml_delegate.ops.panels import to_float28, to_panels, to_super_blocks
 
 OF_GROUPS = "orchestrator.dequantize_groups.default"
 _TORCHAO = "torchao.dequantize_affine.default"
@@ -176,8 +176,9 @@ def packed(
     offsets = _zero_points(weight, sizes, constants)
     if offsets is None or integers.max() > _INT8.max:
         return None
+    minimums = None
     if weight.minimum is not None:
-        offsets = narrowest(_filled(weight.minimum, sizes, torch.float32, constants))
+        minimums = _stored(_filled(weight.minimum, sizes, torch.float32, constants))
     # Eager PyTorch expands integers beyond their limits as they are.
     low, high = _INT4 if weight.minimum is None else _UINT4
     bits = 4 if weight.bits == 4 and integers.min() >= low and integers.max() <= high else 8
@@ -185,8 +186,8 @@ def packed(
     return PackedWeight(
         bits,
         to_panels(_two_to_a_byte(integers) if bits == 4 else integers),
-        _stored_scales(scales),
-        to_panels(offsets) if weight.minimum is not None or offsets.any() else None,
+        _stored(scales, positive=True),
+        to_panels(offsets) if offsets.any() else minimums,
     )
 
 
@@ -199,10 +200,17 @@ def _zero_points(
     return zeros if torch.equal(zeros.to(torch.float64), given) else None
 
 
-def _stored_scales(scales: torch.Tensor) -> torch.Tensor:
-    """Scales in panels, in the fewest bits that lose nothing: 16, 28 or 32."""
-    stored = narrowest(scales)
-    packed = to_float28(stored) if stored.dtype == torch.float32 else None
+def _stored(numbers: torch.Tensor, positive: bool = False) -> torch.Tensor:
+    """Floats in panels, in the fewest bits that lose nothing: 10, 16, 28 or 32.
+
+    positive: of most that are not the others, so that 28 are tried.
+    """
+    stored = narrowest(numbers)
+    if stored.dtype != torch.float32:
+        return to_panels(stored)
+    packed = to_super_blocks(stored)
+    if packed is None and positive:
+        packed = to_float28(stored)
     return to_panels(stored) if packed is None else packed
 
 

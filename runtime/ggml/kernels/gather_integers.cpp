@@ -20,6 +20,8 @@ float number_at(const StoredFloats& numbers, int64_t at) {
       return ggml_bf16_to_fp32(static_cast<const ggml_bf16_t*>(numbers.data)[at]);
     case StoredFloats::Type::Float28:
       return simd::Float28Numbers::one(static_cast<const uint8_t*>(numbers.data), at);
+    case StoredFloats::Type::SuperBlocks:
+      return simd::SuperBlockNumbers::one(static_cast<const uint8_t*>(numbers.data), at);
   }
   return static_cast<const float*>(numbers.data)[at];
 }

@@ -27,9 +27,14 @@ enum class Offsets : uint8_t { None, ZeroPoints, Minimums };
 // Bytes of 16 floats of 28 bits; see the schema's Integers.
 inline constexpr int64_t kFloat28Bytes = 56;
 
+// Super-blocks of integers times a float16, by 16 rows; see the schema's Integers.
+inline constexpr int64_t kSuperBlockGroups = 8;
+inline constexpr int64_t kSuperBlockIntegers = kSuperBlockGroups * kPanelWidth;
+inline constexpr int64_t kSuperBlockBytes = kSuperBlockIntegers + kPanelWidth * 2;
+
 // Floats in panels as they are stored; half.h reads them.
 struct StoredFloats {
-  enum class Type : uint8_t { Float32, Float16, BFloat16, Float28 };
+  enum class Type : uint8_t { Float32, Float16, BFloat16, Float28, SuperBlocks };
 
   const void* data = nullptr;
   Type type = Type::Float32;
@@ -38,7 +43,9 @@ struct StoredFloats {
   explicit StoredFloats(const ggml_tensor* tensor) : data(tensor->data) {
     if (tensor->type == GGML_TYPE_F16) type = Type::Float16;
     if (tensor->type == GGML_TYPE_BF16) type = Type::BFloat16;
-    if (tensor->type == GGML_TYPE_I8) type = Type::Float28;
+    if (tensor->type == GGML_TYPE_I8) {
+      type = tensor->ne[0] == kSuperBlockBytes ? Type::SuperBlocks : Type::Float28;
+    }
   }
 };
 

@@ -99,6 +99,22 @@ inline UintVec load_bytes(const uint8_t* from) {
 #endif
 }
 
+// int8 to int32; GCC 12 would take the elements one by one.
+inline IntVec load_integers(const int8_t* from) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<IntVec>(_mm512_maskz_cvtepi8_epi32(
+      kAllLanes, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#elif defined(__AVX2__)
+  return reinterpret_cast<IntVec>(
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+#else
+  using Bytes = int8_t __attribute__((vector_size(kLanes)));
+  Bytes bytes;
+  std::memcpy(&bytes, from, sizeof(bytes));
+  return __builtin_convertvector(bytes, IntVec);
+#endif
+}
+
 // Floats of 28 bits, of panels of kPanelWidth.
 struct Float28Numbers {
   // `at`: a multiple of kLanes.
@@ -137,6 +153,29 @@ struct Float28Numbers {
   static constexpr uint32_t kLeast = 102U << 23;  // the bits of 2^-25
 };
 
+// Integers of 8 bits times a float16.
+struct SuperBlockNumbers {
+  // `at`: a multiple of kLanes.
+  static Vec load(const uint8_t* numbers, int64_t at) {
+    static_assert(kPanelWidth % kLanes == 0);
+    const auto place = static_cast<uint64_t>(at);
+    const uint8_t* block = numbers + place / kSuperBlockIntegers * kSuperBlockBytes;
+    const auto* integers = reinterpret_cast<const int8_t*>(block);
+    const auto* factors = reinterpret_cast<const uint16_t*>(block + kSuperBlockIntegers);
+    const IntVec found = load_integers(integers + place % kSuperBlockIntegers);
+    return __builtin_convertvector(found, Vec) *
+           Float16Numbers::load(factors + place % kPanelWidth);
+  }
+
+  static float one(const uint8_t* numbers, int64_t at) {
+    const uint8_t* block = numbers + at / kSuperBlockIntegers * kSuperBlockBytes;
+    ggml_fp16_t factor;
+    std::memcpy(&factor, block + kSuperBlockIntegers + at % kPanelWidth * 2, sizeof(factor));
+    const auto integer = static_cast<int8_t>(block[at % kSuperBlockIntegers]);
+    return static_cast<float>(integer) * ggml_fp16_to_fp32(factor);
+  }
+};
+
 // Numbers from the one at `at` on, a multiple of kLanes.
 inline Vec load(const StoredFloats& numbers, int64_t at) {
   switch (numbers.type) {
@@ -148,6 +187,8 @@ inline Vec load(const StoredFloats& numbers, int64_t at) {
       return BFloat16Numbers::load(static_cast<const uint16_t*>(numbers.data) + at);
     case StoredFloats::Type::Float28:
       return Float28Numbers::load(static_cast<const uint8_t*>(numbers.data), at);
+    case StoredFloats::Type::SuperBlocks:
+      return SuperBlockNumbers::load(static_cast<const uint8_t*>(numbers.data), at);
   }
   return load(static_cast<const float*>(numbers.data) + at);
 }

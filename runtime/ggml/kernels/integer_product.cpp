@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "../processor.h"
 #include "byte_tile_product.h"
@@ -166,13 +167,12 @@ inline Vec zeros_at(const int8_t* from) {
 #endif
 }
 
-// Sums over one group. Where rows still have their zero points in them, and for weights with zero
-// points or minimums, the sums of the columns and of the rows alone are needed as well.
+// Sums over one group. Where rows still have their zero points in them, the sums of the columns
+// alone are needed as well.
 template <int Rows, int Vecs>
 struct GroupSums {
   Integers products[Rows][Vecs];
   Integers columns[Vecs];
-  Integers rows[Rows];
 };
 
 template <int Bits, Offsets Kind, int Rows, int Panels>
@@ -181,12 +181,10 @@ template <int Bits, Offsets Kind, int Rows, int Panels>
                                              int64_t panel_bytes, NextPanels& next,
                                              GroupSums<Rows, Panels * kVecs>& result) {
   using Of = Step<Bits, Kind>;
-  constexpr bool kSumsRows = Kind != Offsets::None;
   constexpr int kCount = Panels * kVecs;
   constexpr int64_t kStepBytes = Of::kDepth * kPanelWidth * Bits / 8;
   Integers products[Rows][kCount] = {};
   [[maybe_unused]] Integers of_columns[kCount] = {};
-  [[maybe_unused]] Integers of_rows[Rows] = {};
   for (int64_t k = first; k < last; k += Of::kDepth) {
     Of steps[Panels];
 #pragma GCC unroll 4
@@ -205,7 +203,6 @@ template <int Bits, Offsets Kind, int Rows, int Panels>
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
         const Integers row = load_row(rows[r] + k + part * (Of::kDepth / Of::kParts));
-        if constexpr (kSumsRows) of_rows[r] = plus_dot(of_rows[r], row, ones());
 #pragma GCC unroll 8
         for (int v = 0; v < kCount; ++v) products[r][v] = plus_dot(products[r][v], row, columns[v]);
       }
@@ -217,10 +214,6 @@ template <int Bits, Offsets Kind, int Rows, int Panels>
     if constexpr (kRowsHaveZeros) result.columns[v] = of_columns[v];
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) result.products[r][v] = products[r][v];
-  }
-  if constexpr (kSumsRows) {
-#pragma GCC unroll 8
-    for (int r = 0; r < Rows; ++r) result.rows[r] = of_rows[r];
   }
 }
 
@@ -242,6 +235,8 @@ void multiply(const IntegerProduct& op, int64_t row0, int64_t panel0) {
   const int64_t groups = (k_all + size - 1) / size;
   const RowInteger* rows[Rows];
   [[maybe_unused]] int32_t row_zeros[Rows];
+  [[maybe_unused]] const float* row_sums = nullptr;
+  if constexpr (Kind != Offsets::None) row_sums = op.row_sums + row0 * groups;
   for (int r = 0; r < Rows; ++r) {
     rows[r] = op.row(row0 + r);
     row_zeros[r] = op.header(row0 + r).zero;
@@ -267,10 +262,6 @@ void multiply(const IntegerProduct& op, int64_t row0, int64_t panel0) {
         sums.products[r][v] =
             without_zero(sums.products[r][v], row_zeros[r], sums.columns[v], size);
       }
-      if constexpr (Kind != Offsets::None) {
-        const Integers zeros = splat_integer(row_zeros[r] * static_cast<int32_t>(end - k));
-        sums.rows[r] = _mm512_sub_epi32(sums.rows[r], zeros);
-      }
     }
 #endif
 #pragma GCC unroll 8
@@ -286,10 +277,13 @@ void multiply(const IntegerProduct& op, int64_t row0, int64_t panel0) {
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
         Vec sum = to_float(sums.products[r][v]);
-        if constexpr (Kind == Offsets::ZeroPoints) sum -= to_float(sums.rows[r]) * zeros;
-        totals[r][v] += sum * scale;
-        if constexpr (Kind == Offsets::Minimums) {
-          totals[r][v] += to_float(sums.rows[r]) * minimums;
+        if constexpr (Kind == Offsets::None) {
+          totals[r][v] += sum * scale;
+        } else {
+          const Vec of_row = simd::splat(row_sums[r * groups + group]);
+          if constexpr (Kind == Offsets::ZeroPoints) sum -= of_row * zeros;
+          totals[r][v] += sum * scale;
+          if constexpr (Kind == Offsets::Minimums) totals[r][v] += of_row * minimums;
         }
       }
     }
@@ -365,6 +359,26 @@ Chosen choose(const IntegersParams& integers, int64_t rows, int64_t panels) {
   return (integers.bits == 8 ? choose<8> : choose<4>)(integers.offsets, rows, panels);
 }
 
+// The sums of a product's rows, as IntegerProduct has them; valid until the thread's next call.
+const float* sums_of_rows(const IntegerProduct& op, Range rows) {
+  thread_local std::vector<float> sums;
+  const int64_t k_all = op.params->k;
+  const int64_t size = op.integers.group;
+  const int64_t groups = (k_all + size - 1) / size;
+  sums.resize(static_cast<size_t>(rows.last * groups));
+  for (int64_t i = rows.first; i < rows.last; ++i) {
+    const RowInteger* row = op.row(i);
+    float* to = sums.data() + i * groups;
+    for (int64_t k = 0; k < k_all; k += size) {
+      const int64_t end = std::min(k_all, k + size);
+      int32_t sum = 0;
+      for (int64_t at = k; at < end; ++at) sum += row[at];
+      *to++ = static_cast<float>(sum - op.header(i).zero * static_cast<int32_t>(end - k));
+    }
+  }
+  return sums.data();
+}
+
 void multiply_all(const IntegerProduct& op, Range rows, Range panels) {
   const int64_t height = std::min<int64_t>(rows.last - rows.first, kMostRows);
   int64_t most = panels_for(static_cast<int>(height));
@@ -428,6 +442,7 @@ void integer_linear_kernel([[maybe_unused]] ggml_tensor* result, [[maybe_unused]
   if (byte_tiles_are_faster(op, rows, panels)) {
     multiply_bytes_by_tiles(op, rows, panels);
   } else {
+    if (op.integers.offsets != Offsets::None) op.row_sums = sums_of_rows(op, rows);
     multiply_all(op, rows, panels);
   }
 #endif

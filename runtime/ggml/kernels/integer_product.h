@@ -22,7 +22,8 @@ struct IntegerLinearParams {
   ClampParams clamp;
 };
 
-// A product whose left factor is what quantize_rows_kernel has made of m rows.
+// A product whose left factor is what quantize_rows_kernel has made of m rows. row_sums: of each
+// group of the integers without their zero point, [m, groups]; where the weight has offsets.
 struct IntegerProduct {
   const IntegerLinearParams* params;
   const char* rows;
@@ -30,6 +31,7 @@ struct IntegerProduct {
   IntegersParams integers;
   const float* bias;
   float* result;
+  const float* row_sums;
 
   const RowHeader& header(int64_t row) const {
     return *reinterpret_cast<const RowHeader*>(rows + row * quantized_row_bytes(params->k));

@@ -16,22 +16,6 @@ using simd::Vec;
 
 constexpr int kVecs = static_cast<int>(kPanelWidth) / simd::kLanes;  // per panel
 
-// int8 to int32; GCC 12 would take the elements one by one.
-inline IntVec widen(const int8_t* from) {
-#if defined(__AVX512F__)
-  return reinterpret_cast<IntVec>(_mm512_maskz_cvtepi8_epi32(
-      simd::kAllLanes, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
-#elif defined(__AVX2__)
-  return reinterpret_cast<IntVec>(
-      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
-#else
-  using Bytes = int8_t __attribute__((vector_size(simd::kLanes)));
-  Bytes bytes;
-  std::memcpy(&bytes, from, sizeof(bytes));
-  return __builtin_convertvector(bytes, IntVec);
-#endif
-}
-
 inline Vec to_float(IntVec integers) { return __builtin_convertvector(integers, Vec); }
 
 // The integers of 4 bits at the lower end of each lane, as floats. Unsigned: from 0 to 15.
@@ -70,14 +54,14 @@ struct Panel {
   const int8_t* row(int64_t k) const { return integers + (Bits == 8 ? k : k / 2) * kPanelWidth; }
 
   Vec at(int64_t k, int v) const {
-    const IntVec bytes = widen(row(k) + v * simd::kLanes);
+    const IntVec bytes = simd::load_integers(row(k) + v * simd::kLanes);
     if constexpr (Bits == 8) return to_float(bytes);
     return k % 2 == 0 ? low_halves(bytes) : high_halves(bytes);
   }
   Vec scale(int64_t group, int v) const { return simd::load(params.scales, place(group, v)); }
   Vec zero(int64_t group, int v) const {
     if constexpr (Kind != Offsets::ZeroPoints) return Vec{};
-    return to_float(widen(params.zeros + place(group, v)));
+    return to_float(simd::load_integers(params.zeros + place(group, v)));
   }
   Vec minimum(int64_t group, int v) const {
     if constexpr (Kind != Offsets::Minimums) return Vec{};
@@ -177,7 +161,7 @@ void multiply(const Gemm& op, int64_t first) {
     const auto one = [&] {
       for (int v = 0; v < kCount; ++v) {
         const int8_t* row = panel.row(k) + v / kVecs * bytes + v % kVecs * simd::kLanes;
-        const IntVec q = widen(row);
+        const IntVec q = simd::load_integers(row);
         if constexpr (Bits == 8) {
           add(k, 0, v, to_float(q));
         } else {
@@ -192,10 +176,10 @@ void multiply(const Gemm& op, int64_t first) {
       for (int v = 0; v < kCount; ++v) {
         const int8_t* row = panel.row(k) + v / kVecs * bytes + v % kVecs * simd::kLanes;
         if constexpr (Bits == 8) {
-          add(k, 0, v, to_float(widen(row)));
-          add(k + 1, 1, v, to_float(widen(row + kPanelWidth)));
+          add(k, 0, v, to_float(simd::load_integers(row)));
+          add(k + 1, 1, v, to_float(simd::load_integers(row + kPanelWidth)));
         } else {
-          const IntVec both = widen(row);
+          const IntVec both = simd::load_integers(row);
           add(k, 0, v, panel.low_halves(both));
           add(k + 1, 1, v, panel.high_halves(both));
         }

@@ -42,12 +42,28 @@ Result<ggml_tensor*> panels_of(const GraphBuilder& builder, size_t i, ggml_type 
   return value.tensor;
 }
 
-// As panels_of, of floats that may be stored in a half type.
+// As panels_of, of floats, which may be stored in fewer bits.
 Result<ggml_tensor*> floats_of_groups(const GraphBuilder& builder, size_t i, int64_t n,
                                       int64_t groups, const char* what) {
   const ggml_type type = builder.input(i).tensor->type;
   const bool half = type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
   return panels_of(builder, i, half ? type : GGML_TYPE_F32, n, groups, what);
+}
+
+bool in_super_blocks(const Value& value) {
+  return value.tensor->type == GGML_TYPE_I8 && value.sizes.size() == 3 &&
+         value.sizes[2] == kSuperBlockBytes;
+}
+
+// As panels_of, of integers times floats.
+Result<ggml_tensor*> super_blocks(const GraphBuilder& builder, size_t i, int64_t n, int64_t groups,
+                                  const char* what) {
+  GGD_CHECK(groups % kSuperBlockGroups == 0,
+            "the %s of node %s are in super-blocks of %lld, but there are %lld of a row", what,
+            builder.name(), static_cast<long long>(kSuperBlockGroups),
+            static_cast<long long>(groups));
+  return panels_of(builder, i, GGML_TYPE_I8, n, groups / kSuperBlockGroups, what,
+                   kSuperBlockBytes);
 }
 
 // A weight of integers with rows [n, k]: inputs number `first`, and from `numbers` on its scales,
@@ -64,7 +80,9 @@ Result<PanelsWeight> weight_of_integers(const GraphBuilder& builder, const ir::I
   const int64_t depth = integers.bits() == 8 ? k : (k + 1) / 2;
   GGD_ASSIGN(result.weight, panels_of(builder, first, GGML_TYPE_I8, n, depth, "integers"));
   GGD_CHECK(builder.has_input(numbers), "node %s has integers without scales", builder.name());
-  if (builder.input(numbers).tensor->type == GGML_TYPE_I8) {
+  if (in_super_blocks(builder.input(numbers))) {
+    GGD_ASSIGN(result.scales, super_blocks(builder, numbers, n, groups, "scales"));
+  } else if (builder.input(numbers).tensor->type == GGML_TYPE_I8) {
     GGD_ASSIGN(result.scales, panels_of(builder, numbers, GGML_TYPE_I8, n, groups,
                                         "scales of 28 bits", kFloat28Bytes));
   } else {
@@ -72,7 +90,10 @@ Result<PanelsWeight> weight_of_integers(const GraphBuilder& builder, const ir::I
   }
   const size_t offsets = numbers + 1;
   if (!builder.has_input(offsets)) return result;
-  if (builder.input(offsets).tensor->type == GGML_TYPE_I8) {
+  if (in_super_blocks(builder.input(offsets))) {
+    result.integers.offsets = Offsets::Minimums;
+    GGD_ASSIGN(result.offsets, super_blocks(builder, offsets, n, groups, "minimums"));
+  } else if (builder.input(offsets).tensor->type == GGML_TYPE_I8) {
     result.integers.offsets = Offsets::ZeroPoints;
     GGD_ASSIGN(result.offsets, panels_of(builder, offsets, GGML_TYPE_I8, n, groups, "zero points"));
   } else {
