@@ -41,6 +41,10 @@ constexpr int panels_for(int rows) {
   return fit < 1 ? 1 : (fit > kMaxPanels ? kMaxPanels : fit);
 }
 
+// An addition waits for the one before it: the elements of one row and panel go to so many sums in
+// turn.
+constexpr int kSumsOfOneRow = kTileSums / kVecs >= 4 ? 4 : 2;
+
 // Per thread: with fewer, one thread may have a good deal more to do than another.
 constexpr int64_t kPanelsToShare = 6;
 
@@ -174,7 +178,28 @@ void multiply_tile(const Tile& tile) {
   }
   const auto* left = static_cast<const typename Factors::Left*>(tile.left);
   const auto* right = static_cast<const typename Factors::Right*>(tile.right);
-  for (int64_t k = 0; k < tile.depth; ++k) {
+  int64_t k = 0;
+  if constexpr (Rows == 1 && Panels == 1) {
+    Vec more[kSumsOfOneRow][kTileVecs] = {};
+    for (; k + kSumsOfOneRow <= tile.depth; k += kSumsOfOneRow) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kSumsOfOneRow; ++i) {
+        const auto row = Factors::row(left + i);
+#pragma GCC unroll 16
+        for (int v = 0; v < kTileVecs; ++v) {
+          const auto columns = Factors::columns(right + v * simd::kLanes);
+          more[i][v] = Factors::add(more[i][v], row, columns);
+        }
+        right += tile.right_step;
+      }
+      left += kSumsOfOneRow;
+    }
+    for (int v = 0; v < kTileVecs; ++v) {
+      for (int i = 1; i < kSumsOfOneRow; ++i) more[0][v] += more[i][v];
+      sums[0][v] += more[0][v];
+    }
+  }
+  for (; k < tile.depth; ++k) {
     decltype(Factors::columns(right)) columns[kTileVecs];
 #pragma GCC unroll 16
     for (int v = 0; v < kTileVecs; ++v) {
@@ -262,6 +287,16 @@ GemmBlock block_of(const Gemm& op, Range rows, Range depth) {
   return {rows, depth, gathered, count};
 }
 
+// Whether a row is multiplied with one panel after another, and these as they lie: weights of such a
+// size come from memory, which is slower at several streams than at one.
+bool reads_one_stream(const Gemm& op) {
+  constexpr int64_t kLeastElements = 1 << 19;
+  const RightFactor& right = op.right;
+  return op.m == 1 && op.left.data != nullptr && right.columns == Columns::Packed &&
+         (right.type == GGML_TYPE_F32 || reads_halves(right, op.m)) &&
+         op.n * op.k >= kLeastElements;
+}
+
 // What the tiles of a block have in common, except for the factors.
 Tile first_tile(const Gemm& op, const GemmBlock& block) {
   Tile tile{};
@@ -286,7 +321,7 @@ class BlockProduct {
 #endif
   }
 
-  int64_t at_a_time() const { return tiling_.panels(); }
+  int64_t at_a_time() const { return reads_one_stream(op_) ? 1 : tiling_.panels(); }
 
   void multiply(int64_t first, int64_t count) {
     Tile tile = start_;
@@ -399,7 +434,7 @@ void gemm(const Gemm& op, int ith, int nth) {
   if (panels.first == panels.last) return;
   // Blocks of nearly equal size: a small last one would read as much for less.
   const int64_t row_blocks = blocks_of(rows.last - rows.first, kBlockRows);
-  const int64_t depth_blocks = blocks_of(op.k, kBlockDepth);
+  const int64_t depth_blocks = reads_one_stream(op) ? 1 : blocks_of(op.k, kBlockDepth);
   for (int64_t i = 0; i < row_blocks; ++i) {
     const Range block_rows = block_at(rows, i, row_blocks, 1);
     for (int64_t k = 0; k < depth_blocks; ++k) {
