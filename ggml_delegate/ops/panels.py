@@ -35,7 +35,7 @@ def to_float28(scales: torch.Tensor) -> torch.Tensor | None:
 
 # A super-block, as the schema's Integers describes it.
 _GROUPS = 8
-# All float16 are multiples of this. Products of the largest with an integer of 8 bits are below that.
+# All float16 are multiples of this; products with an integer of 8 bits are at most _LARGEST of it.
 _FINEST = 2.0**-24
 _LARGEST = 2**47
 _BYTE = torch.iinfo(torch.int8)
