@@ -56,9 +56,10 @@ def to_super_blocks(numbers: torch.Tensor) -> torch.Tensor | None:
     found = _factors(steps.to(torch.int64).flatten(0, 1))
     if found is None:
         return None
-    integers, factors = (each.unflatten(0, (n, -1)) for each in found)
+    integers, factors = found[0].reshape(n, -1, _GROUPS), found[1].reshape(n, -1)
     padding = (0, 0) * 2 + (0, -n % PANEL_WIDTH)
-    panels = torch.nn.functional.pad(integers, padding).unflatten(0, (-1, PANEL_WIDTH))
+    padded = torch.nn.functional.pad(integers, padding)
+    panels = padded.reshape(-1, PANEL_WIDTH, *integers.shape[1:])
     of_groups = panels.permute(0, 2, 3, 1).flatten(-2)
     of_blocks = to_panels(factors).view(torch.int8)
     return torch.cat([of_groups, of_blocks], -1).contiguous()
