@@ -287,8 +287,8 @@ GemmBlock block_of(const Gemm& op, Range rows, Range depth) {
   return {rows, depth, gathered, count};
 }
 
-// Whether a row is multiplied with one panel after another, and these as they lie: weights of such a
-// size come from memory, which is slower at several streams than at one.
+// Whether a row is multiplied with one panel after another, and these as they lie: weights of such
+// a size come from memory, which is slower at several streams than at one.
 bool reads_one_stream(const Gemm& op) {
   constexpr int64_t kLeastElements = 1 << 19;
   const RightFactor& right = op.right;

@@ -62,8 +62,7 @@ Result<ggml_tensor*> super_blocks(const GraphBuilder& builder, size_t i, int64_t
             "the %s of node %s are in super-blocks of %lld, but there are %lld of a row", what,
             builder.name(), static_cast<long long>(kSuperBlockGroups),
             static_cast<long long>(groups));
-  return panels_of(builder, i, GGML_TYPE_I8, n, groups / kSuperBlockGroups, what,
-                   kSuperBlockBytes);
+  return panels_of(builder, i, GGML_TYPE_I8, n, groups / kSuperBlockGroups, what, kSuperBlockBytes);
 }
 
 // A weight of integers with rows [n, k]: inputs number `first`, and from `numbers` on its scales,
