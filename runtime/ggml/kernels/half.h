@@ -176,21 +176,40 @@ struct SuperBlockNumbers {
   }
 };
 
-// Numbers from the one at `at` on, a multiple of kLanes.
-inline Vec load(const StoredFloats& numbers, int64_t at) {
+// Numbers from the one at `at` on, a multiple of kLanes, and from others on that are `step` apart.
+template <int Count>
+inline void load(const StoredFloats& numbers, int64_t at, int64_t step, Vec (&to)[Count]) {
+  const auto each = [&](auto one) {
+#pragma GCC unroll 8
+    for (int i = 0; i < Count; ++i) to[i] = one(at + i * step);
+  };
   switch (numbers.type) {
     case StoredFloats::Type::Float32:
       break;
     case StoredFloats::Type::Float16:
-      return Float16Numbers::load(static_cast<const uint16_t*>(numbers.data) + at);
+      return each([&](int64_t i) {
+        return Float16Numbers::load(static_cast<const uint16_t*>(numbers.data) + i);
+      });
     case StoredFloats::Type::BFloat16:
-      return BFloat16Numbers::load(static_cast<const uint16_t*>(numbers.data) + at);
+      return each([&](int64_t i) {
+        return BFloat16Numbers::load(static_cast<const uint16_t*>(numbers.data) + i);
+      });
     case StoredFloats::Type::Float28:
-      return Float28Numbers::load(static_cast<const uint8_t*>(numbers.data), at);
+      return each([&](int64_t i) {
+        return Float28Numbers::load(static_cast<const uint8_t*>(numbers.data), i);
+      });
     case StoredFloats::Type::SuperBlocks:
-      return SuperBlockNumbers::load(static_cast<const uint8_t*>(numbers.data), at);
+      return each([&](int64_t i) {
+        return SuperBlockNumbers::load(static_cast<const uint8_t*>(numbers.data), i);
+      });
   }
-  return load(static_cast<const float*>(numbers.data) + at);
+  each([&](int64_t i) { return load(static_cast<const float*>(numbers.data) + i); });
+}
+
+inline Vec load(const StoredFloats& numbers, int64_t at) {
+  Vec one[1];
+  load(numbers, at, 0, one);
+  return one[0];
 }
 
 // Elements to compute before they are rounded: they stay in the first-level cache until then.

@@ -200,12 +200,19 @@ void multiply(const Product& product, int64_t first) {
       }
       weights += kBlockBytes;
     }
-    for (int p = 0; p < Panels; ++p) {
-      const Vec scale = simd::load(integers.scales, at(p));
-      for (int r = 0; r < Rows; ++r) totals[r][p] += sums[r][p] * scale;
-      if constexpr (kMinimums) {
-        const Vec minimum = simd::load(integers.minimums, at(p));
-        for (int r = 0; r < Rows; ++r) totals[r][p] += simd::splat(of_rows[r]) * minimum;
+    Vec scales[Panels];
+    simd::load(integers.scales, at(0), groups * kPanelWidth, scales);
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+      for (int p = 0; p < Panels; ++p) totals[r][p] += sums[r][p] * scales[p];
+    }
+    if constexpr (kMinimums) {
+      Vec minimums[Panels];
+      simd::load(integers.minimums, at(0), groups * kPanelWidth, minimums);
+      for (int r = 0; r < Rows; ++r) {
+        const Vec of_row = simd::splat(of_rows[r]);
+#pragma GCC unroll 4
+        for (int p = 0; p < Panels; ++p) totals[r][p] += of_row * minimums[p];
       }
     }
   }
