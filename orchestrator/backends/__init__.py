@@ -14,6 +14,7 @@ from orchestrator.backends.base import (
     Support,
     load_options,
 )
+from orchestrator.backends.of_partitioner import PartitionerBackend
 from orchestrator.backends.registry import backend_names, find_backend, resolve_backends
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "BackendError",
     "Candidate",
     "Estimates",
+    "PartitionerBackend",
     "PrivateMemory",
     "Rates",
     "Rejection",

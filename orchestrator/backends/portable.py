@@ -75,7 +75,7 @@ def missing_kernel(node: Node) -> str | None:
         return None
     try:
         schema = target.to_out_variant()._schema
-    except RuntimeError:
+    except (RuntimeError, AssertionError):  # the latter of a schema that ExecuTorch cannot read
         return f"{target._schema.name} (no out variant)"
     for quirk in QUIRKS:
         if quirk.kernel == schema.name and quirk.applies(node):
