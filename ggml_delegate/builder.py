@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -34,6 +36,26 @@ _DTYPES = {
     torch.int8: ir.DType.Int8,
     torch.uint8: ir.DType.UInt8,
 }
+
+
+_held: ContextVar[dict[str, bytes] | None] = ContextVar("held", default=None)
+
+
+@contextmanager
+def bytes_held_once() -> Iterator[None]:
+    """Hold equal constants of all programs that are built inside once, until the end.
+
+    ExecuTorch keeps what each method's partitions have until it writes the file, where equal
+    constants become one.
+    """
+    if _held.get() is not None:
+        yield
+        return
+    token = _held.set({})
+    try:
+        yield
+    finally:
+        _held.reset(token)
 
 
 class LoweringError(RuntimeError):
@@ -95,6 +117,9 @@ class Builder:
         key = _data_key(raw)
         known = (key, tuple(data.shape), data.dtype)
         if known not in self._constant_keys:
+            held = _held.get()
+            if held is not None:
+                raw = held.setdefault(key, raw)
             self.named_data.add_named_data(key, raw, alignment=WEIGHT_ALIGNMENT)
             self._constant_keys[known] = self._add_tensor(
                 list(data.shape), data.dtype, data_key=key

@@ -12,6 +12,7 @@ import torch
 from executorch.exir import EdgeProgramManager, ExecutorchBackendConfig
 from torch.export import ExportedProgram
 
+from ggml_delegate.builder import bytes_held_once
 from orchestrator.backends import Backend, load_options, resolve_backends
 from orchestrator.edge_programs import EdgePrograms
 from orchestrator.failures import Refusals, lowering_error
@@ -182,7 +183,7 @@ def lower_programs(
     """
     shared = share_state(programs) if share_buffers else SharedPrograms(programs, {})
     programs = dict(shared.programs)
-    with as_in_lowering(programs.values()):
+    with as_in_lowering(programs.values()), bytes_held_once():
         lowering = _Lowering(
             programs,
             backends,

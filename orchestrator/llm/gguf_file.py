@@ -69,7 +69,11 @@ class GgufFile(Source):
         data = np.asarray(tensor.data)
         if kind in _PLAIN:
             sizes = [int(size) for size in reversed(tensor.shape)]
-            flat = np.ascontiguousarray(data).view(np.uint8).reshape(-1).copy()
+            # Copied where it is written to, and a map of its own: of a part of a storage,
+            # ExecuTorch would take the whole.
+            flat = np.memmap(
+                self.path, np.uint8, mode="c", offset=int(tensor.data_offset), shape=(data.nbytes,)
+            )
             return torch.from_numpy(flat).view(_PLAIN[kind]).reshape(sizes)
         if kind not in BLOCKS:
             raise ModelError(
