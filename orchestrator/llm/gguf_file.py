@@ -69,6 +69,8 @@ class GgufFile(Source):
         data = np.asarray(tensor.data)
         if kind in _PLAIN:
             sizes = [int(size) for size in reversed(tensor.shape)]
+            if data.nbytes == 0:
+                return torch.empty(sizes, dtype=_PLAIN[kind])
             # Copied where it is written to, and a map of its own: of a part of a storage,
             # ExecuTorch would take the whole.
             flat = np.memmap(
