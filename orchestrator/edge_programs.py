@@ -18,6 +18,7 @@ from executorch.exir.backend.partitioner import Partitioner, PartitionResult
 from torch.export import ExportedProgram
 
 from orchestrator.edge import edge_compile_config
+from orchestrator.graph.copies import copy_of
 from orchestrator.partitioner import OrchestratorPartitioner
 from orchestrator.preparation import Preparation, Seen
 
@@ -67,7 +68,7 @@ class EdgePrograms:
             found = self._find(programs[name], each)
             assert found is not None, name
             each.saw(found.seen)
-            copies[name] = _copy(found.program)
+            copies[name] = copy_of(found.program)
         return EdgeProgramManager(
             copies,
             dict(constant_methods) if constant_methods else None,
@@ -115,21 +116,3 @@ class _Preparing(Partitioner):  # type: ignore[misc]  # executorch is untyped
 
     def partition(self, exported_program: ExportedProgram) -> PartitionResult:
         return PartitionResult(tagged_exported_program=exported_program, partition_tags={})
-
-
-def _copy(program: ExportedProgram) -> ExportedProgram:
-    """Copy what delegates take their weights from, so that the next plan finds them as well.
-
-    ExecuTorch copies the graph itself.
-    """
-    return ExportedProgram(
-        root=program.graph_module,
-        graph=program.graph,
-        graph_signature=program.graph_signature,
-        state_dict=dict(program.state_dict),
-        range_constraints=program.range_constraints,
-        module_call_graph=program.module_call_graph,
-        example_inputs=program.example_inputs,
-        constants=dict(program.constants),
-        verifiers=program.verifiers,
-    )

@@ -26,6 +26,7 @@ from orchestrator.backends.base import (
     Support,
 )
 from orchestrator.edge import edge_compile_config
+from orchestrator.graph.copies import copy_of
 from orchestrator.graph.quantized import (
     is_choose_qparams,
     is_dequantize,
@@ -189,7 +190,7 @@ class PartitionerBackend(Backend):
 
     def _tags(self, ep: ExportedProgram) -> dict[str, str]:
         """The tags that a copy of the program gets, by node; other notes, nodes get themselves."""
-        scratch = _scratch(ep)
+        scratch = copy_of(ep, copy.deepcopy(ep.graph_module))
         result: Any = self.partitioner.partition(scratch)
         where = f"backend {self.name!r}: {type(self.partitioner).__name__}"
         if not isinstance(result, PartitionResult):
@@ -232,22 +233,6 @@ class PartitionerBackend(Backend):
 
 def _keys(specs: Iterable[CompileSpec]) -> str:
     return str([spec.key for spec in specs])
-
-
-def _scratch(program: ExportedProgram) -> ExportedProgram:
-    """A program whose nodes may be tagged, with the weights of another one."""
-    module = copy.deepcopy(program.graph_module)
-    return ExportedProgram(
-        root=module,
-        graph=module.graph,
-        graph_signature=copy.deepcopy(program.graph_signature),
-        state_dict=dict(program.state_dict),
-        range_constraints=program.range_constraints,
-        module_call_graph=program.module_call_graph,
-        example_inputs=program.example_inputs,
-        constants=dict(program.constants),
-        verifiers=program.verifiers,
-    )
 
 
 def quantized_groups(ep: ExportedProgram) -> Iterator[tuple[Node, ...]]:
