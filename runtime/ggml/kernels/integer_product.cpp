@@ -6,6 +6,7 @@
 
 #include "../processor.h"
 #include "byte_tile_product.h"
+#include "byte_vector_product.h"
 #include "half.h"
 #include "panels.h"
 #include "simd.h"
@@ -179,8 +180,7 @@ inline int64_t groups_of(const IntegerProduct& op) {
   return (op.params->k + op.integers.group - 1) / op.integers.group;
 }
 
-// SumsColumns: whether those are wanted.
-template <int Bits, Offsets Kind, int Rows, int Panels, bool SumsColumns>
+template <int Bits, Offsets Kind, int Rows, int Panels>
 [[gnu::always_inline]] inline void sum_group(const RowInteger* const (&rows)[Rows], int64_t first,
                                              int64_t last, const int8_t* weights,
                                              int64_t panel_bytes, NextPanels& next,
@@ -203,7 +203,7 @@ template <int Bits, Offsets Kind, int Rows, int Panels, bool SumsColumns>
 #pragma GCC unroll 8
       for (int v = 0; v < kCount; ++v) {
         columns[v] = steps[v / kVecs].columns(part, v % kVecs);
-        if constexpr (SumsColumns) of_columns[v] = plus_dot(of_columns[v], ones(), columns[v]);
+        if constexpr (kRowsHaveZeros) of_columns[v] = plus_dot(of_columns[v], ones(), columns[v]);
       }
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) {
@@ -224,26 +224,24 @@ template <int Bits, Offsets Kind, int Rows, int Panels, bool SumsColumns>
   }
 #pragma GCC unroll 8
   for (int v = 0; v < kCount; ++v) {
-    if constexpr (SumsColumns) result.columns[v] = of_columns[v];
+    if constexpr (kRowsHaveZeros) result.columns[v] = of_columns[v];
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) result.products[r][v] = products[r][v];
   }
 }
 
 // Out of line, so that all registers are for the sums.
-template <int Bits, Offsets Kind, int Rows, int Panels, bool SumsColumns>
+template <int Bits, Offsets Kind, int Rows, int Panels>
 [[gnu::noinline]] void sum_long_group(const RowInteger* const (&rows)[Rows], int64_t first,
                                       int64_t last, const int8_t* weights, int64_t panel_bytes,
                                       NextPanels& next, GroupSums<Rows, Panels * kVecs>& result) {
-  sum_group<Bits, Kind, Rows, Panels, SumsColumns>(rows, first, last, weights, panel_bytes, next,
-                                                   result);
+  sum_group<Bits, Kind, Rows, Panels>(rows, first, last, weights, panel_bytes, next, result);
 }
 
-// Rows x Panels of the result, all of k. Known: whether the sums of the columns are.
-template <int Bits, Offsets Kind, int Rows, int Panels, bool Known>
+// Rows x Panels of the result, all of k.
+template <int Bits, Offsets Kind, int Rows, int Panels>
 void multiply(const IntegerProduct& op, int64_t row0, int64_t panel0) {
   constexpr int kCount = Panels * kVecs;
-  constexpr bool kSumsColumns = kRowsHaveZeros && !Known;
   const int64_t k_all = op.params->k;
   const int64_t panel_bytes = k_all * kPanelWidth * Bits / 8;
   const int64_t size = op.integers.group;
@@ -265,20 +263,11 @@ void multiply(const IntegerProduct& op, int64_t row0, int64_t panel0) {
     GroupSums<Rows, kCount> sums;
     const int8_t* from = weights + k * kPanelWidth * Bits / 8;
     if constexpr (Rows * kCount <= kMostSumsInline) {
-      sum_group<Bits, Kind, Rows, Panels, kSumsColumns>(rows, k, end, from, panel_bytes, next,
-                                                        sums);
+      sum_group<Bits, Kind, Rows, Panels>(rows, k, end, from, panel_bytes, next, sums);
     } else {
-      sum_long_group<Bits, Kind, Rows, Panels, kSumsColumns>(rows, k, end, from, panel_bytes, next,
-                                                             sums);
+      sum_long_group<Bits, Kind, Rows, Panels>(rows, k, end, from, panel_bytes, next, sums);
     }
 #if defined(GGD_INTEGERS_BY_FOUR)
-    if constexpr (Known) {
-#pragma GCC unroll 4
-      for (int p = 0; p < Panels; ++p) {
-        const int64_t at = (panel0 - op.first_summed + p) * groups + group;
-        sums.columns[p] = _mm512_loadu_si512(op.column_sums + at * kPanelWidth);
-      }
-    }
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 8
@@ -330,46 +319,6 @@ void multiply(const IntegerProduct& op, int64_t row0, int64_t panel0) {
   }
 }
 
-#if defined(GGD_INTEGERS_BY_FOUR)
-// The sums of a panel's columns over each group, to `to`: [groups, 16].
-template <int Bits, Offsets Kind>
-void sum_columns(const IntegerProduct& op, int64_t panel, int32_t* to) {
-  using Of = Step<Bits, Kind>;
-  const int64_t k_all = op.params->k;
-  const int8_t* from = op.weight + panel * (k_all * kPanelWidth * Bits / 8);
-  for (int64_t k = 0; k < k_all; k += op.integers.group, to += kPanelWidth) {
-    const int64_t end = std::min(k_all, k + op.integers.group);
-    Integers sum = _mm512_setzero_si512();
-    for (int64_t at = k; at < end; at += Of::kDepth, from += 64) {
-      Of step;
-      step.load(from);
-      for (int part = 0; part < Of::kParts; ++part) {
-        sum = plus_dot(sum, ones(), step.columns(part, 0));
-      }
-    }
-    _mm512_storeu_si512(to, sum);
-  }
-}
-
-// Of panels first .. last; valid until the thread's next call.
-const int32_t* sums_of_columns(const IntegerProduct& op, int64_t first, int64_t last) {
-  thread_local std::vector<int32_t> sums;
-  const int64_t groups = groups_of(op);
-  sums.resize(static_cast<size_t>((last - first) * groups * kPanelWidth));
-  for (int64_t panel = first; panel < last; ++panel) {
-    int32_t* to = sums.data() + (panel - first) * groups * kPanelWidth;
-    if (op.integers.bits == 8) {
-      sum_columns<8, Offsets::None>(op, panel, to);
-    } else if (op.integers.offsets == Offsets::Minimums) {
-      sum_columns<4, Offsets::Minimums>(op, panel, to);
-    } else {
-      sum_columns<4, Offsets::None>(op, panel, to);
-    }
-  }
-  return sums.data();
-}
-#endif
-
 using Kernel = void (*)(const IntegerProduct& op, int64_t row0, int64_t panel0);
 
 // For at most kMostRows rows and panels_for(rows) panels: how many of each it takes, and the
@@ -380,55 +329,47 @@ struct Chosen {
   Kernel kernel;
 };
 
-template <int Bits, Offsets Kind, bool Known, int Rows>
+template <int Bits, Offsets Kind, int Rows>
 Chosen choose_panels(int64_t panels) {
   constexpr int kMost = panels_for(Rows);
-  if (panels >= kMost) return {Rows, kMost, multiply<Bits, Kind, Rows, kMost, Known>};
+  if (panels >= kMost) return {Rows, kMost, multiply<Bits, Kind, Rows, kMost>};
   if constexpr (kMost > 2) {
-    if (panels >= 2) return {Rows, 2, multiply<Bits, Kind, Rows, 2, Known>};
+    if (panels >= 2) return {Rows, 2, multiply<Bits, Kind, Rows, 2>};
   }
-  return {Rows, 1, multiply<Bits, Kind, Rows, 1, Known>};
+  return {Rows, 1, multiply<Bits, Kind, Rows, 1>};
 }
 
-template <int Bits, Offsets Kind, bool Known>
+template <int Bits, Offsets Kind>
 Chosen choose(int64_t rows, int64_t panels) {
   if constexpr (kMostRows > 4) {
-    if (rows >= kMostRows) return choose_panels<Bits, Kind, Known, kMostRows>(panels);
+    if (rows >= kMostRows) return choose_panels<Bits, Kind, kMostRows>(panels);
   }
   switch (std::min<int64_t>(rows, 4)) {
     case 1:
-      return choose_panels<Bits, Kind, Known, 1>(panels);
+      return choose_panels<Bits, Kind, 1>(panels);
     case 2:
-      return choose_panels<Bits, Kind, Known, 2>(panels);
+      return choose_panels<Bits, Kind, 2>(panels);
     case 3:
-      return choose_panels<Bits, Kind, Known, 3>(panels);
+      return choose_panels<Bits, Kind, 3>(panels);
     default:
-      return choose_panels<Bits, Kind, Known, 4>(panels);
+      return choose_panels<Bits, Kind, 4>(panels);
   }
 }
 
-template <int Bits, bool Known>
+template <int Bits>
 Chosen choose(Offsets offsets, int64_t rows, int64_t panels) {
   switch (offsets) {
     case Offsets::ZeroPoints:
-      return choose<Bits, Offsets::ZeroPoints, Known>(rows, panels);
+      return choose<Bits, Offsets::ZeroPoints>(rows, panels);
     case Offsets::Minimums:
-      return choose<Bits, Offsets::Minimums, Known>(rows, panels);
+      return choose<Bits, Offsets::Minimums>(rows, panels);
     default:
-      return choose<Bits, Offsets::None, Known>(rows, panels);
+      return choose<Bits, Offsets::None>(rows, panels);
   }
 }
 
-template <bool Known>
 Chosen choose(const IntegersParams& integers, int64_t rows, int64_t panels) {
-  return (integers.bits == 8 ? choose<8, Known> : choose<4, Known>)(integers.offsets, rows, panels);
-}
-
-Chosen choose(const IntegerProduct& op, int64_t rows, int64_t panels) {
-  if constexpr (kRowsHaveZeros) {
-    if (op.column_sums != nullptr) return choose<true>(op.integers, rows, panels);
-  }
-  return choose<false>(op.integers, rows, panels);
+  return (integers.bits == 8 ? choose<8> : choose<4>)(integers.offsets, rows, panels);
 }
 
 // The sums of a product's rows, as IntegerProduct has them; valid until the thread's next call.
@@ -451,7 +392,7 @@ const float* sums_of_rows(const IntegerProduct& op, Range rows) {
   return sums.data();
 }
 
-void multiply_all(IntegerProduct op, Range rows, Range panels) {
+void multiply_all(const IntegerProduct& op, Range rows, Range panels) {
   const int64_t height = std::min<int64_t>(rows.last - rows.first, kMostRows);
   int64_t most = panels_for(static_cast<int>(height));
   if (op.integers.group <= kShortGroup) {
@@ -459,16 +400,10 @@ void multiply_all(IntegerProduct op, Range rows, Range panels) {
   }
   for (int64_t panel = panels.first; panel < panels.last;) {
     const int64_t group = std::min(most, panels.last - panel);
-#if defined(GGD_INTEGERS_BY_FOUR)
-    if (rows.last - rows.first > kMostRows) {  // each of several tiles would add them up
-      op.column_sums = sums_of_columns(op, panel, panel + group);
-      op.first_summed = panel;
-    }
-#endif
     for (int64_t row = rows.first; row < rows.last;) {
       int64_t taken = 0;
       for (int64_t done = 0; done < group;) {
-        const Chosen chosen = choose(op, rows.last - row, group - done);
+        const Chosen chosen = choose(op.integers, rows.last - row, group - done);
         chosen.kernel(op, row, panel + done);
         done += chosen.panels;
         taken = chosen.rows;
@@ -519,6 +454,8 @@ void integer_linear_kernel([[maybe_unused]] ggml_tensor* result, [[maybe_unused]
   }
   if (byte_tiles_are_faster(op, rows, panels)) {
     multiply_bytes_by_tiles(op, rows, panels);
+  } else if (byte_vectors_are_faster(op, rows)) {
+    multiply_bytes_by_vectors(op, rows, panels);
   } else {
     if (op.integers.offsets != Offsets::None) op.row_sums = sums_of_rows(op, rows);
     multiply_all(op, rows, panels);

@@ -24,8 +24,6 @@ struct IntegerLinearParams {
 
 // A product whose left factor is what quantize_rows_kernel has made of m rows. row_sums: of each
 // group of the integers without their zero point, [m, groups]; where the weight has offsets.
-// column_sums: of each group of the weight's integers, as they are multiplied, from panel number
-// first_summed on, [groups, 16] each; null where products find them.
 struct IntegerProduct {
   const IntegerLinearParams* params;
   const char* rows;
@@ -34,8 +32,6 @@ struct IntegerProduct {
   const float* bias;
   float* result;
   const float* row_sums;
-  const int32_t* column_sums;
-  int64_t first_summed;
 
   const RowHeader& header(int64_t row) const {
     return *reinterpret_cast<const RowHeader*>(rows + row * quantized_row_bytes(params->k));
