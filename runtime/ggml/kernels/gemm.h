@@ -47,6 +47,20 @@ struct StoredFloats {
       type = tensor->ne[0] == kSuperBlockBytes ? Type::SuperBlocks : Type::Float28;
     }
   }
+
+  // That a row of a panel takes; of super-blocks, on average.
+  int64_t row_bytes() const {
+    switch (type) {
+      case Type::Float32:
+        return kPanelWidth * 4;
+      case Type::Float28:
+        return kFloat28Bytes;
+      case Type::SuperBlocks:
+        return kSuperBlockBytes / kSuperBlockGroups;
+      default:
+        return kPanelWidth * 2;
+    }
+  }
 };
 
 // Integers of a packed factor and what they stand for; see the schema.

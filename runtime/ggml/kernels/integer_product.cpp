@@ -257,9 +257,17 @@ void multiply(const IntegerProduct& op, int64_t row0, int64_t panel0) {
   Vec totals[Rows][kCount] = {};
   const int8_t* weights = op.weight + panel0 * panel_bytes;
   NextPanels next(weights + Panels * panel_bytes);
+  NextScales next_scales(op.integers.scales, (panel0 + Panels) * groups);
+  NextScales next_minimums(op.integers.minimums, (panel0 + Panels) * groups);
   for (int64_t group = 0; group < groups; ++group) {
     const int64_t k = group * size;
     const int64_t end = std::min(k_all, k + size);
+    if constexpr (Rows == 1) {
+      for (int p = 0; p < Panels; ++p) {
+        next_scales.fetch_row();
+        if constexpr (Kind == Offsets::Minimums) next_minimums.fetch_row();
+      }
+    }
     GroupSums<Rows, kCount> sums;
     const int8_t* from = weights + k * kPanelWidth * Bits / 8;
     if constexpr (Rows * kCount <= kMostSumsInline) {

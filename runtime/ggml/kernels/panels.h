@@ -66,4 +66,18 @@ class NextPanels {
   const int8_t* at_;
 };
 
+// Likewise the scales, or minimums, of the panels that follow: from row `row` of all panels on.
+class NextScales {
+ public:
+  NextScales(const StoredFloats& numbers, int64_t row)
+      : bytes_(numbers.row_bytes()),
+        next_(static_cast<const int8_t*>(numbers.data) + row * bytes_) {}
+
+  void fetch_row() { next_.fetch(bytes_); }
+
+ private:
+  int64_t bytes_;
+  NextPanels next_;
+};
+
 }  // namespace ggml_delegate

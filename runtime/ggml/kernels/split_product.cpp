@@ -179,6 +179,8 @@ void multiply(const Product& product, int64_t first) {
   const int64_t groups = (op.k + integers.group - 1) / integers.group;
   const auto* weights = static_cast<const int8_t*>(op.right.data) + first * panel_bytes;
   NextPanels next(weights + Panels * panel_bytes);
+  NextScales next_scales(integers.scales, (first + Panels) * groups);
+  NextScales next_minimums(integers.minimums, (first + Panels) * groups);
   const SplitBlock* rows[Rows];
   for (int r = 0; r < Rows; ++r) rows[r] = product.blocks(r);
   Vec totals[Rows][Panels] = {};
@@ -199,6 +201,10 @@ void multiply(const Product& product, int64_t first) {
         ++rows[r];
       }
       weights += kBlockBytes;
+    }
+    for (int p = 0; p < Panels; ++p) {
+      next_scales.fetch_row();
+      if constexpr (kMinimums) next_minimums.fetch_row();
     }
     Vec scales[Panels];
     simd::load(integers.scales, at(0), groups * kPanelWidth, scales);
