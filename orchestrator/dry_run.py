@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from orchestrator.advice.alternatives import with_decomposed_alternatives
 from orchestrator.backends import Backend, resolve_backends
+from orchestrator.dim_orders.as_given import choose_orders
 from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.frontend.export import Model
 from orchestrator.frontend.quantize import Recipe, as_quantized_programs
@@ -62,12 +63,16 @@ def plan(
     chosen = PlanOptions(**options)
     if chosen.tune == "measure":
         raise OptionError("a plan alone cannot be timed; use lower(), or tune='cached'")
-    resolved = resolve_backends(backends)
+    resolved = resolve_backends(backends, chosen)
     programs, notes = as_quantized_programs(
         model, example_inputs, example_kwargs, dynamic_shapes, quantize, calibration
     )
     with as_in_lowering(programs.values()):
-        found = {name: plan_only(each, resolved, chosen) for name, each in programs.items()}
+        orders = choose_orders(programs, resolved, chosen)
+        found = {
+            name: plan_only(each, resolved, chosen, orders.get(name))
+            for name, each in programs.items()
+        }
         methods = [
             with_decomposed_alternatives(
                 with_notes(replace(found[name].with_advice(), name=name), *notes),

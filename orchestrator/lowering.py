@@ -67,6 +67,7 @@ def lower(
     max_private_bytes: int | None = None,
     cost_table: str | os.PathLike[str] | None = None,
     weight_error: float = 0.0,
+    tolerance: float = 0.0,
     budget_s: float | None = None,
     progress: Callable[[TuneEvent], None] | None = None,
     share_buffers: bool = True,
@@ -102,6 +103,8 @@ def lower(
     weight_error: what an element of a weight may be off by, over the largest of its row: weights of
         floats are then stored in float16 or bfloat16 where that is near enough and a backend takes
         them, and scales of groups of integers too. The plan's notes tell what it bought.
+    tolerance: by how much of the largest value float32 results may be off because a backend
+        computes in less than float32; one that may be off by more is refused.
     budget_s: for tune="measure": how long to measure, in seconds.
     progress: called while measuring, see `TuneEvent`.
     share_buffers: whether methods share the mutable buffers that have one name, or are one tensor,
@@ -141,10 +144,11 @@ def lower(
         max_private_bytes=max_private_bytes,
         cost_table=cost_table,
         weight_error=weight_error,
+        tolerance=tolerance,
         budget_s=budget_s,
         progress=progress,
     )
-    resolved = resolve_backends(backends)
+    resolved = resolve_backends(backends, options)
     programs, notes = as_quantized_programs(
         model, example_inputs, example_kwargs, dynamic_shapes, quantize, calibration
     )

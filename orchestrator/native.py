@@ -5,10 +5,11 @@ Importing this module does not import torch; tensors are recognised if the calle
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -39,6 +40,25 @@ _NUMPY_NAMES = {
         *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     )
 }
+
+
+def missing_backends(ids: Iterable[str]) -> tuple[str, ...]:
+    """Returns those ids of delegates that are not registered in this process, sorted."""
+    return tuple(sorted(set(ids) - set(_runtime.registered_backends())))
+
+
+def load_libraries(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Loads shared libraries that register delegates; those that are loaded stay as they are.
+
+    Raises:
+        OSError: one cannot be loaded; the dynamic linker's message names it.
+
+    """
+    for path in paths:
+        try:
+            _runtime.load_library(os.fspath(path))
+        except RuntimeError as error:
+            raise OSError(f"a library that brings a delegate cannot be loaded: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -125,6 +145,7 @@ class NativeProgram:
 
     Raises:
         FileNotFoundError: there is no such file.
+        OSError: the library of a delegate that it calls cannot be loaded.
         ExecuTorchError: the file is truncated, corrupt or no program.
         TypeError, ValueError: an argument of a wrong type, a negative `num_threads`, or an option
             whose name or text is too long.
@@ -153,6 +174,7 @@ class NativeProgram:
             backend_options={key: dict(each) for key, each in (backend_options or {}).items()},
         )
         self._infos: dict[str, MethodInfo] = {}
+        self._bring_delegates()
 
     @classmethod
     def mapped(
@@ -189,6 +211,25 @@ class NativeProgram:
     def backends(self, method: str = "forward") -> tuple[str, ...]:
         """The ids of the delegates that a method calls; the method need not be loadable."""
         return tuple(self._program.peek(method).backends)
+
+    def _bring_delegates(self) -> None:
+        """Loads the libraries of delegates that are not in this process, where they are known.
+
+        A delegate that stays away is an error where a method that calls it is loaded.
+
+        Raises:
+            OSError: a library that a backend names cannot be loaded.
+
+        """
+        with contextlib.suppress(ExecuTorchError):
+            needed = {each for name in self.method_names for each in self.backends(name)}
+            missing = missing_backends(needed)
+            if missing:
+                with contextlib.suppress(ImportError):  # without torch nothing is known of backends
+                    from orchestrator.backends.registry import libraries_of
+
+                    for backend_id in missing:
+                        load_libraries(libraries_of(backend_id))
 
     def method(self, method: str = "forward") -> MethodInfo:
         """Describes a method, and loads it for that the first time.

@@ -53,10 +53,13 @@ class PlanOptions:
     max_partitions: of delegate calls per method.
     max_duplicated_bytes: of weights that more than one backend holds, per method.
     max_private_bytes: of memory that delegates hold beside the file, per method, as predicted.
-    cost_table: a file; None for the user's own, in the cache folder.
+    cost_table: a file; None for the user's own, in the cache folder. One that ends in .json has
+        rates of the target, see `orchestrator.cost.rates`.
     weight_error: what an element of a weight may be off by, over the largest of its row; 0 for not
         at all. Weights of floats are then stored in float16 or bfloat16 where that is near enough
         and a backend takes them, and so are scales of groups of integers.
+    tolerance: by how much of the largest value float32 results may be off because a backend
+        computes in less than float32; one that may be off by more is refused.
     budget_s: for measuring, in seconds; None for as long as it takes.
     progress: called while measuring.
 
@@ -75,6 +78,7 @@ class PlanOptions:
     max_private_bytes: int | None = None
     cost_table: str | os.PathLike[str] | None = None
     weight_error: float = 0.0
+    tolerance: float = 0.0
     budget_s: float | None = None
     progress: Callable[[TuneEvent], None] | None = None
 
@@ -86,6 +90,10 @@ class PlanOptions:
             raise OptionError(f"threads is {self.threads}; expected 1 or more")
         if self.budget_s is not None and not self.budget_s > 0:
             raise OptionError(f"budget_s is {self.budget_s}; expected more than 0 seconds")
+        if not 0 <= self.tolerance < 1:
+            raise OptionError(
+                f"tolerance is {self.tolerance}; expected 0 to below 1, of the largest value"
+            )
         if not 0 <= self.weight_error < 1:
             raise OptionError(
                 f"weight_error is {self.weight_error}; expected 0 to below 1, of a row's largest "
@@ -97,6 +105,11 @@ class PlanOptions:
                 raise OptionError(f"{name} is {value}; expected 0 or more")
         if isinstance(self.exclude, str):
             raise OptionError(f"exclude is the string {self.exclude!r}; pass a list of patterns")
+        if self.tune == "measure" and self.table_path and self.table_path.suffix == ".json":
+            raise OptionError(
+                f"cost_table is {self.cost_table}, a file of rates, where no measurement can be "
+                "stored; use tune='cached'"
+            )
         if self.tune == "measure" and self.target != HOST:
             raise OptionError(
                 f"cannot measure target {self.target!r} from here; run `orchestrator calibrate "

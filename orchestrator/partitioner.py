@@ -162,7 +162,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         weights: tuple[SharedWeights, str] | None = None,
     ) -> None:
         super().__init__()
-        self.backends = resolve_backends(backends)
+        self.backends = resolve_backends(backends, options)
         self.results: list[PartitionedMethod] = []
         self._restarts = rewriting is not None
         self._rewriting = rewriting or Rewriting()
@@ -215,7 +215,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
         that are read in lists can be copied then.
         """
         passes = [AssignmentsPass(), QuantizedOrderPass()]
-        if not self._for_kernels:
+        if not self._for_kernels and not self._choice.contiguous:
             only = self._choice.only
             left = [each for each in self.backends if only is None or each.name in only]
             passes.append(ChannelsLastPass(left, self._options))
@@ -234,6 +234,7 @@ class OrchestratorPartitioner(Partitioner):  # type: ignore[misc]  # executorch 
             self._options.exclude,
             self._for_kernels,
             self._options.weight_error,
+            self._choice.contiguous,
         )
 
     def saw(self, seen: Seen) -> None:

@@ -26,6 +26,7 @@ class Preparation:
     exclude: Any
     for_kernels: bool
     weight_error: float
+    contiguous: bool
 
 
 @dataclass

@@ -36,6 +36,11 @@ def digest_of(files: Iterable[Path]) -> str:
     return digest.hexdigest()[:12]
 
 
+def digest_of_text(texts: Iterable[str]) -> str:
+    """Return a short digest of texts, in this order."""
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
+
+
 @functools.cache
 def _version(distribution: str) -> str:
     try:

@@ -22,7 +22,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from orchestrator.planner import Layout
-from orchestrator.versions import digest_of, executorch_version
+from orchestrator.versions import digest_of, digest_of_text, executorch_version
 
 NodeFilter = Callable[[Node], bool]
 
@@ -175,6 +175,10 @@ class Backend(ABC):
             their scheme says: see `QuantizedErrors`. `verify` allows it.
         remedies: by a rejection's code, what it would take for the node to be accepted, as a
             sentence fragment; "" where that would be of no use.
+        tolerance: by how much of the largest value its float32 results may be off because it
+            computes in less than float32. It is used only where the user allows as much
+            (`PlanOptions.tolerance`).
+        limits_threads: whether its delegates compute with no more threads than they are told to.
     """
 
     name: str
@@ -185,6 +189,8 @@ class Backend(ABC):
     private_memory: ClassVar[PrivateMemory] = PrivateMemory()
     quantized_errors: ClassVar[QuantizedErrors] = QuantizedErrors()
     remedies: ClassVar[Mapping[str, str]] = {}
+    tolerance: float = 0.0
+    limits_threads: ClassVar[bool] = True
 
     @abstractmethod
     def propose(self, ep: ExportedProgram) -> Support:
@@ -193,6 +199,26 @@ class Backend(ABC):
     def available(self) -> str | None:
         """Return why this backend cannot lower programs here, or None if it can."""
         return None
+
+    def libraries(self) -> Sequence[Path]:
+        """Return the shared libraries that register its delegate once they are loaded, in order.
+
+        None where the native runtime has the delegate anyway.
+        """
+        return ()
+
+    def runnable(self) -> str | None:
+        """Return why its programs cannot run in this process, or None if they can.
+
+        A backend that can lower here and not run here, as for a phone, is planned by costs that
+        were imported.
+        """
+        from orchestrator.native import load_libraries, missing_backends
+
+        load_libraries(self.libraries())
+        if not missing_backends([self.backend_id]):
+            return None
+        return f"the delegate {self.backend_id!r} is not in this process"
 
     def preserved_ops(
         self, ep: ExportedProgram
@@ -269,6 +295,17 @@ class Backend(ABC):
             file = inspect.getsourcefile(type(self))
             named = [f"{package} {digest_of([Path(file)]) if file else type(self).__qualname__}"]
         return ", ".join([executorch_version(), *named])
+
+    def fingerprint(self) -> str:
+        """Name all that its times and plans depend on: software, options, device, precision.
+
+        By default `versions`, and what `compile_specs` holds.
+        """
+        specs = self.compile_specs()
+        if not specs:
+            return self.versions()
+        texts = [f"{spec.key}={bytes(spec.value).hex()}" for spec in specs]
+        return f"{self.versions()}, options {digest_of_text(texts)}"
 
 
 def load_options(

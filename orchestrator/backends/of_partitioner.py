@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,6 +62,8 @@ class PartitionerBackend(Backend):
         layouts: Callable[[int], tuple[Layout, ...]] | None = None,
         estimates: Estimates | None = None,
         unavailable: Callable[[], str | None] | None = None,
+        libraries: Sequence[Path] = (),
+        tolerance: float = 0.0,
     ) -> None:
         """Nothing is imported before the backend is asked for something.
 
@@ -74,8 +77,10 @@ class PartitionerBackend(Backend):
                 left out, those of quantized ops.
             layouts: in which its delegates take and give tensors of a rank; contiguous if left out.
             estimates: for prices where nothing was measured.
-            unavailable: why the backend cannot lower here, None if it can; asked once the
-                partitioner could be made.
+            unavailable: why the backend cannot lower here, None if it can; asked before the
+                partitioner is made.
+            libraries: shared libraries that bring the delegate, where the process lacks it.
+            tolerance: how far float32 results may be off; see `Backend`.
         """
         self.name = name
         self._make = make_partitioner
@@ -83,6 +88,8 @@ class PartitionerBackend(Backend):
         self._groups = groups or quantized_groups
         self._layouts = layouts
         self._unavailable = unavailable
+        self._libraries = tuple(libraries)
+        self.tolerance = tolerance
         self._made: Partitioner | None = None
         self._found: DelegationSpec | None = None
         if estimates is not None:
@@ -103,11 +110,13 @@ class PartitionerBackend(Backend):
         return self._made
 
     def available(self) -> str | None:
-        """Return why the partitioner cannot be made, or what its maker says."""
-        problem = self._problem()
-        if problem is None and self._unavailable is not None:
-            return self._unavailable()
-        return problem
+        """Return what its maker says, or why the partitioner cannot be made."""
+        reason = None if self._unavailable is None else self._unavailable()
+        return reason or self._problem()
+
+    def libraries(self) -> Sequence[Path]:
+        """Return those that were given."""
+        return self._libraries
 
     def propose(self, ep: ExportedProgram) -> Support:
         """Return what the partitioner tags, by single nodes and by groups."""
@@ -191,7 +200,8 @@ class PartitionerBackend(Backend):
     def _tags(self, ep: ExportedProgram) -> dict[str, str]:
         """The tags that a copy of the program gets, by node; other notes, nodes get themselves."""
         scratch = copy_of(ep, copy.deepcopy(ep.graph_module))
-        result: Any = self.partitioner.partition(scratch)
+        with quiet_imports():  # some log what they find
+            result: Any = self.partitioner.partition(scratch)
         where = f"backend {self.name!r}: {type(self.partitioner).__name__}"
         if not isinstance(result, PartitionResult):
             raise BackendError(

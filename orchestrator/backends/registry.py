@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 from orchestrator.backends.base import Backend, BackendError
 from orchestrator.backends.checks import checked_backend
+from orchestrator.options import PlanOptions
 from orchestrator.quiet import quiet_imports
 
 ENTRY_POINT_GROUP = "executorch_orchestrator.backends"
@@ -17,6 +20,9 @@ ENTRY_POINT_GROUP = "executorch_orchestrator.backends"
 _SHIPPED = {
     "ggml": "orchestrator.backends.ggml:GgmlDelegate",
     "xnnpack": "orchestrator.backends.xnnpack:XnnpackDelegate",
+    "vulkan": "orchestrator.backends.others:vulkan",
+    "coreml": "orchestrator.backends.others:coreml",
+    "qnn": "orchestrator.backends.others:qnn",
 }
 
 
@@ -43,14 +49,32 @@ def find_backend(name: str) -> Backend:
     return checked_backend(factory(), f"backend {name!r}: {factory!r}")
 
 
-def resolve_backends(backends: Iterable[str | Backend]) -> tuple[Backend, ...]:
+def libraries_of(backend_id: str) -> Sequence[Path]:
+    """Return the libraries that bring a delegate, of the first backend that has its id.
+
+    None where no backend has it, or the one that has it cannot be made here.
+    """
+    for name in backend_names():
+        with contextlib.suppress(Exception):  # of the package of another
+            backend = find_backend(name)
+            if backend.backend_id == backend_id:
+                return backend.libraries()
+    return ()
+
+
+def resolve_backends(
+    backends: Iterable[str | Backend], options: PlanOptions | None = None
+) -> tuple[Backend, ...]:
     """Turn names and backend objects into usable backends, in the same order.
 
     "portable" names ExecuTorch's own kernels, which run whatever is left in any case, so it
     resolves to nothing.
 
+    options: how they are to be used, if it is known.
+
     Raises:
-        BackendError: an unknown name, a name given twice, or a backend that cannot be used here.
+        BackendError: an unknown name, a name given twice, or a backend that cannot be used here, or
+            not as the options want it.
     """
     if isinstance(backends, str):
         raise BackendError(f"backends is the string {backends!r}; pass a list: [{backends!r}]")
@@ -64,6 +88,9 @@ def resolve_backends(backends: Iterable[str | Backend]) -> tuple[Backend, ...]:
             raise BackendError(f"backend {backend.name!r} cannot be used: {reason}")
         resolved.append(backend)
     _check_distinct(resolved)
+    if options is not None:
+        for backend in resolved:
+            _check_use(backend, options)
     return tuple(resolved)
 
 
@@ -72,6 +99,24 @@ def _check_distinct(backends: Sequence[Backend]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise BackendError(f"backend {name!r} is given {names.count(name)} times in {names}")
+
+
+def _check_use(backend: Backend, options: PlanOptions) -> None:
+    if backend.tolerance > options.tolerance:
+        raise BackendError(
+            f"backend {backend.name!r} computes in less than float32: its results may be off by "
+            f"{backend.tolerance:g} of the largest value, where tolerance={options.tolerance:g} is "
+            f"allowed; pass tolerance={backend.tolerance:g}, or leave the backend out"
+        )
+    if options.tune == "measure":
+        reason = backend.runnable()
+        if reason is not None:
+            raise BackendError(
+                f"backend {backend.name!r} cannot be timed here: {reason}. Measure it where it "
+                "runs: `orchestrator calibrate export`, `orchestrator-run --calibrate` on the "
+                "device and `orchestrator calibrate import`; then lower for that target with "
+                "tune='cached'"
+            )
 
 
 def _plugins() -> dict[str, EntryPoint]:

@@ -78,6 +78,14 @@ def add_planning(
         help="store weights in half types where they are off by E at most, of a row's largest "
         "element (default: 0; float16 needs 5e-4, bfloat16 4e-3)",
     )
+    group.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.0,
+        metavar="E",
+        help="let backends compute in less than float32 where results are off by E of the largest "
+        "value at most (default: 0)",
+    )
     group.add_argument("--max-partitions", type=int, metavar="N", help="at most N delegate calls")
     group.add_argument(
         "--max-duplicated-bytes", type=int, metavar="N", help="of weights that two backends hold"
@@ -126,6 +134,7 @@ def planning_options(options: argparse.Namespace) -> dict[str, Any]:
         "max_private_bytes": options.max_private_bytes,
         "cost_table": options.cost_table,
         "weight_error": options.weight_error,
+        "tolerance": options.tolerance,
         "quantize": options.quantize,
     }
     if getattr(options, "budget", None) is not None:

@@ -38,7 +38,7 @@ class Environment:
     """Where costs were measured; costs from another environment are not mixed in.
 
     target, cpu, threads: see `Machine`. versions: one string for all software that the times
-        depend on: for those of a backend, see `Backend.versions`.
+        depend on: for those of a backend, see `Backend.fingerprint`.
     """
 
     target: str
@@ -67,7 +67,7 @@ def cpu_name() -> str:
 
 def versions_of(backends: Iterable[Backend]) -> dict[str, str]:
     """Return what times depend on, by backend; ExecuTorch's kernels among them."""
-    return {each.name: each.versions() for each in backends} | {KERNELS: executorch_version()}
+    return {each.name: each.fingerprint() for each in backends} | {KERNELS: executorch_version()}
 
 
 def versions_for_plans(backends: Iterable[Backend]) -> str:

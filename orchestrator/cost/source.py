@@ -16,6 +16,7 @@ from orchestrator.cost.keys import AtomKeys
 from orchestrator.cost.measure import INTERRUPTED, Outcome, Progress, ProgressCallback, measure
 from orchestrator.cost.measured import MeasuredCosts
 from orchestrator.cost.model import AnalyticCosts, CostModel, estimates_of
+from orchestrator.cost.rates import SUFFIX, read_rates
 from orchestrator.cost.table import CostTable, CostTableError, default_path
 from orchestrator.options import HOST, PlanOptions, TuneEvent
 
@@ -65,6 +66,8 @@ def find_costs(
         CostTableError: the cost table that was asked for cannot be used.
         TargetError: there are no costs of the target.
     """
+    if is_rates(options):
+        return _by_rates(backends, options, known_ns or {})
     estimated = AnalyticCosts(estimates_of(backends), options.thread_count, known_ns or {})
     if options.tune == "off" and options.target == HOST:
         return Costs(estimated)
@@ -91,6 +94,33 @@ def find_costs(
     calibration = read_calibration(table, delegates)
     model = MeasuredCosts(keys, table, environments, calibration, estimated)
     return Costs(model, remarks, interrupted)
+
+
+def is_rates(options: PlanOptions) -> bool:
+    """Whether the options name a file of rates in place of a cost table."""
+    return options.table_path is not None and options.table_path.suffix == SUFFIX
+
+
+def _by_rates(
+    backends: Sequence[Backend], options: PlanOptions, known_ns: Mapping[Node, float]
+) -> Costs:
+    assert options.table_path is not None
+    rates = read_rates(options.table_path)
+    if rates.target != options.target:
+        raise TargetError(
+            f"{options.table_path} has rates of target {rates.target!r}, and costs of target "
+            f"{options.target!r} are asked for"
+        )
+    remarks = [
+        f"Costs are estimated from shapes by rates of {rates.target!r}: {options.table_path.name}. "
+        f"{rates.about}".strip()
+    ]
+    unknown = rates.unknown(backends)
+    if unknown:
+        names = ", ".join(unknown)
+        remarks.append(f"It has no rates of {names}: those of the machine here were taken.")
+    model = AnalyticCosts(rates.estimates(backends), options.thread_count, known_ns)
+    return Costs(model, remarks)
 
 
 def open_table(options: PlanOptions) -> CostTable | None:

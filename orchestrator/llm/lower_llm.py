@@ -96,7 +96,8 @@ def lower_llm(
     stages.next("reading the file")
     file = open_source(source)
     words = _tokenizer(file, tokenizer)
-    resolved = resolve_backends(backends)
+    options = PlanOptions(tune=tune, threads=threads, progress=progress)
+    resolved = resolve_backends(backends, options)
     integers = any(backend.takes_grouped_integers for backend in resolved)
     decoder = read_decoder(file, context, most=CONTEXT, read=None if integers else expanding(file))
     chunk = min(CHUNK, decoder.context) if chunk is None else chunk
@@ -114,7 +115,7 @@ def lower_llm(
     program = lower_programs(
         programs,
         resolved,
-        PlanOptions(tune=tune, threads=threads, progress=progress),
+        options,
         constant_methods=_metadata(decoder, words, chunk, methods),
         named_data={KEY: pack_tokenizer(words)},
         share_weights=share_weights,

@@ -21,7 +21,8 @@ class Choice:
 
     name: for people. only: names of the delegates to use; None for all. order: of the backends,
         for a greedy plan. assignment: backends by atom id, for all atoms. decomposed: composite
-        ops (see `composite_key`) not to preserve, whatever a backend would like.
+        ops (see `composite_key`) not to preserve, whatever a backend would like. contiguous: have
+        images keep the dim order that the model gives them, see `dim_orders.as_given`.
     """
 
     name: str = "cheapest"
@@ -30,6 +31,7 @@ class Choice:
     assignment: Mapping[str, str] | None = None
     decomposed: frozenset[str] = frozenset()
     kind: Kind = "cost"
+    contiguous: bool = False
 
     @classmethod
     def of_one(cls, backend: str) -> Choice:

@@ -37,6 +37,7 @@ def program_digest(program: ExportedProgram, backends: Sequence[str], options: P
         "pins": sorted(options.pins.items()),
         "exclude": sorted(options.excluded(backends).items()),
         "weight_error": options.weight_error,
+        "tolerance": options.tolerance,
         "limits": [
             options.max_partitions,
             options.max_duplicated_bytes,
@@ -57,6 +58,7 @@ def remember_choice(
         "assignment": None if choice.assignment is None else dict(choice.assignment),
         "decomposed": sorted(choice.decomposed),
         "kind": choice.kind,
+        "contiguous": choice.contiguous,
         "timed_plans": timed.to_data(),
     }
     table.put_plan(environment, digest, json.dumps(data))
@@ -77,5 +79,6 @@ def recall_choice(
         data["assignment"],
         frozenset(data["decomposed"]),
         data.get("kind", "cost"),
+        data.get("contiguous", False),
     )
     return choice, TimedPlans.from_data(data["timed_plans"])

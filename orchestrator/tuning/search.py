@@ -14,6 +14,7 @@ from orchestrator.backends import Backend
 from orchestrator.cost.calibration import read_calibration
 from orchestrator.cost.environment import host, versions_for_plans, versions_of
 from orchestrator.cost.table import CostTable, ProgramFactor
+from orchestrator.dim_orders.as_given import AS_GIVEN, order_matters
 from orchestrator.frontend.example_inputs import example_leaves
 from orchestrator.options import OptionError, PlanOptions, TuneEvent
 from orchestrator.planner import PlannerError
@@ -95,6 +96,8 @@ class Search:
             for name in self._names:
                 order = (name, *(other for other in self._names if other != name))
                 yield dict.fromkeys(self._programs, Choice.greedy(order))
+        if order_matters(self._backends):
+            yield dict.fromkeys(self._programs, AS_GIVEN)
         for variant in (with_dearer_calls, without_ties):
             choices = {name: variant(each) for name, each in planned.items()}
             yield {name: choice for name, choice in choices.items() if choice is not None}

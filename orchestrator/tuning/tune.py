@@ -18,8 +18,9 @@ from torch.export import ExportedProgram
 
 from orchestrator.backends import Backend
 from orchestrator.cost.environment import host, versions_for_plans
-from orchestrator.cost.source import open_table
+from orchestrator.cost.source import is_rates, open_table
 from orchestrator.cost.table import CostTableError
+from orchestrator.dim_orders.as_given import choose_orders
 from orchestrator.options import HOST, PlanOptions
 from orchestrator.planning.choice import Choice
 from orchestrator.planning.make_plan import Planned
@@ -70,14 +71,17 @@ def make_tuned(
     programs: by method name.
     """
     if options.strategy == "greedy" or options.tune == "off" or not backends:
-        return maker.make({}, {})
+        return maker.make(choose_orders(programs, backends, options), {})
     choices, timed = _recalled(programs, backends, options)
     if options.tune == "measure" and not choices.keys() >= programs.keys():
         from orchestrator.tuning.search import Search
 
         with tempfile.TemporaryDirectory(prefix="orchestrator-") as folder:
             return Search(programs, backends, options, maker, Path(folder)).run()
-    return maker.make(choices, timed)
+    orders = choose_orders(
+        {name: each for name, each in programs.items() if name not in choices}, backends, options
+    )
+    return maker.make({**orders, **choices}, timed)
 
 
 def _recalled(
@@ -87,7 +91,7 @@ def _recalled(
     choices: dict[str, Choice] = {}
     timed: dict[str, TimedPlans] = {}
     try:
-        table = open_table(options) if options.target == HOST else None
+        table = open_table(options) if options.target == HOST and not is_rates(options) else None
     except CostTableError:  # reported where costs are looked up
         table = None
     if table is None:

@@ -9,6 +9,7 @@
 #include <new>
 #include <utility>
 
+#include "runtime/program/backends.h"
 #include "runtime/program/errors.h"
 #include "runtime/program/log_capture.h"
 
@@ -22,18 +23,6 @@ using executorch::runtime::TensorShapeDynamism;
 using ExecuTorchTensor = executorch::runtime::etensor::Tensor;
 
 namespace {
-
-std::vector<std::string> registered_backends() {
-  std::vector<std::string> names;
-  for (size_t i = 0; i < executorch::runtime::get_num_registered_backends(); ++i) {
-    const Result<const char*> name = executorch::runtime::get_backend_name(i);
-    if (name.ok()) {
-      names.emplace_back(name.get());
-    }
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
 
 // Reading an input this way is deprecated because it marks the input as set; set_inputs() always
 // sets every one.
@@ -115,9 +104,13 @@ void LoadedMethod::check_backends(const MethodMeta& meta) {
     }
   }
   if (!missing.empty()) {
-    fail("needs backends that are not in this process: " + join(missing, ", ") +
-             "; there are: " + join(registered_backends(), ", "),
-         Error::NotFound);
+    std::string message = "needs backends that are not in this process: " + join(missing, ", ") +
+                          "; there are: " + join(registered_backends(), ", ");
+    for (const std::string& backend : missing) {
+      const std::string origin = origin_of(backend);
+      if (!origin.empty()) message += "; " + backend + " comes with " + origin;
+    }
+    fail(message, Error::NotFound);
   }
   for (size_t i = 0; i < meta.num_memory_planned_buffers(); ++i) {
     const auto device = meta.memory_planned_buffer_device(i);

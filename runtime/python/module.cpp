@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "runtime/ggml/processor.h"
+#include "runtime/program/backends.h"
 #include "runtime/program/program.h"
 #include "runtime/python/conversions.h"
 #include "runtime/python/exceptions.h"
@@ -253,6 +254,8 @@ PYBIND11_MODULE(_runtime, module) {
   orchestrator::define_tensor(module);
   orchestrator::define_infos(module);
   orchestrator::define_program(module);
+  module.def("registered_backends", &orchestrator::registered_backends);
+  module.def("load_library", &orchestrator::load_library, py::arg("path"));
   module.def("has_tiles", &ggml_delegate::has_tiles);
   module.def("has_byte_products", &ggml_delegate::has_byte_products);
 }

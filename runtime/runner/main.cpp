@@ -2,10 +2,12 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "runtime/program/backends.h"
 #include "runtime/program/errors.h"
 #include "runtime/program/program.h"
 #include "runtime/runner/calibrate.h"
@@ -131,8 +133,19 @@ void run(const Options& options) {
   }
 }
 
+void load_libraries(const Options& options) {
+  for (const std::string& path : options.libraries) {
+    try {
+      load_library(path);
+    } catch (const std::runtime_error& error) {
+      throw ExitError(ExitCode::kBadModel, std::string("--load: ") + error.what());
+    }
+  }
+}
+
 void execute(std::vector<std::string> arguments) {
   const Options options = parse_options(std::move(arguments));
+  load_libraries(options);
   if (!options.help.empty()) {
     write_text("-", options.help);
   } else if (!options.calibrate.empty()) {

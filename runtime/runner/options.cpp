@@ -152,6 +152,11 @@ Options parse_options(std::vector<std::string> arguments) {
   app.get_formatter()->column_width(24);
   CLI::Option* model =
       app.add_option("model", options.model, "the program")->type_name("MODEL.pte");
+  app.add_option("--load", options.libraries,
+                 "a shared library that brings a delegate; repeat for each")
+      ->type_name("LIB")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_flag("--list", options.list, "describe the program's methods instead of running one");
   app.add_option("--method", options.method, "the method to run (default: forward)")
       ->type_name("NAME");

@@ -16,6 +16,7 @@ struct Options {
   };
 
   std::string model;
+  std::vector<std::string> libraries;  // that bring delegates
   std::string method = "forward";
   std::vector<InputFile> inputs;                  // for the tensor inputs, in order
   std::map<size_t, std::vector<int64_t>> shapes;  // by number of the input

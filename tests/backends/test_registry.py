@@ -44,7 +44,7 @@ def test_no_backends_is_a_choice() -> None:
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
-    with pytest.raises(BackendError, match=r"'xnnpac'.*ggml, xnnpack, portable"):
+    with pytest.raises(BackendError, match=r"'xnnpac'.*ggml, xnnpack, .*, portable"):
         resolve_backends(["ggml", "xnnpac"])
 
 
@@ -65,7 +65,8 @@ def test_a_backend_that_cannot_be_used_here_is_an_error_with_its_reason() -> Non
 
 @pytest.mark.usefixtures("plugins")
 def test_entry_points_add_backends() -> None:
-    assert backend_names() == ("ggml", "xnnpack", "nonsense", "plugin")
+    assert backend_names()[:2] == ("ggml", "xnnpack")
+    assert backend_names()[-2:] == ("nonsense", "plugin")
     assert [backend.name for backend in resolve_backends(["plugin", "xnnpack"])] == [
         "plugin",
         "xnnpack",

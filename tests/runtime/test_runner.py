@@ -441,3 +441,16 @@ def test_device_is_written_in_place(static_model: Path) -> None:
     stderr = run(static_model, "--output", "/dev/full", expect=OUTPUT_FAILED).stderr
     assert "No space left" in stderr
     assert Path("/dev/full").is_char_device()
+
+
+def test_libraries_that_bring_delegates(tmp_path: Path) -> None:
+    """What is loaded already, as ExecuTorch's own, may be loaded once more."""
+    program = tmp_path / "program.pte"
+    program.write_bytes(conv_net_pte())
+    library = Path(_ggml_delegate.RUNNER).parents[1] / "libggml_backend.so"
+    assert library.exists()
+    run(program, "--load", library, "--load", library)
+    missing = tmp_path / "libmissing.so"
+    failed = run(program, "--load", missing, expect=BAD_MODEL)
+    assert "--load: " in failed.stderr
+    assert "libmissing.so: cannot open shared object file" in failed.stderr

@@ -1,0 +1,19 @@
+// Delegates: those of this process, and where others come from.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace orchestrator {
+
+// Ids, sorted.
+std::vector<std::string> registered_backends();
+
+// What brings a delegate that ExecuTorch knows, for messages; empty for others.
+std::string origin_of(const std::string& backend);
+
+// Loads a shared library, which registers the delegates that it has. Throws std::runtime_error with
+// what the dynamic linker says.
+void load_library(const std::string& path);
+
+}  // namespace orchestrator
