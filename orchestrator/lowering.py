@@ -272,6 +272,7 @@ class _Lowering:
             plan={name: result.plan for name, result in results.items()},
             signatures={name: Signature.of(program) for name, program in self.programs.items()},
             load_options=load_options(self.backends, self.options.thread_count),
+            libraries={each.backend_id: each.libraries() for each in self.backends},
         )
         planned = {name: result.planned for name, result in results.items()}
         return Made(program, planned, manager)

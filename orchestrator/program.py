@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 
-from orchestrator.native import NativeProgram
+from orchestrator.native import NativeProgram, load_libraries, missing_backends
 from orchestrator.planner import Plan
 from orchestrator.report.data import Report
 from orchestrator.report.embed import read_report
@@ -57,6 +57,7 @@ class LoweredProgram:
     report: what went where and why; also inside the .pte.
     plan: the plan of each method.
     load_options: to run it with here, by the ids of delegates; see `Backend.load_options`.
+    libraries: that bring delegates, by their ids; see `Backend.libraries`.
     """
 
     buffer: bytes
@@ -64,6 +65,7 @@ class LoweredProgram:
     plan: Mapping[str, Plan]
     signatures: Mapping[str, Signature]
     load_options: Mapping[str, Mapping[str, bool | int | str]] = field(default_factory=dict)
+    libraries: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Show the methods and the size."""
@@ -97,6 +99,8 @@ class LoweredProgram:
 
     @cached_property
     def _native(self) -> NativeProgram:
+        for backend_id in missing_backends(self.libraries):
+            load_libraries(self.libraries[backend_id])
         return NativeProgram(self.buffer, backend_options=self.load_options)
 
     def _method(self, method: str | None) -> str:

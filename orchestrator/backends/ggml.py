@@ -48,6 +48,7 @@ class GgmlDelegate(Backend):
     name = "ggml"
     backend_id = GgmlBackend.__name__
     converts_dim_orders = True
+    is_proven = True
     takes_grouped_integers = True
     # Measured by benchmarks/estimates.py.
     estimates = Estimates(

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
             (
                 each["name"],
                 each["id"] or "-",
-                each["reason"] or "available",
+                each["reason"] or _state(each["elsewhere"]),
                 each["versions"] or "-",
             )
             for each in found
@@ -74,16 +74,31 @@ def _backends() -> list[dict[str, Any]]:
                 "name": name,
                 "id": backend.backend_id,
                 "reason": backend.available(),
+                "elsewhere": None,
                 "versions": backend.versions(),
             }
+            if entry["reason"] is None:
+                entry["elsewhere"] = backend.runnable()
         except Exception as error:
-            entry = {"name": name, "id": None, "reason": describe(error), "versions": None}
+            reason = describe(error)
+            entry = {
+                "name": name,
+                "id": None,
+                "reason": reason,
+                "elsewhere": None,
+                "versions": None,
+            }
         found.append({**entry, "available": entry["reason"] is None})
     with quiet_imports():
         kernels = len(registered_kernels())
     note = f"available ({kernels} kernels of ExecuTorch run what is left)"
-    kernels_entry = {"name": NAME, "id": None, "reason": note, "versions": executorch_version()}
-    return [*found, {**kernels_entry, "available": True}]
+    software = executorch_version()
+    entry = {"name": NAME, "id": None, "reason": note, "elsewhere": None, "versions": software}
+    return [*found, {**entry, "available": True}]
+
+
+def _state(elsewhere: str | None) -> str:
+    return "available" if elsewhere is None else f"lowers here, runs elsewhere: {elsewhere}"
 
 
 def _machine() -> dict[str, Any]:

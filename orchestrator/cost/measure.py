@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import math
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -30,6 +32,7 @@ from orchestrator.cost.environment import Environment, host, versions_of
 from orchestrator.cost.extract import AtomProgram, NotMeasurableError
 from orchestrator.cost.table import CostTable, Measurement
 from orchestrator.cost.task import Place, Task
+from orchestrator.cost.trial import try_out
 from orchestrator.native import NativeProgram
 
 INTERRUPTED = "interrupted"
@@ -219,8 +222,9 @@ def _measure_batch(
     options = load_options(used.values(), threads)
     methods: dict[str, NativeProgram] = {}
     for buffer, names in programs:
+        failures |= _failures_of_trial(buffer, names, batch, threads)
         program = NativeProgram.mapped(buffer, num_threads=threads, backend_options=options)
-        methods |= dict.fromkeys(names, program)
+        methods |= {name: program for name in names if name not in failures}
     results: dict[str, dict[str, Measurement]] = {}
 
     def store(name: str, measured: Measurement) -> None:
@@ -243,6 +247,28 @@ def _measure_batch(
     finally:
         for backend, measurements in results.items():
             table.put(environments[backend], backend, measurements)
+
+
+def _failures_of_trial(
+    buffer: bytes,
+    names: Iterable[str],
+    batch: Mapping[str, tuple[Task, Request]],
+    threads: int,
+) -> dict[str, str]:
+    """Run those methods apart whose delegates are not proven; say which of them may not be run."""
+    unproven = {
+        name: backend
+        for name in names
+        if (backend := batch[name][0].backend) is not None and not backend.is_proven
+    }
+    if not unproven:
+        return {}
+    backends = list({backend.name: backend for backend in unproven.values()}.values())
+    inputs = {name: batch[name][1].atom.example_inputs for name in unproven}
+    with tempfile.NamedTemporaryFile(suffix=".pte") as file:
+        file.write(buffer)
+        file.flush()
+        return try_out(Path(file.name), inputs, backends, threads).failures
 
 
 def without_baselines(

@@ -17,7 +17,7 @@ from orchestrator.cost.table import CostTable, ProgramFactor
 from orchestrator.dim_orders.as_given import AS_GIVEN, order_matters
 from orchestrator.frontend.example_inputs import example_leaves
 from orchestrator.options import OptionError, PlanOptions, TuneEvent
-from orchestrator.planner import PlannerError
+from orchestrator.planner import Plan, PlannerError
 from orchestrator.planning.choice import Choice
 from orchestrator.planning.make_plan import Planned
 from orchestrator.report.data import AlternativeReport
@@ -27,6 +27,7 @@ from orchestrator.tuning.remembered import program_digest, remember_choice
 from orchestrator.tuning.timed_plans import TimedPlans
 from orchestrator.tuning.timing import LoweredPlan, fastest, time_in_turn
 from orchestrator.tuning.tune import Made, Maker
+from orchestrator.tuning.unproven import Unproven
 
 # All plans together are timed for this long.
 _TIMING_S = 4.0
@@ -58,6 +59,8 @@ class Search:
         self._maker = maker
         self._start = time.monotonic()
         self._plans: dict[str, list[LoweredPlan]] = {name: [] for name in programs}
+        self._problems: dict[str, list[str]] = {name: [] for name in programs}
+        self._unproven: dict[str, Unproven] = {}
         self._lowered = 0
         self._to_lower = 0
 
@@ -178,6 +181,10 @@ class Search:
             if same is not None:
                 same.choices.append(choice)
                 continue
+            problem = self._problem(name, file, plan)
+            if problem is not None:
+                self._problems[name].append(f"{choice.name} was left out: {problem}.")
+                continue
             remembered = choice
             if choice.only is None:
                 remembered = replace(choice, order=None, assignment=dict(plan.assignment))
@@ -186,9 +193,20 @@ class Search:
             lowered = LoweredPlan(remembered, plan, file, threads, options, [choice])
             self._plans[name].append(lowered)
 
+    def _problem(self, name: str, file: Path, plan: Plan) -> str | None:
+        """Return why a program may not be timed in this process, or may not win; None if it may."""
+        delegates = {segment.backend for segment in plan.partitions}
+        used = [each for each in self._backends if each.name in delegates]
+        if all(each.is_proven for each in used):
+            return None
+        if name not in self._unproven:
+            inputs, tolerance = self._inputs(name), self._options.tolerance
+            self._unproven[name] = Unproven(self._programs[name], inputs, tolerance)
+        return self._unproven[name].problem(name, file, used, self._options.thread_count)
+
     def _time(self) -> None:
         for name, plans in self._plans.items():
-            if all(each.times_ns for each in plans):
+            if all(each.times_ns for each in plans):  # none are left, if none may be timed
                 continue
             times = time_in_turn(name, plans, self._inputs(name), _TIMING_S)
             for each, found in zip(plans, times, strict=True):
@@ -197,6 +215,8 @@ class Search:
     def _run_off(self) -> None:
         """Time those that are close to the fastest again, so that chance does not decide."""
         for name, plans in self._plans.items():
+            if not plans:
+                continue
             limit = (1 + _CLOSE) * min(each.measurement().median_ns for each in plans)
             close = [each for each in plans if each.measurement().median_ns <= limit]
             if len(close) == 1 or self._is_over():
@@ -219,6 +239,9 @@ class Search:
         timed_plans: dict[str, TimedPlans] = {}
         for name, program in self._programs.items():
             timed = [each for each in self._plans[name] if each.times_ns]
+            if not self._plans[name]:  # kernels can be trusted
+                choices[name] = Choice("no delegate", only=())
+                continue
             best = fastest(timed) if timed else self._plans[name][0]
             choices[name] = best.choice
             if timed:
@@ -231,6 +254,7 @@ class Search:
                         for choice in each.choices
                         if choice != best.choice
                     ),
+                    tuple(self._problems[name]),
                 )
             if timed and not self._is_over():
                 digest = program_digest(program, self._names, self._options)

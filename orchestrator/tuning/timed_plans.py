@@ -14,11 +14,13 @@ class TimedPlans:
     """Times of whole plans of one method, for the report.
 
     name: of the fastest plan. measured_ns: its time. alternatives: the others that were timed.
+    problems: sentences on plans that could not be timed.
     """
 
     name: str
     measured_ns: float
     alternatives: tuple[AlternativeReport, ...]
+    problems: tuple[str, ...] = ()
 
     def add_to(self, method: MethodReport) -> MethodReport:
         """Put the times into a method's report, over mere predictions."""
@@ -30,7 +32,11 @@ class TimedPlans:
             method.plan,
             measured_ns=self.measured_ns,
             alternatives=(*self.alternatives, *others),
-            notes=(*method.plan.notes, f"The fastest of the plans that were timed: {self.name}."),
+            notes=(
+                *method.plan.notes,
+                f"The fastest of the plans that were timed: {self.name}.",
+                *self.problems,
+            ),
         )
         return replace(method, plan=plan)
 
@@ -45,4 +51,5 @@ class TimedPlans:
             AlternativeReport(**{**each, "backends": tuple(each.get("backends", ()))})
             for each in data["alternatives"]
         )
-        return cls(data["name"], data["measured_ns"], alternatives)
+        problems = tuple(data.get("problems", ()))
+        return cls(data["name"], data["measured_ns"], alternatives, problems)

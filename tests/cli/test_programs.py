@@ -182,8 +182,14 @@ class TestCompare:
 def test_backends_as_json(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["backends", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    assert [each["name"] for each in found["backends"]] == ["ggml", "xnnpack", "portable"]
-    assert all(each["available"] for each in found["backends"])
+    backends = {each["name"]: each for each in found["backends"]}
+    assert list(backends)[:2] == ["ggml", "xnnpack"]
+    assert list(backends)[-1] == "portable"
+    for name in ("ggml", "xnnpack", "portable"):
+        assert backends[name]["available"]
+        assert backends[name]["elsewhere"] is None
+    assert backends["vulkan"]["available"]
+    assert "'VulkanBackend' is not in this process" in backends["vulkan"]["elsewhere"]
     assert found["machine"]["executorch"] == "1.5.1"
 
 

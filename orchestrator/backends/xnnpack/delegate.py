@@ -53,6 +53,7 @@ class XnnpackDelegate(Backend):
     name = "xnnpack"
     backend_id = XnnpackBackend.__name__
     converts_dim_orders = True
+    is_proven = True
     # Measured by benchmarks/estimates.py.
     estimates = Estimates(
         {
