@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from orchestrator.planner import CostGraph, PlannerError, solve
@@ -15,7 +16,9 @@ _CALL_PRICE = 0.01
 
 def with_dearer_calls(planned: Planned) -> Choice | None:
     """Return the best plan if every delegate call cost more."""
-    dearer = _with_calls(planned.graph, _CALL_PRICE * planned.plan.total_ns)
+    extra_ns = _CALL_PRICE * planned.plan.total_ns
+    delegates = [backend.name for backend in planned.graph.backends if backend.is_delegate]
+    dearer = _with_calls(planned.graph, dict.fromkeys(delegates, extra_ns))
     return _solved("fewer calls", dearer, planned)
 
 
@@ -48,11 +51,11 @@ def corrected_graph(graph: CostGraph, factors: ProgramFactors) -> CostGraph:
     return graph.with_costs(changes)
 
 
-def _with_calls(graph: CostGraph, extra_ns: float) -> CostGraph:
+def _with_calls(graph: CostGraph, extra_ns: Mapping[str, float]) -> CostGraph:
     backends = [
-        replace(backend, call_overhead_ns=backend.call_overhead_ns + extra_ns)
-        if backend.is_delegate
-        else backend
+        replace(
+            backend, call_overhead_ns=backend.call_overhead_ns + extra_ns.get(backend.name, 0.0)
+        )
         for backend in graph.backends
     ]
     return CostGraph(backends, graph.atoms, graph.tensors, graph.constants)

@@ -3,17 +3,18 @@
 Ops that run alone, again and again, find their data and code in the caches and their delegate just
 called; in a program they do not. Fitted over the timed plans of one method:
 
-    measured = sum over backends of factor * (ops and boundaries there) + calls * (known + extra)
+    measured = sum over backends of factor * (ops and boundaries) + calls * (known + extra)
 
 in relative least squares with ridge penalties (Hoerl and Kennard, "Ridge Regression", Technometrics
 1970). Few plans tell several backends apart, so that factors are drawn towards each other: one that
-no plan shows is taken to be like the others, not to be 1.
+no plan shows is taken to be like the others, not to be 1. So is the extra time of calls, unless one
+delegate's calls clearly take another than those of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from orchestrator.planner import Plan
 # Ridge penalties, as relative errors: on the difference of two factors, on that of a factor and 1,
 # and on the extra time of a call, in units of 10 us.
 _ALIKE, _ONE, _FREE = 0.1, 0.02, 0.003
+# Calls of all delegates take the same more, unless that explains the times worse than this, and so
+# many times worse than a time for each.
+_WELL, _BETTER = 0.01, 1.5
 _LEAST, _MOST = 0.5, 3.0
 
 
@@ -29,12 +33,12 @@ _LEAST, _MOST = 0.5, 3.0
 class ProgramFactors:
     """What programs take over predictions.
 
-    by_delegate: times of its ops and boundaries, over those predicted. call_ns: what a delegate
-        call takes more than predicted, 0 or more.
+    by_delegate: times of its ops and boundaries, over those predicted. call_ns: what a call of it
+        takes more than predicted, 0 or more.
     """
 
     by_delegate: dict[str, float]
-    call_ns: float = 0.0
+    call_ns: dict[str, float] = field(default_factory=dict)
 
 
 def fit(timed: Iterable[tuple[Plan, float]], delegates: Sequence[str]) -> ProgramFactors:
@@ -45,18 +49,48 @@ def fit(timed: Iterable[tuple[Plan, float]], delegates: Sequence[str]) -> Progra
     rows = [_row(plan, delegates) for plan, _ in known]
     work = np.array([row[0] for row in rows])
     rest = np.array([row[1] for row in rows])
-    calls = np.array([[float(len(plan.partitions))] for plan, _ in known])
+    calls = np.array([[float(_calls(plan, name)) for name in delegates] for plan, _ in known])
     times = np.array([ns for _, ns in known])
-    for columns in (np.hstack([work, calls * _SCALE_NS]), work):
-        found = _solved(columns, times - rest, times, len(delegates))
-        extra = found[len(delegates) :]
-        if not extra.size or extra[0] >= 0:  # else once more without: calls take what they take
-            break
-    factors = np.clip(found[: len(delegates)], _LEAST, _MOST)
+    count = len(delegates)
+    alike = _fitted(work, calls.sum(axis=1, keepdims=True), times - rest, times)
+    found, extra = alike.factors, np.repeat(alike.extra, count)
+    apart = _fitted(work, calls, times - rest, times)
+    if alike.error > max(_WELL, _BETTER * apart.error):
+        found, extra = apart.factors, apart.extra
+    factors = np.clip(found, _LEAST, _MOST)
     return ProgramFactors(
         {name: float(factor) for name, factor in zip(delegates, factors, strict=True)},
-        float(extra[0]) * _SCALE_NS if extra.size else 0.0,
+        {name: float(ns) for name, ns in zip(delegates, extra, strict=True)},
     )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """factors: of work. extra: of calls, in ns. error: the root mean square of relative ones."""
+
+    factors: np.ndarray
+    extra: np.ndarray
+    error: float
+
+
+def _fitted(work: np.ndarray, calls: np.ndarray, targets: np.ndarray, times: np.ndarray) -> _Fit:
+    """Fit factors of work, and extra times of calls that are not negative."""
+    count = work.shape[1]
+    dearer = list(range(calls.shape[1]))  # those that take more than predicted
+    while True:
+        columns = np.hstack([work, calls[:, dearer] * _SCALE_NS])
+        found = _solved(columns, targets, times, count)
+        if (found[count:] >= 0).all():
+            break
+        del dearer[int(found[count:].argmin())]  # it takes what it takes
+    extra = np.zeros(calls.shape[1])
+    extra[dearer] = found[count:] * _SCALE_NS
+    off = (columns @ found - targets) / times
+    return _Fit(found[:count], extra, float(np.sqrt(np.mean(off**2))))
+
+
+def _calls(plan: Plan, delegate: str) -> int:
+    return sum(segment.backend == delegate for segment in plan.partitions)
 
 
 _SCALE_NS = 1e4  # the unit of the extra time of a call

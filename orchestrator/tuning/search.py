@@ -279,7 +279,7 @@ class Search:
             for backend, factor in found.by_delegate.items():
                 learnt = ProgramFactor(
                     factor * known.program_factor.get(backend, 1.0),
-                    found.call_ns + known.program_call_ns.get(backend, 0.0),
+                    found.call_ns.get(backend, 0.0) + known.program_call_ns.get(backend, 0.0),
                 )
                 table.put_factor(environments[backend], backend, digest, learnt)
 
