@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <numeric>
 
 #include "half.h"
 #include "integers.h"
@@ -274,17 +275,43 @@ struct Tiling {
   int64_t panels() const { return panels_for(static_cast<int>(height + (higher > 0 ? 1 : 0))); }
 };
 
-// The left factor's elements of a block: where they lie, or gathered in the workspace.
-GemmBlock block_of(const Gemm& op, Range rows, Range depth) {
+// Whether the rows of a tile displace each other in the first-level cache: of addresses so far
+// apart it keeps few.
+bool rows_collide(int64_t rows, int64_t stride) {
+#if defined(__aarch64__)
+  constexpr int64_t kWays = 4;
+#else
+  constexpr int64_t kWays = 8;
+#endif
+  constexpr int64_t kForPanels = 2;  // what a tile reads beside its rows
+  constexpr int64_t kPeriod = 4096;
+  const int64_t bytes = stride * static_cast<int64_t>(sizeof(float));
+  const int64_t places = kPeriod / std::gcd(bytes, kPeriod);
+  return std::min<int64_t>(rows, kTileRows) > places * (kWays - kForPanels);
+}
+
+// The left factor's elements of a block, which `panels` panels meet: where they lie, or in the
+// workspace.
+GemmBlock block_of(const Gemm& op, Range rows, Range depth, int64_t panels) {
+  constexpr int64_t kPanelsWorthCopies = 8;
   const float* left = op.left.data;
-  if (left != nullptr) {
-    left += rows.first * op.left.stride + depth.first;
+  float* space = workspace().left.data();
+  const int64_t count = depth.last - depth.first;
+  const int64_t height = rows.last - rows.first;
+  if (left == nullptr) {
+    op.left.gather(op.left.context, rows.first, height, depth.first, count, space);
+    return {rows, depth, space, count};
+  }
+  left += rows.first * op.left.stride + depth.first;
+  const int64_t stride = count + simd::kLanes;
+  if (panels < kPanelsWorthCopies || !rows_collide(height, op.left.stride) ||
+      rows_collide(height, stride) || height * stride > kBlockRows * kBlockDepth) {
     return {rows, depth, left, op.left.stride};
   }
-  float* gathered = workspace().left.data();
-  const int64_t count = depth.last - depth.first;
-  op.left.gather(op.left.context, rows.first, rows.last - rows.first, depth.first, count, gathered);
-  return {rows, depth, gathered, count};
+  for (int64_t row = 0; row < height; ++row) {
+    std::copy_n(left + row * op.left.stride, count, space + row * stride);
+  }
+  return {rows, depth, space, stride};
 }
 
 // Whether a row is multiplied with one panel after another, and these as they lie: weights of such
@@ -439,7 +466,7 @@ void gemm(const Gemm& op, int ith, int nth) {
     const Range block_rows = block_at(rows, i, row_blocks, 1);
     for (int64_t k = 0; k < depth_blocks; ++k) {
       const Range depth = block_at({0, op.k}, k, depth_blocks, kDepthGrain);
-      const GemmBlock block = block_of(op, block_rows, depth);
+      const GemmBlock block = block_of(op, block_rows, depth, panels.last - panels.first);
       if (tiles_are_faster(op, block.row_count(), panels.last - panels.first,
                            block.depth_count())) {
         multiply_by_tiles(op, block, panels, multiply_block);

@@ -173,3 +173,10 @@ def test_addmm_with_constants_equals_eager(addend: tuple[int, ...], beta: float)
             return torch.addmm(self.added, x, self.right, alpha=1.5, beta=beta)
 
     check_op(Addmm(), (tensor(4, 5),))
+
+
+@pytest.mark.parametrize("k", [1024, 1040, 2048, 3072])
+@pytest.mark.parametrize("rows", [8, 13, 140])
+def test_rows_a_multiple_of_a_page_apart(k: int, rows: int) -> None:
+    """Many of them are copied first, in blocks of rows and of k; few are read where they lie."""
+    check_op(nn.Linear(k, 200), [tensor(rows, k)])
