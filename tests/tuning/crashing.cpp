@@ -1,5 +1,5 @@
-// A delegate that copies its input to its output, or crashes, hangs, or gives another result, as its
-// blob says; for tests of how such delegates are timed.
+// A delegate that copies its input to its output, or crashes, hangs, or gives another result, as
+// its blob says; for tests of how such delegates are timed.
 #include <executorch/runtime/backend/interface.h>
 
 #include <chrono>
