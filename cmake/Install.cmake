@@ -8,7 +8,7 @@ install(FILES "${CMAKE_CURRENT_BINARY_DIR}/${package}.py" DESTINATION ${package}
         RENAME __init__.py COMPONENT orchestrator)
 install(FILES "${ORCHESTRATOR_IR_PYTHON}" DESTINATION ${package} COMPONENT orchestrator)
 install(
-  TARGETS ggml_backend _runtime orchestrator-run
+  TARGETS ggml_backend openvino_backend _runtime orchestrator-run
   LIBRARY DESTINATION ${package} COMPONENT orchestrator
   RUNTIME DESTINATION ${package}/bin COMPONENT orchestrator)
 if(ORCHESTRATOR_GGML_LICENSE)

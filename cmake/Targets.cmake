@@ -2,6 +2,7 @@
 
 file(GLOB backend_sources CONFIGURE_DEPENDS runtime/ggml/*.cpp runtime/ggml/ops/*.cpp)
 file(GLOB kernel_sources CONFIGURE_DEPENDS runtime/ggml/kernels/*.cpp)
+file(GLOB openvino_sources CONFIGURE_DEPENDS runtime/openvino/*.cpp)
 file(GLOB program_sources CONFIGURE_DEPENDS runtime/program/*.cpp)
 file(GLOB module_sources CONFIGURE_DEPENDS runtime/python/*.cpp)
 file(GLOB runner_sources CONFIGURE_DEPENDS runtime/runner/*.cpp)
@@ -32,6 +33,13 @@ set_target_properties(
   ggml_backend PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/../executorch/lib"
                           INSTALL_RPATH_USE_LINK_PATH ${ORCHESTRATOR_USE_SYSTEM_GGML})
 
+# ExecuTorch's programs for OpenVINO. OpenVINO itself is found when one is loaded.
+add_library(openvino_backend SHARED ${openvino_sources})
+target_link_libraries(openvino_backend PRIVATE orchestrator_options ${CMAKE_DL_LIBS})
+target_link_libraries(openvino_backend PUBLIC executorch::runtime)
+target_link_options(openvino_backend PRIVATE LINKER:-z,defs)
+set_target_properties(openvino_backend PROPERTIES INSTALL_RPATH "$ORIGIN/../executorch/lib")
+
 # Loading and running programs, shared by the Python module and the runner.
 add_library(program STATIC ${program_sources})
 target_link_libraries(program PRIVATE orchestrator_options)
@@ -45,7 +53,7 @@ target_link_options(program_with_backends INTERFACE LINKER:--no-as-needed)
 target_link_libraries(
   program_with_backends INTERFACE program executorch::kernels_optimized
                                   executorch::kernels_quantized executorch::backend_xnnpack
-                                  ggml_backend)
+                                  ggml_backend openvino_backend)
 
 pybind11_add_module(_runtime MODULE NO_EXTRAS ${module_sources})
 target_link_libraries(_runtime PRIVATE orchestrator_options program_with_backends)

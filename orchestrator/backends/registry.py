@@ -20,6 +20,7 @@ ENTRY_POINT_GROUP = "executorch_orchestrator.backends"
 _SHIPPED = {
     "ggml": "orchestrator.backends.ggml:GgmlDelegate",
     "xnnpack": "orchestrator.backends.xnnpack:XnnpackDelegate",
+    "openvino": "orchestrator.backends.openvino:OpenvinoDelegate",
     "vulkan": "orchestrator.backends.others:vulkan",
     "coreml": "orchestrator.backends.others:coreml",
     "qnn": "orchestrator.backends.others:qnn",
