@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orchestrator
+from orchestrator.backends import Backend
 from orchestrator.native import NativeProgram
 from orchestrator.planning.make_plan import Solver
 from tests.differential.graphs import Graph
@@ -77,13 +78,14 @@ def check_graphs(subject: Subject, solvers: Mapping[str, Solver]) -> Tally:
     return tally
 
 
-def check_by_lower(subject: Subject, backends: Sequence[str]) -> Tally:
+def check_by_lower(subject: Subject, backends: Sequence[str | Backend]) -> Tally:
     """Checks graphs side by side through `orchestrator.lower`, with the plan that it finds itself.
 
     A graph that it warns will not load, because no backend and no kernel has one of its ops, is not
     counted. The tally leaves the number of graphs to the caller.
     """
-    label = f"lower(backends={list(backends)})"
+    names = [each if isinstance(each, str) else each.name for each in backends]
+    label = f"lower(backends={names})"
     try:
         program = orchestrator.lower(subject.programs, backends=backends, tune="off")
         if not any(method.missing_kernels for method in program.report.methods):
@@ -128,7 +130,9 @@ def _check_plan(subject: Subject, name: str, solver: Solver) -> Tally:
     try:
         if subject.two_methods:
             solvers = dict.fromkeys(methods, solver)
-            buffer = lower_as_lower_does(subject.programs, solvers, shares_state=True)
+            buffer = lower_as_lower_does(
+                subject.programs, solvers, shares_state=True, third=subject.third
+            )
         else:
             methods = {METHOD: name}
             buffer = _lowered(subject, {name: solver})
@@ -146,8 +150,9 @@ def _lowered(subject: Subject, solvers: Mapping[str, Solver]) -> bytes:
     """A .pte with one method per plan, by the plan's name."""
     program = subject.programs[METHOD]
     if subject.as_lower_does:
-        return lower_as_lower_does(dict.fromkeys(solvers, program), solvers)
-    return lower_plans(program, solvers)
+        programs = dict.fromkeys(solvers, program)
+        return lower_as_lower_does(programs, solvers, third=subject.third)
+    return lower_plans(program, solvers, third=subject.third)
 
 
 def _compare(

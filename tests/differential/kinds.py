@@ -16,6 +16,7 @@ from tests.differential.quantized_graphs import grouped_graph, pt2e_graph, weigh
 from tests.differential.quantizing import PT2E
 from tests.differential.state_graphs import state_graph
 from tests.differential.subjects import Subject
+from tests.differential.third import STRANGER
 from tests.differential.traits import GROUPS, HALF_CACHE, TWO_METHODS
 
 
@@ -26,7 +27,7 @@ class Kind:
     traits: that some of its graphs have. graphs: to one program. by_lower: how many of them also go
         through `lower()`, some at once. two_methods: whether they have two methods.
         as_lower_does: see `Subject`; takes longer, so that
-        there are fewer graphs and plans to a program.
+        there are fewer graphs and plans to a program. third: a backend beside ggml and XNNPACK.
     """
 
     name: str
@@ -37,15 +38,26 @@ class Kind:
     at_once: int = 3
     two_methods: bool = False
     as_lower_does: bool = False
+    third: str = ""
 
     def subject(self, graphs: Sequence[Graph]) -> Subject:
         """Graphs of this kind as one program."""
-        return Subject(graphs, self.two_methods, self.as_lower_does)
+        return Subject(graphs, self.two_methods, self.as_lower_does, self.third)
 
 
 HALVES = (torch.bfloat16, torch.float16)
 
 _few = partial(Kind, graphs=12, by_lower=3, as_lower_does=True)
+
+
+def _beside(third: str) -> tuple[Kind, ...]:
+    """With a third backend, of contiguous tensors only."""
+    images = partial(random_graph, channels_last=True)
+    traits = frozenset({"channels-last inputs"})
+    return (
+        _few(third, random_graph, third=third),
+        _few(f"{third}-channels-last", images, traits, third=third),
+    )
 
 
 def _quantized(way: str) -> Kind:
@@ -91,6 +103,8 @@ _ALL = (
         _few(str(dtype)[6:], partial(random_graph, dtype=dtype), frozenset({str(dtype)[6:]}))
         for dtype in HALVES
     ),
+    *_beside(STRANGER),
+    *_beside("openvino"),
 )
 KINDS = {kind.name: kind for kind in _ALL}
 
@@ -101,6 +115,7 @@ ORDER = (
     *("plain", "plain", "channels-last-weights", "static-int8-per-tensor"),
     *("plain", "bfloat16", "weights", "two-methods"),
     *("plain", "float16", "half-states", "groups", "half-two-methods"),
+    *("stranger", "stranger-channels-last"),
 )
 """The kinds of the programs by their number, again and again; seeds count the programs."""
 

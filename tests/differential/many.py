@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from orchestrator.backends import Backend
 from orchestrator.frontend.torch_speed import repeated_work_spared
 from tests.differential.check import Failure, Tally, check_by_lower, check_graphs, reduce_failure
 from tests.differential.graphs import Graph
 from tests.differential.kinds import KINDS, Kind
 from tests.differential.plans import plans_for, two_plans_for
 from tests.differential.proposals import RECURRENT
+from tests.differential.third import backends_with
 from tests.differential.traits import traits_of
 from tests.harness.patterns import exported_once
 
@@ -63,7 +65,7 @@ def check_task(task: tuple[int, str]) -> tuple[tuple[int, str], Tally]:
 
 
 def _check(graphs: Sequence[Graph], kind: Kind, seed: int) -> Tally:
-    solvers = (two_plans_for if kind.as_lower_does else plans_for)(graphs, seed)
+    solvers = (two_plans_for if kind.as_lower_does else plans_for)(graphs, seed, kind.third)
     tally = check_graphs(kind.subject(graphs), solvers)
     _reduce(tally, lambda graph: check_graphs(kind.subject([graph]), solvers))
     # Kernels that change a tensor's rank refuse channels-last tensors: see plans_for.
@@ -73,7 +75,9 @@ def _check(graphs: Sequence[Graph], kind: Kind, seed: int) -> Tally:
         number = (seed * kind.by_lower + start) // kind.at_once
         at_once = for_lower[start : start + kind.at_once]
         both = images or any(map(_runs_over_dynamic_steps, at_once))
-        backends = _SUBSETS[0] if both else _SUBSETS[number % len(_SUBSETS)]
+        backends: Sequence[str | Backend] = _SUBSETS[0 if both else number % len(_SUBSETS)]
+        if kind.third:
+            backends = backends_with(kind.third)
         subject = kind.subject(at_once)
         found = check_by_lower(subject, backends)
         check_one = functools.partial(_check_one, kind=kind, backends=backends)
@@ -87,7 +91,7 @@ def _runs_over_dynamic_steps(graph: Graph) -> bool:
     return graph.dynamic and any(step.op in RECURRENT for step in graph.steps)
 
 
-def _check_one(graph: Graph, kind: Kind, backends: Sequence[str]) -> Tally:
+def _check_one(graph: Graph, kind: Kind, backends: Sequence[str | Backend]) -> Tally:
     return check_by_lower(kind.subject([graph]), backends)
 
 

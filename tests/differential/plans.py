@@ -16,7 +16,7 @@ from executorch.exir.backend.partitioner import PartitionResult
 from executorch.exir.passes import MemoryPlanningPass
 from torch.export import ExportedProgram
 
-from orchestrator.backends import resolve_backends
+from orchestrator.backends import Backend
 from orchestrator.dim_orders.channels_last import ChannelsLastPass
 from orchestrator.edge import edge_compile_config
 from orchestrator.edge_programs import EdgePrograms
@@ -31,8 +31,8 @@ from orchestrator.planning.greedy_split import split_by_capability
 from orchestrator.planning.make_plan import Solver
 from tests.differential.graphs import Graph
 from tests.differential.subjects import METHOD, Subject
+from tests.differential.third import backends_with, check_strangers
 
-BACKENDS = resolve_backends(("ggml", "xnnpack"))
 _OPTIONS = PlanOptions(tune="off")  # the plans must not depend on what this machine has measured
 # The plans under which images stay in channels-last between delegates, as `lower` has it.
 _CHANNELS_LAST_PLANS = {"both", "random_1"}
@@ -80,27 +80,28 @@ def only(name: str) -> Solver:
     return solve
 
 
-def two_plans_for(graphs: Sequence[Graph], seed: int) -> dict[str, Solver]:
+def two_plans_for(graphs: Sequence[Graph], seed: int, third: str = "") -> dict[str, Solver]:
     """A random plan, and one of the other ones by chance."""
-    plans = plans_for(graphs, seed)
+    plans = plans_for(graphs, seed, third)
     others = [name for name in plans if name != "random_0"]
     return {name: plans[name] for name in ("random_0", random.Random(seed).choice(others))}
 
 
-def plans_for(graphs: Sequence[Graph], seed: int) -> dict[str, Solver]:
-    """One plan per subset of the backends, and two random ones.
+def plans_for(graphs: Sequence[Graph], seed: int, third: str = "") -> dict[str, Solver]:
+    """One plan per subset of ggml and XNNPACK, one for a third backend, and two random ones.
 
     Graphs with channels-last inputs stay on delegates where they can: kernels that change a
     tensor's rank refuse such tensors.
     """
+    alone = {f"only_{third}": only(third)} if third else {}
     if any(spec.channels_last for graph in graphs for spec in graph.inputs):
-        return {
+        return alone | {
             "both": split_by_capability,
             "only_ggml": only("ggml"),
             "random_0": random_plan(seed, kernels=False),
             "random_1": random_plan(seed + 1, kernels=False),
         }
-    return {
+    return alone | {
         "both": split_by_capability,
         "only_ggml": only("ggml"),
         "only_xnnpack": only("xnnpack"),
@@ -120,26 +121,32 @@ class _KeepsOps(OrchestratorPartitioner):
         return PartitionResult(tagged_exported_program=exported_program, partition_tags={})
 
 
-def lower_plans(program: ExportedProgram, solvers: Mapping[str, Solver]) -> bytes:
+def lower_plans(
+    program: ExportedProgram, solvers: Mapping[str, Solver], *, third: str = ""
+) -> bytes:
     """A .pte with one method per plan, by the plan's name.
 
     All plans share the edge-dialect program, which makes this several times as fast as lowering
     as `lower()` does. It has no second round of rewriting for what a plan shows.
+
+    third: a backend beside ggml and XNNPACK.
     """
+    backends = backends_with(third)
     with torch.no_grad():
-        edge = _to_edge(program)
+        edge = _to_edge(program, backends)
         partitioners = {
-            name: OrchestratorPartitioner(BACKENDS, _OPTIONS, solver=solver)
+            name: OrchestratorPartitioner(backends, _OPTIONS, solver=solver)
             for name, solver in solvers.items()
         }
         programs = {name: copy.deepcopy(edge) for name in solvers}
         for name in _CHANNELS_LAST_PLANS & programs.keys():
-            ChannelsLastPass(BACKENDS).call(programs[name])
+            ChannelsLastPass(backends).call(programs[name])
         manager = EdgeProgramManager(programs, compile_config=edge_compile_config())
         lowered = manager.to_backend(dict(partitioners))
         for name in solvers:
             _keep_initial_states(lowered.exported_program(name))
             fit_kernels(lowered.exported_program(name))
+        check_strangers({name: lowered.exported_program(name) for name in solvers})
         buffer = lowered.to_executorch().buffer
     return bytes(buffer)
 
@@ -149,22 +156,25 @@ def lower_as_lower_does(
     solvers: Mapping[str, Solver],
     *,
     shares_state: bool = False,
+    third: str = "",
 ) -> bytes:
     """A .pte with one method per program, each under its own plan, by the same way as `lower()`.
 
     programs, solvers: by method. shares_state: whether methods share the buffers of one name.
+    third: a backend beside ggml and XNNPACK.
     """
     with torch.no_grad(), dynamic_sizes_kept(programs.values()):
         edge, _ = to_edge_with(
             programs,
             lambda name, rewriting: OrchestratorPartitioner(
-                BACKENDS, _OPTIONS, solver=solvers[name], rewriting=rewriting
+                backends_with(third), _OPTIONS, solver=solvers[name], rewriting=rewriting
             ),
             prepared=EdgePrograms(),
         )
         for name in programs:
             _keep_initial_states(edge.exported_program(name))
             fit_kernels(edge.exported_program(name))
+        check_strangers({name: edge.exported_program(name) for name in programs})
         config = ExecutorchBackendConfig(
             memory_planning_pass=MemoryPlanningPass(share_mutable_buffers=shares_state)
         )
@@ -176,14 +186,14 @@ def _keep_initial_states(program: ExportedProgram) -> None:
         node.meta["et_init_buffer"] = True
 
 
-def _to_edge(program: ExportedProgram) -> ExportedProgram:
+def _to_edge(program: ExportedProgram, backends: Sequence[Backend]) -> ExportedProgram:
     decompose: set[torch._ops.OpOverload] = set()
     while True:
         try:
             manager = to_edge_transform_and_lower(
                 program,
                 partitioner=[
-                    _KeepsOps(BACKENDS, _OPTIONS, decompose=decompose, solver=split_by_capability)
+                    _KeepsOps(backends, _OPTIONS, decompose=decompose, solver=split_by_capability)
                 ],
                 compile_config=edge_compile_config(),
             )

@@ -43,11 +43,13 @@ class Subject:
 
     two_methods: they have a method for several rows at a time and one for one row, which share
         their states. as_lower_does: plans are lowered one by one, each as `lower()` lowers its own.
+        third: a backend beside ggml and XNNPACK.
     """
 
     graphs: Sequence[Graph]
     two_methods: bool = False
     as_lower_does: bool = False
+    third: str = ""
 
     @cached_property
     def model(self) -> nn.Module:

@@ -18,7 +18,7 @@ from tests.differential.traits import TRAITS, traits_of
 _MANY = ("plain", "dynamic-batch", "channels-last")
 _FEW = (
     *("states", "dynamic-sizes", "static-int8-per-channel", "weights", "two-methods"),
-    *("half-states", "groups"),
+    *("half-states", "groups", "stranger", "stranger-channels-last"),
 )
 PROGRAMS = (
     *((name, seed, 48) for seed, name in enumerate(_MANY)),

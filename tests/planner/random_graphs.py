@@ -28,12 +28,12 @@ _FLOWS = [Flow(reads, writes) for reads in BOTH for writes in BOTH]
 def cost_graphs(
     *, backends: int | None = None, min_atoms: int = 6, max_atoms: int = 8
 ) -> st.SearchStrategy[CostGraph]:
-    """Strategy for random graphs on 2 or 3 backends, or on as many as given."""
+    """Strategy for random graphs on 2 to 4 backends, or on as many as given."""
     return st.builds(
         random_graph,
         seed=st.integers(0, 2**32 - 1),
         atoms=st.integers(min_atoms, max_atoms),
-        backends=st.integers(2, 3) if backends is None else st.just(backends),
+        backends=st.integers(2, 4) if backends is None else st.just(backends),
         two_layouts=st.booleans(),
         kernels=st.booleans(),
     )
