@@ -1,6 +1,7 @@
 """A backend as a third party would add it: one module, one class, nothing elsewhere.
 
-It takes additions and products of contiguous tensors, which XNNPACK's delegate computes for it.
+It takes additions and products of contiguous tensors of float32, which XNNPACK's delegate computes
+for it.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import torch
 from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
 from torch.export import ExportedProgram
 from torch.fx import Node
@@ -21,7 +23,7 @@ from orchestrator.backends import (
     Rejection,
     Support,
 )
-from orchestrator.graph.queries import compute_nodes, op_name
+from orchestrator.graph.queries import compute_nodes, op_name, tensor_results
 
 OPS = ("aten.add.Tensor", "aten.mul.Tensor")
 MOST_NODES = 3
@@ -44,10 +46,12 @@ class Toy(Backend):
     def propose(self, ep: ExportedProgram) -> Support:
         candidates, rejections = [], []
         for node in compute_nodes(ep):
-            if op_name(node) in OPS:
-                candidates.append(Candidate((node,)))
-            else:
+            if op_name(node) not in OPS:
                 rejections.append(Rejection(node, f"toy has no {op_name(node)}", "op"))
+            elif any(value.dtype != torch.float32 for value in tensor_results(node)):
+                rejections.append(Rejection(node, "toy computes in float32 only", "dtype"))
+            else:
+                candidates.append(Candidate((node,)))
         return Support(candidates, rejections)
 
     def check_segment(self, nodes: Sequence[Node]) -> str | None:
