@@ -196,9 +196,9 @@ def _image_sums(x: Tensor, y: Tensor) -> Tensor:
     return (x + y) * x + torch.cos(x * y)
 
 
-def _image_ops(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _image_ops(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     z = x + y * x
-    return torch.softmax(z, dim=1) + z[:, 1:2], z.mean(dim=-1) * 2.0
+    return torch.softmax(z, dim=1) + z[:, 1:2], torch.softmax(z, dim=-1), z.mean(dim=-1) * 2.0
 
 
 PLAIN = (

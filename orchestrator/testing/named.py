@@ -29,6 +29,6 @@ def named_backend(name: str) -> Backend:
         with quiet_imports():
             found = getattr(importlib.import_module(module), attribute)
         made = found if isinstance(found, Backend) else found()
-        return checked_backend(made, f"--backend {name}")
+        return checked_backend(made, attribute)
     except (BackendError, ImportError, AttributeError, TypeError) as error:
         raise pytest.UsageError(f"--backend {name}: {error}") from error

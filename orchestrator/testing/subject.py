@@ -97,10 +97,17 @@ class Subject:
         return PlanOptions(strategy="greedy", tune="off", tolerance=self.backend.tolerance)
 
     def edge(self, case: Case) -> ExportedProgram:
-        """Return a model in the edge dialect, with its weights, as the backend is asked about."""
+        """Return a model in the edge dialect, with its weights, as the backend is asked about.
+
+        Where its answers are such that there is none, as it is without the backend.
+        """
         if case not in self._edges:
             with quiet_imports():
-                self._edges[case] = edge_program(case.exported(), [self.backend], self.options)
+                try:
+                    edge = edge_program(case.exported(), [self.backend], self.options)
+                except Exception:  # rules about propose say what is wrong
+                    edge = edge_program(case.exported(), [], self.options)
+            self._edges[case] = edge
         return self._edges[case]
 
     def fake(self, case: Case) -> ExportedProgram:

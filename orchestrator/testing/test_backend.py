@@ -16,9 +16,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             raise pytest.UsageError(
                 "name a backend to test: --backend xnnpack, or --backend my_package.module:MyClass"
             )
-        metafunc.parametrize(
-            "backend", [named_backend(name) for name in names], ids=names, scope="class"
-        )
+        backends = [named_backend(name) for name in names]
+        metafunc.parametrize("backend", backends, ids=names, scope="class")
 
 
 class TestBackend(BackendTests):
