@@ -1,11 +1,15 @@
-"""Keeping other packages' chatter off the user's terminal while they are imported or called."""
+"""Importing other packages: without their chatter, and without what they need for other parts."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
 
 @contextlib.contextmanager
@@ -23,3 +27,25 @@ def quiet_imports() -> Iterator[None]:
             yield
     finally:
         logging.disable(previous)
+
+
+@contextlib.contextmanager
+def without_init(package: str) -> Iterator[None]:
+    """Have modules of a package imported in the body without running the package's own file.
+
+    For packages that import, in `__init__.py`, what the modules themselves do not need. A package
+    that was imported already stays as it is.
+    """
+    if package in sys.modules:
+        yield
+        return
+    parent_name, _, name = package.rpartition(".")
+    parent = importlib.import_module(parent_name)
+    bare = ModuleType(package)
+    bare.__path__ = [str(Path(each, name)) for each in parent.__path__]
+    sys.modules[package] = bare
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+        vars(parent).pop(name, None)

@@ -7,13 +7,10 @@ import importlib
 import importlib.metadata
 import importlib.util
 import io
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import ClassVar, Literal
 
-import executorch.backends
 import torch
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from executorch.exir.backend.partitioner import Partitioner
@@ -24,12 +21,13 @@ from ggml_delegate.reasons import Reason, unfit_dtype
 from orchestrator.backends.base import Candidate, Estimates, PrivateMemory, Rejection, Support
 from orchestrator.backends.of_partitioner import PartitionerBackend
 from orchestrator.graph.quantized import is_dequantize, is_quantize
-from orchestrator.graph.queries import tensors_of
-from orchestrator.quiet import quiet_imports
+from orchestrator.graph.queries import op_name, tensors_of
+from orchestrator.quiet import quiet_imports, without_init
 from orchestrator.versions import executorch_version
 
-Precision = Literal["f32", "bf16"]
-_PACKAGE = "executorch.backends.openvino"
+# What frontend and compiler of 2025.4.1 cannot do, or do otherwise. Results of the last three would
+# be their inputs themselves.
+_LACKING = ("aten.as_strided_copy.", "aten.copy.", "aten.clone.", "aten.alias_copy.", "dim_order_")
 # Integers are taken as numbers of rows; it computes with them in other types than PyTorch.
 _LOOK_UPS = ("aten.embedding.", "aten.index.", "aten.index_select.", "aten.gather.")
 
@@ -48,7 +46,7 @@ class OpenvinoDelegate(PartitionerBackend):
         "dynamic": "export this size as a fixed one",
     }
 
-    def __init__(self, device: str = "CPU", precision: Precision = "f32") -> None:
+    def __init__(self, device: str = "CPU", precision: Literal["f32", "bf16"] = "f32") -> None:
         """Nothing of OpenVINO is imported before the backend is asked for something.
 
         device: OpenVINO's name of it; the number of threads holds for "CPU". precision: that floats
@@ -61,7 +59,7 @@ class OpenvinoDelegate(PartitionerBackend):
             unavailable=_unavailable,
             tolerance=0.0 if precision == "f32" else 0.3,
         )
-        options = (("device", device), ("precision", precision))
+        options = {"device": device, "precision": precision}.items()
         self._specs = [CompileSpec(key, value.encode()) for key, value in options]
 
     def propose(self, ep: ExportedProgram) -> Support:
@@ -71,14 +69,11 @@ class OpenvinoDelegate(PartitionerBackend):
         candidates: list[Candidate] = []
         rejections = [Rejection(each.node, "OpenVINO lacks it", "op") for each in tagged.rejections]
         for candidate in tagged.candidates:
-            reasons = {node: _unfit(node) for node in candidate.nodes}
-            first = next(filter(None, reasons.values()), None)
+            first = next(filter(None, map(_unfit, candidate.nodes)), None)
             if first is None:
                 candidates.append(candidate)
-                continue
-            neighbour = Reason("neighbours", f"it belongs to what is not taken: {first}")
-            found = {node: reason or neighbour for node, reason in reasons.items()}
-            rejections += [Rejection(node, each, each.code) for node, each in found.items()]
+            else:
+                rejections += [Rejection(node, first, first.code) for node in candidate.nodes]
         return Support(candidates, rejections)
 
     def libraries(self) -> Sequence[Path]:
@@ -100,8 +95,8 @@ class OpenvinoDelegate(PartitionerBackend):
         return f"{executorch_version()}, openvino {importlib.metadata.version('openvino')}"
 
     def _partitioner_of_executorch(self) -> Partitioner:
-        with quiet_imports(), _without_quantizer():
-            module = importlib.import_module(f"{_PACKAGE}.partitioner")
+        with quiet_imports(), without_init("executorch.backends.openvino"):  # it needs nncf
+            module = importlib.import_module("executorch.backends.openvino.partitioner")
         made: Partitioner = module.OpenvinoPartitioner(self.compile_specs())
         return made
 
@@ -117,10 +112,12 @@ def _unavailable() -> str | None:
 
 def _unfit(node: Node) -> Reason | None:
     """Why the delegate is not to get a node that the partitioner tags."""
-    takes = {torch.float32, torch.bool}
+    name, takes = op_name(node), {torch.float32, torch.bool}
+    if name.startswith(_LACKING) or _is_unlike(node, name):
+        return Reason("op", "OpenVINO lacks this form of it")
     if is_dequantize(node) or is_quantize(node):
         takes |= {torch.int8, torch.uint8}
-    elif any(start in str(node.target) for start in _LOOK_UPS):
+    elif name.startswith(_LOOK_UPS):
         takes |= {torch.int64, torch.int32}
     for each in (node, *node.all_input_nodes):
         tensors = tensors_of(each.meta.get("val"))
@@ -136,15 +133,13 @@ def _unfit(node: Node) -> Reason | None:
     return None
 
 
-@contextlib.contextmanager
-def _without_quantizer() -> Iterator[None]:
-    """Import modules of ExecuTorch's package without the package itself, which needs nncf."""
-    bare = ModuleType(_PACKAGE)
-    bare.__path__ = [str(Path(each, "openvino")) for each in executorch.backends.__path__]
-    given = sys.modules.setdefault(_PACKAGE, bare)
-    try:
-        yield
-    finally:
-        if given is bare:
-            del sys.modules[_PACKAGE]
-            vars(executorch.backends).pop("openvino", None)
+def _is_unlike(node: Node, name: str) -> bool:
+    """Whether an op has a form that OpenVINO's frontend takes for another, or not at all."""
+    if name.startswith(("aten.amax.", "aten.amin.")) and len(node.args) < 2:
+        return True
+    if name.startswith("aten.split") and len(node.users) < len(tensors_of(node.meta["val"])):
+        return True
+    if name.startswith("aten.elu.") and (node.kwargs.get("input_scale", 1), *node.args[3:]) != (1,):
+        return True
+    first = node.all_input_nodes[0].meta.get("val") if node.all_input_nodes else None
+    return isinstance(first, torch.Tensor) and first.dim() == 0

@@ -14,6 +14,7 @@
 
 #include <cstring>
 #include <exception>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -88,11 +89,28 @@ std::string text_of(const std::vector<int64_t>& sizes) {
   return "[" + text + "]";
 }
 
+// Dimensions of one element may stand anywhere in a dim order.
+bool is_contiguous(const Tensor& tensor) {
+  size_t previous = 0;
+  for (const auto dim : tensor.dim_order()) {
+    if (tensor.size(dim) != 1) {
+      if (dim < previous) {
+        return false;
+      }
+      previous = dim;
+    }
+  }
+  return true;
+}
+
 // An input or output of a program, and the memory that it was bound to last.
 struct Port {
   int type = -1;
   std::vector<int64_t> sizes;
-  const void* data = nullptr;
+  std::string name{};              // of the value in OpenVINO
+  const Port* original = nullptr;  // of an output: where OpenVINO has this value already
+  void* data = nullptr;
+  size_t bytes = 0;
   Owned<ov_tensor> tensor{};
 };
 
@@ -128,8 +146,15 @@ class Executor {
         return error;
       }
     }
-    return did(api.infer_request_infer(request_.get()), "compute") ? Error::Ok
-                                                                   : Error::DelegateInvalidHandle;
+    if (!did(api.infer_request_infer(request_.get()), "compute")) {
+      return Error::DelegateInvalidHandle;
+    }
+    for (const Port& output : outputs_) {
+      if (output.original != nullptr && output.bytes != 0) {
+        std::memcpy(output.data, output.original->data, output.bytes);
+      }
+    }
+    return Error::Ok;
   }
 
  private:
@@ -158,10 +183,28 @@ class Executor {
       return false;
     }
     request_.reset(request);
-    return read_ports(api.compiled_model_inputs_size, api.compiled_model_input_by_index,
-                      &inputs_) &&
-           read_ports(api.compiled_model_outputs_size, api.compiled_model_output_by_index,
-                      &outputs_);
+    if (!read_ports(api.compiled_model_inputs_size, api.compiled_model_input_by_index, &inputs_) ||
+        !read_ports(api.compiled_model_outputs_size, api.compiled_model_output_by_index,
+                    &outputs_)) {
+      return false;
+    }
+    find_originals();
+    return true;
+  }
+
+  // OpenVINO knows one value as one, with one memory: an output that is an input, or another
+  // output, cannot have memory of its own there.
+  void find_originals() {
+    std::map<std::string, const Port*> known;
+    for (const Port& input : inputs_) {
+      known.emplace(input.name, &input);
+    }
+    for (Port& output : outputs_) {
+      const auto [found, is_new] = known.emplace(output.name, &output);
+      if (!is_new) {
+        output.original = found->second;
+      }
+    }
   }
 
   // Properties of a core hold for the programs that it reads later.
@@ -206,6 +249,13 @@ class Executor {
                "tell a value's sizes; are some dynamic?")) {
         return false;
       }
+      char* name = nullptr;
+      if (!did(api.port_get_any_name(found, &name), "tell a value's name")) {
+        api.shape_free(&shape);
+        return false;
+      }
+      described.name = name;
+      api.free(name);
       described.sizes.assign(shape.dims, shape.dims + shape.rank);
       api.shape_free(&shape);
       ports->push_back(std::move(described));
@@ -229,14 +279,16 @@ class Executor {
           text_of(port->sizes).c_str(), port->type);
       return Error::InvalidArgument;
     }
-    const auto order = tensor.dim_order();
-    for (size_t i = 0; i < order.size(); ++i) {
-      if (order[i] != i) {
-        ET_LOG(Error, "openvino: value %zu of a call is not contiguous", index);
-        return Error::InvalidArgument;
-      }
+    if (!is_contiguous(tensor)) {
+      ET_LOG(Error, "openvino: value %zu of a call is not contiguous", index);
+      return Error::InvalidArgument;
     }
     void* const data = tensor.mutable_data_ptr();
+    port->bytes = tensor.nbytes();
+    if (port->original != nullptr) {
+      port->data = data;
+      return Error::Ok;
+    }
     if (port->tensor != nullptr && port->data == data) {
       return Error::Ok;
     }

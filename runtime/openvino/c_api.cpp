@@ -86,6 +86,8 @@ const char* resolve(void* handle, Api* api) {
   FIND(compiled_model_output_by_index);
   FIND(port_get_element_type);
   FIND(const_port_get_shape);
+  FIND(port_get_any_name);
+  FIND(free);
   FIND(output_const_port_free);
   FIND(shape_free);
   FIND(compiled_model_create_infer_request);

@@ -40,6 +40,8 @@ struct Api {
   int (*compiled_model_output_by_index)(const ov_compiled_model*, size_t, ov_output_const_port**);
   int (*port_get_element_type)(const ov_output_const_port*, int*);
   int (*const_port_get_shape)(const ov_output_const_port*, ov_shape*);
+  int (*port_get_any_name)(const ov_output_const_port*, char**);
+  void (*free)(const char*);
   void (*output_const_port_free)(ov_output_const_port*);
   int (*shape_free)(ov_shape*);
   int (*compiled_model_create_infer_request)(const ov_compiled_model*, ov_infer_request**);

@@ -176,3 +176,19 @@ def test_without_its_package_it_is_told_what_brings_it(monkeypatch: pytest.Monke
     reason = OpenvinoDelegate().available()
     assert reason is not None
     assert reason.endswith("pip install executorch-orchestrator[openvino]; found none")
+
+
+@needs_openvino
+def test_results_that_are_inputs_or_alike_have_values_of_their_own() -> None:
+    class Alike(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+            r = torch.relu(y)
+            return x.clone(), r, r.clone(), x.t(), r.view(3, 2) * 2.0
+
+    inputs = (torch.randn(2, 3), torch.randn(2, 3))
+    program = lower(Alike(), inputs, backends=["openvino"], strategy="greedy")
+    native = NativeProgram(program.buffer)
+    for _ in range(2):
+        inputs = (torch.randn(2, 3), torch.randn(2, 3))
+        for found, expected in zip(native.run("forward", inputs), Alike()(*inputs), strict=True):
+            assert torch.equal(found, expected)
