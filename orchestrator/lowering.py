@@ -16,10 +16,12 @@ from ggml_delegate.builder import bytes_held_once
 from orchestrator.backends import Backend, load_options, resolve_backends
 from orchestrator.edge_programs import EdgePrograms
 from orchestrator.failures import Refusals, lowering_error
+from orchestrator.fallback import Fallbacks, is_fallback
 from orchestrator.flow import plan_only, to_edge_with
 from orchestrator.frontend.dynamic_sizes import sizes_without_bound
 from orchestrator.frontend.export import Model
 from orchestrator.frontend.quantize import Recipe, as_quantized_programs
+from orchestrator.frontend.rewrites import Rewriting
 from orchestrator.frontend.shared_state import SharedPrograms, share_state, shared_config
 from orchestrator.frontend.state_in_place import in_place_config
 from orchestrator.frontend.torch_state import as_in_lowering
@@ -72,6 +74,7 @@ def lower(
     progress: Callable[[TuneEvent], None] | None = None,
     share_buffers: bool = True,
     share_weights: bool = False,
+    fallback: bool = False,
     quantize: Recipe | None = None,
     calibration: Iterable[Any] = (),
 ) -> LoweredProgram:
@@ -112,6 +115,10 @@ def lower(
     share_weights: whether a weight that several methods use goes to the delegate that the first of
         them has it in, if that can run what uses it: the file and the memory then have it once.
         Plans that were timed (tune="measure") are taken as they are.
+    fallback: whether each method "name" that calls other delegates than XNNPACK's gets a method
+        "name__fallback", which needs XNNPACK and kernels alone. The runtime here runs it in place
+        of "name" where a delegate of "name" cannot be used. Weights that both have in XNNPACK, and
+        mutable buffers, the program has once.
     quantize: how to quantize a module first, see `orchestrator.frontend.quantize.Recipe`; the
         module itself stays as it is, and the plan's notes tell what was left in floats.
     calibration: for quantize="static", inputs as the model will see them, each a tuple of
@@ -162,6 +169,7 @@ def lower(
         etrecord=etrecord,
         share_buffers=share_buffers,
         share_weights=share_weights,
+        fallback=fallback,
         notes=notes,
     )
 
@@ -177,6 +185,7 @@ def lower_programs(
     etrecord: str | os.PathLike[str] | None = None,
     share_buffers: bool = True,
     share_weights: bool = False,
+    fallback: bool = False,
     notes: Sequence[str] = (),
 ) -> LoweredProgram:
     """Lower exported programs, by method name, as `lower` describes it.
@@ -185,8 +194,12 @@ def lower_programs(
 
     Raises, warns: as `lower`; a warning is about the line that called the caller of this.
     """
-    shared = share_state(programs) if share_buffers else SharedPrograms(programs, {})
-    programs = dict(shared.programs)
+    fallbacks = Fallbacks()
+    if fallback:
+        fallbacks = Fallbacks.of(tuple(programs), constant_methods or (), backends, options)
+    everything = fallbacks.added_to(programs)
+    shared = share_state(everything) if share_buffers else SharedPrograms(everything, {})
+    programs = {name: shared.programs[name] for name in programs}
     with as_in_lowering(programs.values()), bytes_held_once():
         lowering = _Lowering(
             programs,
@@ -198,6 +211,7 @@ def lower_programs(
             etrecord is not None,
             shared,
             SharedWeights(programs, keeps_together=share_weights),
+            fallbacks=fallbacks,
             prepared=EdgePrograms() if options.tune == "measure" else None,
             notes=notes,
         )
@@ -222,6 +236,7 @@ class _Lowering:
     generate_etrecord: bool
     shared: SharedPrograms
     weights: SharedWeights
+    fallbacks: Fallbacks = field(default_factory=Fallbacks)
     refusals: Refusals = field(default_factory=Refusals)
     prepared: EdgePrograms | None = None
     notes: Sequence[str] = ()
@@ -233,7 +248,11 @@ class _Lowering:
         factors: Mapping[str, ProgramFactors] | None = None,
     ) -> Made:
         """Lower once, with what was decided about the methods' plans."""
-        edge, partitioners = self._to_edge(choices)
+        is_last = self.options.tune != "measure" or timed.keys() >= self.programs.keys()
+        edge, partitioners = self._to_edge(choices, with_fallbacks=is_last)
+        fallbacks = self.fallbacks.without_needless(edge) if is_last else Fallbacks()
+        kept = {*self.programs, *fallbacks.originals}
+        partitioners = {name: each for name, each in partitioners.items() if name in kept}
         results = {name: partitioner.results[-1] for name, partitioner in partitioners.items()}
         methods = []
         for name, result in results.items():
@@ -247,20 +266,23 @@ class _Lowering:
                     unconstrained = plan_only(self.programs[name], self.backends, self.options)
                 described = result.with_advice(shown, unconstrained)
             method = as_lowered(described, name, edge.exported_program(name))
-            notes = (*self.notes, *self.shared.notes(name), *self.weights.notes(name))
-            method = with_notes(method, *notes)
+            if name in fallbacks.originals:
+                method = with_notes(method, fallbacks.note(name))
+            else:
+                notes = (*self.notes, *self.shared.notes(name), *self.weights.notes(name))
+                method = with_notes(method, *notes)
             methods.append(timed[name].add_to(method) if name in timed else method)
         report = Report(
             backends=tuple(backend.name for backend in self.backends),
             methods=tuple(methods),
             versions=versions(),
         )
-        for name in self.programs:
+        for name in partitioners:
             _keep_initial_state(edge.exported_program(name))
             fit_kernels(edge.exported_program(name))
         embed_report(edge, report, self.named_data)
         config = in_place_config(
-            shared_config(self.backend_config, self.shared.methods), self.backends, self.programs
+            shared_config(self.backend_config, self.shared.methods), self.backends, partitioners
         )
         try:
             manager = edge.to_executorch(config)
@@ -270,11 +292,11 @@ class _Lowering:
             buffer=manager.buffer,
             report=report,
             plan={name: result.plan for name, result in results.items()},
-            signatures={name: Signature.of(program) for name, program in self.programs.items()},
+            signatures={name: Signature.of(self.shared.programs[name]) for name in results},
             load_options=load_options(self.backends, self.options.thread_count),
             libraries={each.backend_id: each.libraries() for each in self.backends},
         )
-        planned = {name: result.planned for name, result in results.items()}
+        planned = {name: results[name].planned for name in self.programs}
         return Made(program, planned, manager)
 
     def plan(self, choices: Mapping[str, Choice]) -> dict[str, Planned]:
@@ -283,19 +305,34 @@ class _Lowering:
         return {name: each.results[-1].planned for name, each in partitioners.items()}
 
     def _to_edge(
-        self, choices: Mapping[str, Choice], *, dry_run: bool = False
+        self,
+        choices: Mapping[str, Choice],
+        *,
+        dry_run: bool = False,
+        with_fallbacks: bool = False,
     ) -> tuple[EdgeProgramManager, dict[str, OrchestratorPartitioner]]:
-        return to_edge_with(
-            self.programs,
-            lambda name, rewriting: OrchestratorPartitioner(
+        def partitioner(name: str, rewriting: Rewriting) -> OrchestratorPartitioner:
+            refused = self.refusals.of(name)
+            if name in self.fallbacks.originals:
+                return OrchestratorPartitioner(
+                    self.fallbacks.backends,
+                    self.fallbacks.options,
+                    rewriting=rewriting,
+                    refused=refused,
+                )
+            return OrchestratorPartitioner(
                 self.backends,
                 self.options,
                 rewriting=rewriting,
                 choice=choices.get(name),
                 dry_run=dry_run,
-                refused=self.refusals.of(name),
+                refused=refused,
                 weights=(self.weights, name),
-            ),
+            )
+
+        return to_edge_with(
+            self.shared.programs if with_fallbacks else self.programs,
+            partitioner,
             constant_methods=self.constant_methods,
             generate_etrecord=self.generate_etrecord and not dry_run,
             refusals=self.refusals,
@@ -313,7 +350,7 @@ def _warn(report: Report, refusals: Refusals) -> None:
         )
     for method in report.methods:
         text = slow_kernels(method, report.backends)
-        if text is not None:
+        if text is not None and not is_fallback(method.name):
             warnings.warn(text, LoweringWarning, stacklevel=4)
     for method in report.methods:
         if method.missing_kernels:

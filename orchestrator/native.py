@@ -204,6 +204,14 @@ class NativeProgram:
         return tuple(self._program.method_names())
 
     @property
+    def fallbacks(self) -> Mapping[str, str]:
+        """Methods whose delegates cannot be used here, and those that run in their place.
+
+        A program has such methods if it was lowered with `fallback=True`.
+        """
+        return dict(self._program.fallbacks())
+
+    @property
     def num_threads(self) -> int:
         """The number of threads that runs use."""
         return int(self._program.num_threads)

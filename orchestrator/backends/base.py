@@ -179,6 +179,7 @@ class Backend(ABC):
             computes in less than float32. It is used only where the user allows as much
             (`PlanOptions.tolerance`).
         limits_threads: whether its delegates compute with no more threads than they are told to.
+        is_reproducible: whether what its `preprocess` makes has the same bytes each time.
         is_proven: whether its delegate is known not to crash or hang. Programs of others are run in
             a process of their own before they are timed, and their results are compared with eager
             PyTorch's.
@@ -194,6 +195,7 @@ class Backend(ABC):
     remedies: ClassVar[Mapping[str, str]] = {}
     tolerance: float = 0.0
     limits_threads: ClassVar[bool] = True
+    is_reproducible: ClassVar[bool] = True
     is_proven: ClassVar[bool] = False
 
     @abstractmethod

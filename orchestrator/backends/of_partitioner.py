@@ -34,7 +34,12 @@ from orchestrator.graph.quantized import (
     is_quantization,
     is_quantize,
 )
-from orchestrator.graph.queries import compute_nodes, constant_nodes, mutated_buffers
+from orchestrator.graph.queries import (
+    compute_nodes,
+    constant_nodes,
+    mutated_buffers,
+    tensors_of,
+)
 from orchestrator.planner import Layout
 from orchestrator.quiet import quiet_imports
 from orchestrator.versions import executorch_version
@@ -125,12 +130,22 @@ class PartitionerBackend(Backend):
         packs = any(node.op == "placeholder" and node.name in tags for node in ep.graph.nodes)
         packable = constant_nodes(ep) - mutated_buffers(ep) if packs else set()
         candidates = []
+        # A size that a kernel finds reaches a delegate; some fail on calls that give nothing else.
+        numbers = {node for node in tagged if not tensors_of(node.meta.get("val"))}
+        for node in numbers:
+            del tagged[node]
         for nodes in self._units(ep, tagged):
             inputs = (source for node in nodes for source in node.all_input_nodes)
             constants = tuple(dict.fromkeys(each for each in inputs if each in packable))
             candidates.append(Candidate(nodes, constants, divisible=len(nodes) == 1))
         reason = f"{type(self.partitioner).__name__} does not tag it"
-        rejections = [Rejection(node, reason) for node in compute_nodes(ep) if node not in tagged]
+        rejections = [
+            Rejection(node, "it gives a number", "run-time")
+            if node in numbers
+            else Rejection(node, reason)
+            for node in compute_nodes(ep)
+            if node not in tagged
+        ]
         return Support(candidates, rejections)
 
     def preserved_ops(

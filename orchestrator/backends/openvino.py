@@ -9,7 +9,7 @@ import importlib.util
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from executorch.exir.backend.compile_spec_schema import CompileSpec
@@ -20,6 +20,7 @@ from torch.fx import Node
 from ggml_delegate.reasons import Reason, unfit_dtype
 from orchestrator.backends.base import Candidate, Estimates, PrivateMemory, Rejection, Support
 from orchestrator.backends.of_partitioner import PartitionerBackend
+from orchestrator.backends.openvino_compile import openvino_compile
 from orchestrator.graph.quantized import is_dequantize, is_quantize
 from orchestrator.graph.queries import op_name, tensors_of
 from orchestrator.quiet import quiet_imports, without_init
@@ -38,6 +39,7 @@ class OpenvinoDelegate(PartitionerBackend):
     # Measured by benchmarks/estimates.py.
     estimates = Estimates(call_ns=22_000.0)
     private_memory: ClassVar[PrivateMemory] = PrivateMemory(per_weight_byte=1.0)
+    is_reproducible: ClassVar[bool] = False  # names in it count up in the process
     remedies: ClassVar[Mapping[str, str]] = {
         "op": "write it with ops that OpenVINO has",
         "half": "use float32: model.float() before exporting",
@@ -97,6 +99,8 @@ class OpenvinoDelegate(PartitionerBackend):
     def _partitioner_of_executorch(self) -> Partitioner:
         with quiet_imports(), without_init("executorch.backends.openvino"):  # it needs nncf
             module = importlib.import_module("executorch.backends.openvino.partitioner")
+            preprocess: Any = importlib.import_module("executorch.backends.openvino.preprocess")
+        preprocess.openvino_compile = openvino_compile
         made: Partitioner = module.OpenvinoPartitioner(self.compile_specs())
         return made
 
@@ -135,9 +139,10 @@ def _unfit(node: Node) -> Reason | None:
 
 def _is_unlike(node: Node, name: str) -> bool:
     """Whether an op has a form that OpenVINO's frontend takes for another, or not at all."""
-    if name.startswith(("aten.amax.", "aten.amin.")) and len(node.args) < 2:
-        return True
-    if name.startswith("aten.split") and len(node.users) < len(tensors_of(node.meta["val"])):
+    if name.startswith(("aten.amax.", "aten.amin.")) and not any(node.args[1:2]):
+        return True  # over all dimensions
+    used = {user.args[1] for user in node.users} if name.startswith("aten.split") else set()
+    if name.startswith("aten.split") and len(used) < len(tensors_of(node.meta["val"])):
         return True
     if name.startswith("aten.elu.") and (node.kwargs.get("input_scale", 1), *node.args[3:]) != (1,):
         return True

@@ -218,6 +218,9 @@ PLAIN = (
 )
 """Of all sorts: what a backend does not take of them, kernels run."""
 
+AGAIN = tuple(each for each in PLAIN if str(each) in ("sums", "linear", "convolutions", "image"))
+"""Those that are lowered twice."""
+
 LAYOUTS = tuple(
     Case(f"{name} in channels-last", model, inputs, channels_last=True)
     for name, model, inputs in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.fx import Node
 
 from orchestrator.graph.queries import tensor_results
 from orchestrator.planner import Layout
-from orchestrator.testing.cases import DYNAMIC, HEAVY, LAYOUTS, PLAIN, Case
+from orchestrator.testing.cases import AGAIN, DYNAMIC, HEAVY, LAYOUTS, PLAIN, Case
 from orchestrator.testing.compare import eager_results, first_difference
 from orchestrator.testing.needs import needs_running
 from orchestrator.testing.subject import Lowered, Subject
@@ -90,13 +91,22 @@ class Numbers:
         once = [_copied(each) for each in native.run("forward", inputs)]
         native.run("forward", other)
         again = native.run("forward", inputs)
-        same = all(
-            torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
-            for a, b in zip(once, again, strict=True)
-        )
-        assert same, (
+        assert _are_same(once, again), (
             f"{case} gives other numbers when it runs again on one thread: results must depend "
             "on nothing but the inputs"
+        )
+
+    @pytest.mark.parametrize("case", AGAIN, ids=str)
+    def test_lowering_again_gives_the_same_numbers(self, subject: Subject, case: Case) -> None:
+        """Bit by bit, on one thread, whether or not the bytes of the programs are the same."""
+        needs_running(subject, case)
+        once, again = (
+            subject.native(subject.lowered(case, anew=anew), threads=1).run("forward", case.draw(1))
+            for anew in (False, True)
+        )
+        assert _are_same(once, again), (
+            f"{case} gives other numbers when it is lowered again: let preprocess depend on "
+            "nothing but the program and the compile specs"
         )
 
     def test_it_computes_with_no_more_threads_than_it_is_told(self, subject: Subject) -> None:
@@ -148,6 +158,13 @@ class Numbers:
 
 def _is_image(node: Node) -> bool:
     return any(value.dim() == 4 for value in tensor_results(node))
+
+
+def _are_same(once: Sequence[object], again: Sequence[object]) -> bool:
+    return all(
+        torch.equal(a, b) if isinstance(a, Tensor) and isinstance(b, Tensor) else a == b
+        for a, b in zip(once, again, strict=True)
+    )
 
 
 def _copied(value: object) -> object:

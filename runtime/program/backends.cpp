@@ -19,6 +19,11 @@ std::vector<std::string> registered_backends() {
   return names;
 }
 
+bool is_usable(const std::string& backend) {
+  const auto* const found = executorch::runtime::get_backend_class(backend.c_str());
+  return found != nullptr && found->is_available();
+}
+
 std::string origin_of(const std::string& backend) {
   static const std::map<std::string, std::string> kOrigins = {
       {"OpenvinoBackend", "the package openvino: pip install executorch-orchestrator[openvino]"},

@@ -9,6 +9,9 @@ namespace orchestrator {
 // Ids, sorted.
 std::vector<std::string> registered_backends();
 
+// Whether a delegate is in this process and says that it can be used.
+bool is_usable(const std::string& backend);
+
 // What brings a delegate that ExecuTorch knows, for messages; empty for others.
 std::string origin_of(const std::string& backend);
 

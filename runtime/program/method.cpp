@@ -110,6 +110,7 @@ void LoadedMethod::check_backends(const MethodMeta& meta) {
       const std::string origin = origin_of(backend);
       if (!origin.empty()) message += "; " + backend + " comes with " + origin;
     }
+    message += "; lower(..., fallback=True) makes programs that run without";
     fail(message, Error::NotFound);
   }
   for (size_t i = 0; i < meta.num_memory_planned_buffers(); ++i) {

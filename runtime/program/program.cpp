@@ -9,9 +9,12 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <numeric>
+#include <set>
 #include <utility>
 
+#include "runtime/program/backends.h"
 #include "runtime/program/errors.h"
 #include "runtime/program/log_capture.h"
 
@@ -24,7 +27,8 @@ using executorch::runtime::DataLoader;
 using executorch::runtime::Error;
 using executorch::runtime::Result;
 
-constexpr size_t kProgramAlignment = 16;  // what ExecuTorch demands of a program's first byte
+constexpr char kFallback[] = "__fallback";  // what orchestrator.fallback puts after a method's name
+constexpr size_t kProgramAlignment = 16;    // what ExecuTorch demands of a program's first byte
 
 int64_t now_ns() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -133,9 +137,49 @@ MethodInfo Program::peek(const std::string& name) const {
   return read_method_info(meta.get(), source_);
 }
 
+std::string Program::in_place_of(const std::string& name) const {
+  const std::string fallback = name + kFallback;
+  if (std::find(method_names_.begin(), method_names_.end(), fallback) == method_names_.end()) {
+    return name;
+  }
+  const std::vector<std::string> backends = peek(name).backends;
+  LogCapture log;
+  const bool is_needed = !std::all_of(backends.begin(), backends.end(), is_usable);
+  log.take();  // what delegates say of themselves is no error of this program
+  return is_needed ? fallback : name;
+}
+
+std::map<std::string, std::string> Program::fallbacks() const {
+  std::map<std::string, std::string> found;
+  for (const std::string& name : method_names_) {
+    const std::string other = in_place_of(name);
+    if (other != name) {
+      found.emplace(name, other);
+    }
+  }
+  return found;
+}
+
+// Without fallbacks that are not needed, and without what they stand for.
+std::vector<std::string> Program::methods_in_use() const {
+  std::set<std::string> left_out;
+  for (const std::string& name : method_names_) {
+    const std::string other = in_place_of(name);
+    left_out.insert(other == name ? name + kFallback : name);
+  }
+  std::vector<std::string> names;
+  std::copy_if(method_names_.begin(), method_names_.end(), std::back_inserter(names),
+               [&](const std::string& name) { return left_out.count(name) == 0; });
+  return names;
+}
+
 LoadedMethod& Program::loaded(const std::string& name) {
   auto found = methods_.find(name);
   if (found == methods_.end()) {
+    const std::string used = in_place_of(name);
+    if (used != name) {
+      return loaded(used);
+    }
     const ThreadLimit::Scope scope(threads_);
     auto method = std::make_unique<LoadedMethod>(*program_, source_, name, *state_,
                                                  delegate_options_.map(), tracer_.get());
@@ -175,12 +219,13 @@ void Program::unload(const std::string& name) {
   check_name(name);
   std::lock_guard<std::mutex> lock(mutex_);
   methods_.erase(name);
+  methods_.erase(in_place_of(name));
 }
 
 State Program::state() {
   std::lock_guard<std::mutex> lock(mutex_);
   State state;
-  for (const std::string& name : method_names_) {
+  for (const std::string& name : methods_in_use()) {
     state.methods[name] = joined(loaded(name).memory());
   }
   if (const std::optional<AlignedBuffer>& shared = state_->allocated()) {
@@ -190,11 +235,16 @@ State Program::state() {
 }
 
 void Program::restore(const State& state) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const std::vector<std::string> names = methods_in_use();
   for (const auto& [name, bytes] : state.methods) {
     check_name(name);
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      throw InputValueError(source_ + ": the state of method '" + name +
+                            "' is of no use here, where another method runs in its place");
+    }
   }
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (const std::string& name : method_names_) {
+  for (const std::string& name : names) {
     const auto found = state.methods.find(name);
     check_state("method '" + name + "'", found == state.methods.end() ? 0 : found->second.size(),
                 total_size(loaded(name).memory()));

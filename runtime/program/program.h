@@ -63,6 +63,10 @@ class Program {
                                              size_t size, const LoadOptions& options);
 
   const std::vector<std::string>& method_names() const { return method_names_; }
+  // Methods that call delegates which cannot be used here, with the methods that run in their
+  // place: for "name", that is "name__fallback", if the program has it. Those that all the
+  // functions below are asked about by the first name, but for peek().
+  std::map<std::string, std::string> fallbacks() const;
   int num_threads() const { return threads_.count(); }
   // Where the program comes from, for messages.
   const std::string& source() const { return source_; }
@@ -96,6 +100,9 @@ class Program {
  private:
   Program(std::string source, std::unique_ptr<executorch::runtime::DataLoader> loader,
           std::shared_ptr<const void> owner, const LoadOptions& options);
+  // The fallback of a method that has one and needs it, or the method itself.
+  std::string in_place_of(const std::string& name) const;
+  std::vector<std::string> methods_in_use() const;
   LoadedMethod& loaded(const std::string& name);
   void check_state(const std::string& what, size_t found, size_t expected) const;
   void check_name(const std::string& name) const;

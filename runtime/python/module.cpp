@@ -223,6 +223,7 @@ void define_program(py::module_& module) {
            py::arg("etdump") = false, py::arg("values") = false,
            py::arg("backend_options") = py::dict())
       .def("method_names", &Program::method_names)
+      .def("fallbacks", &Program::fallbacks)
       .def("peek", &Program::peek, py::arg("method"), no_gil)
       .def("method", &Program::method, py::arg("method"), no_gil)
       .def("run", &run, py::arg("method"), py::arg("inputs"))

@@ -54,6 +54,12 @@ LoadedModel load(const Options& options) {
     throw ExitError(ExitCode::kBadUsage, error.what());
   }
   model.load_ns = now_ns() - start;
+  if (model.method.name != options.method) {
+    std::fprintf(stderr,
+                 "orchestrator-run: delegates of method '%s' cannot be used here; '%s' runs in its "
+                 "place\n",
+                 options.method.c_str(), model.method.name.c_str());
+  }
   return model;
 }
 

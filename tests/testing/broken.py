@@ -300,6 +300,17 @@ class Drifts(Broken):
         return [each * (1.0 + run * 2**-20) for each in results]
 
 
+class OtherEachTime(Broken):
+    """Gives other numbers with each program that it makes."""
+
+    def __init__(self) -> None:
+        self._programs = 0
+
+    def distort(self, results: list[Any], run: int, threads: int) -> list[Any]:
+        self._programs += run == 0
+        return [each * (1.0 + self._programs * 2**-20) for each in results]
+
+
 class HasHelpers(Broken):
     """Another thread multiplies while it computes."""
 
