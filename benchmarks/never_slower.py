@@ -1,7 +1,7 @@
 """The chosen plan against every single backend and the greedy splits.
 
-    python benchmarks/never_slower.py [MODEL ...] [--threads 1 2] [--quick] [--table FILE]
-        [--json FILE] [--check]
+    python benchmarks/never_slower.py [MODEL ...] [--backends ggml,xnnpack] [--threads 1 2]
+        [--quick] [--table FILE] [--json FILE] [--check]
 
 Each model is tuned (`lower(..., tune="measure")`), then its program and those of the alternatives
 run in turn in one process, in several repeats: where its memory happens to lie makes one load of a
@@ -28,7 +28,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,15 +62,8 @@ DEFAULT_MODELS = (
 )
 MOST_OVER_BEST_SINGLE = 1.02
 MOST_PREDICTION_ERROR = 0.10
-CHOSEN, XNNPACK, GGML = "chosen", "xnnpack alone", "ggml alone"
-# Named as in the reports; one that is missing there came out as the chosen plan.
-BASELINES = {
-    XNNPACK: ["xnnpack"],
-    GGML: ["ggml"],
-    "greedy: ggml, xnnpack": ["ggml", "xnnpack"],
-    "greedy: xnnpack, ggml": ["xnnpack", "ggml"],
-}
-SINGLE = (XNNPACK, GGML)
+CHOSEN, XNNPACK = "chosen", "xnnpack alone"
+DEFAULT_BACKENDS = ("ggml", "xnnpack")
 (GGML_BACKEND,) = resolve_backends(["ggml"])
 REFERENCES = {"around the reference": baseline_task, "reference": reference_task}
 
@@ -140,24 +133,50 @@ class Reference:
         return (product_ms - around_ms) * 1e6 / level_ns
 
 
-def lowered_baselines(name: str) -> dict[str, tuple[LoweredProgram, float]]:
+def baselines_of(backends: Sequence[str]) -> dict[str, list[str]]:
+    """The backends of the programs to compare with.
+
+    Named as in the reports; one that is missing there came out as the chosen plan.
+    """
+    orders = [list(backends), list(reversed(backends))] if len(backends) > 1 else []
+    return {
+        **{single(name): [name] for name in backends},
+        **{f"greedy: {', '.join(order)}": order for order in orders},
+    }
+
+
+def single(backend: str) -> str:
+    """The name of the program of one backend."""
+    return f"{backend} alone"
+
+
+def lowered_baselines(
+    name: str, backends: Sequence[str]
+) -> dict[str, tuple[LoweredProgram, float]]:
     """The programs to compare with, by name, with the seconds that lowering took."""
     spec = MODELS[name]
     model, inputs = spec.build(), spec.inputs(1, 0)
     programs = {}
-    for label, backends in BASELINES.items():
+    for label, order in baselines_of(backends).items():
         start = time.perf_counter()
-        program = lower(model, inputs, backends=backends, strategy="greedy", tune="off")
+        program = lower(model, inputs, backends=order, strategy="greedy", tune="off")
         programs[label] = (program, time.perf_counter() - start)
     return programs
 
 
-def tuned(name: str, threads: int, table: Path) -> tuple[LoweredProgram, float]:
+def tuned(
+    name: str, backends: Sequence[str], threads: int, table: Path
+) -> tuple[LoweredProgram, float]:
     """The chosen program, with the seconds that lowering and measuring took."""
     spec = MODELS[name]
     start = time.perf_counter()
     program = lower(
-        spec.build(), spec.inputs(1, 0), tune="measure", threads=threads, cost_table=table
+        spec.build(),
+        spec.inputs(1, 0),
+        backends=backends,
+        tune="measure",
+        threads=threads,
+        cost_table=table,
     )
     return program, time.perf_counter() - start
 
@@ -177,6 +196,7 @@ def predictions(chosen: LoweredProgram) -> dict[str, float]:
 
 def measure(
     name: str,
+    backends: Sequence[str],
     threads: int,
     table: Path,
     baselines: Mapping[str, tuple[LoweredProgram, float]],
@@ -184,14 +204,14 @@ def measure(
 ) -> list[Row]:
     """One row per program of a model."""
     reference = Reference(threads)
-    chosen = tuned(name, threads, table)
+    chosen = tuned(name, backends, threads, table)
     programs = {CHOSEN: chosen, **baselines}
     alike = first_alike({label: program for label, (program, _) in programs.items()})
     buffers = {label: programs[label][0].buffer for label in dict.fromkeys(alike.values())}
     inputs = MODELS[name].inputs(1, 0)
     found = in_repeats(buffers, inputs, threads, seconds, reference.runs)
     timings = {label: found[first] for label, first in alike.items()}
-    best = min(SINGLE, key=lambda label: timings[label].median_ms)
+    best = min(map(single, backends), key=lambda label: timings[label].median_ms)
     pairs = {label: (timings[CHOSEN], timing) for label, timing in timings.items()}
     if alike[best] != CHOSEN:
         pairs[best] = told_apart(
@@ -244,13 +264,14 @@ HEADER = (
 )
 
 
-def summarize(rows: list[Row]) -> list[str]:
+def summarize(rows: list[Row], backends: Sequence[str]) -> list[str]:
     """Print the figures that the targets are about; return what misses one."""
     missed = []
+    singles = set(map(single, backends))
     best: dict[tuple[str, int], Row] = {}
     for row in rows:
         key = (row.model, row.threads)
-        if row.program in SINGLE and (key not in best or row.measured_ms < best[key].measured_ms):
+        if row.program in singles and (key not in best or row.measured_ms < best[key].measured_ms):
             best[key] = row
     for (model, threads), row in best.items():
         if row.chosen_over_it > MOST_OVER_BEST_SINGLE:
@@ -268,7 +289,7 @@ def summarize(rows: list[Row]) -> list[str]:
     if gains:
         mean = statistics.geometric_mean(gains)
         print(f"XNNPACK alone / chosen, geometric mean over the attention models: {mean:.2f}")
-    for label in (CHOSEN, *BASELINES):
+    for label in (CHOSEN, *baselines_of(backends)):
         errors = [row.prediction_error for row in rows if row.program == label]
         at_one_speed = [row.error_at_one_speed for row in rows if row.program == label]
         print(
@@ -296,6 +317,9 @@ def main() -> int:
     """Runs the benchmark."""
     arguments = parser(__doc__)
     arguments.add_argument("models", nargs="*", default=list(DEFAULT_MODELS))
+    arguments.add_argument(
+        "--backends", type=lambda text: text.split(","), default=list(DEFAULT_BACKENDS)
+    )
     arguments.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments.add_argument("--table", type=Path, help="a cost table to use and to extend")
     options = arguments.parse_args()
@@ -304,13 +328,13 @@ def main() -> int:
         table = options.table or Path(folder) / "costs.sqlite"
         print(HEADER)
         for name in options.models:
-            baselines = lowered_baselines(name)
+            baselines = lowered_baselines(name, options.backends)
             for threads in options.threads:
                 seconds = 3.0 if options.quick else 10.0
-                for row in measure(name, threads, table, baselines, seconds):
+                for row in measure(name, options.backends, threads, table, baselines, seconds):
                     rows.append(row)
                     print(show(row), flush=True)
-    missed = summarize(rows)
+    missed = summarize(rows, options.backends)
     return conclude(options, {"rows": [asdict(row) for row in rows]}, missed)
 
 

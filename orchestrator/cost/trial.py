@@ -22,7 +22,7 @@ import torch
 
 from orchestrator.backends import Backend, load_options
 from orchestrator.cost import trial_process
-from orchestrator.cost.trial_process import BEGIN, END, INPUTS, TASK, outputs_file
+from orchestrator.cost.trial_process import BEGIN, BUSY, END, INPUTS, TASK, outputs_file
 
 _LIMIT_S = 60.0  # for a run
 _START_S = 600.0  # for the process to start
@@ -32,11 +32,13 @@ _START_S = 600.0  # for the process to start
 class Trial:
     """What came of it, by method: what it returned, or why it may not be run in this process.
 
+    busy: how many threads computed while it ran again and again.
     A method that raises an error as it should is in neither: it does so here as well.
     """
 
     outputs: dict[str, list[Any]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    busy: dict[str, float] = field(default_factory=dict)
 
 
 def try_out(
@@ -60,7 +62,7 @@ def try_out(
         torch.save({each: list(leaves) for each, leaves in inputs.items()}, folder / INPUTS)
         while left:
             (folder / TASK).write_text(json.dumps({**task, "methods": left}))
-            ended, running, problem = _run(folder)
+            ended, running, problem = _run(folder, trial.busy)
             for number, method in enumerate(inputs):
                 if method in ended and outputs_file(folder, number).exists():
                     outputs = torch.load(outputs_file(folder, number), weights_only=True)
@@ -74,8 +76,11 @@ def try_out(
     return trial
 
 
-def _run(folder: Path) -> tuple[set[str], str | None, str | None]:
-    """Return the methods that ended, the one that was running last, and what went wrong."""
+def _run(folder: Path, busy: dict[str, float]) -> tuple[set[str], str | None, str | None]:
+    """Return the methods that ended, the one that was running last, and what went wrong.
+
+    busy: of the methods that ended, as of `Trial`; added to.
+    """
     command = [sys.executable, "-m", trial_process.__name__, str(folder)]
     ended: set[str] = set()
     running: str | None = None
@@ -93,6 +98,8 @@ def _run(folder: Path) -> tuple[set[str], str | None, str | None]:
                     break
                 if line.startswith(BEGIN):
                     running = line.removeprefix(BEGIN)
+                elif line.startswith(BUSY) and running is not None:
+                    busy[running] = float(line.removeprefix(BUSY))
                 elif line.startswith(END):
                     ended.add(line.removeprefix(END))
                     running = None

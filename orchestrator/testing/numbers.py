@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from orchestrator.cost.busy_threads import busy_threads
 from orchestrator.graph.queries import tensor_results
 from orchestrator.planner import Layout
 from orchestrator.testing.cases import AGAIN, DYNAMIC, HEAVY, LAYOUTS, PLAIN, Case
 from orchestrator.testing.compare import eager_results, first_difference
 from orchestrator.testing.needs import needs_running
 from orchestrator.testing.subject import Lowered, Subject
-from orchestrator.testing.threads import busy_threads
 
 _SEEDS = (1, 2)
 _TRIALS = 3

@@ -1,6 +1,7 @@
 """Whether a program whose delegates nobody knows may be timed, and may win.
 
-It is run in a process of its own, and its results are compared with those of eager PyTorch.
+It is run in a process of its own, its results are compared with those of eager PyTorch, and the
+threads that compute are counted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from orchestrator.graph.queries import compute_nodes
 # Of the largest value: where float32 is computed in another order; in half types; where roundings
 # to int8 fall the other way.
 _FLOAT, _HALF, _QUANTIZED = 1e-3, 2e-2, 1e-1
+_MORE_THREADS = 0.5  # than asked for, on average, are a fault of a delegate
 
 
 class Unproven:
@@ -51,6 +53,12 @@ class Unproven:
         trial = try_out(file, {method: self._inputs}, backends, threads)
         if method in trial.failures:
             return trial.failures[method]
+        busy = trial.busy.get(method, 0.0)
+        if busy > threads + _MORE_THREADS:
+            return (
+                f"it computes with {busy:.1f} threads at a time, where {threads} "
+                f"{'was' if threads == 1 else 'were'} asked for"
+            )
         actual = trial.outputs.get(method)
         if actual is None or self._expected is None:
             return None  # it raises an error, as it will here

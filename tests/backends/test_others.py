@@ -13,6 +13,7 @@ import torch
 from executorch.exir.backend.compile_spec_schema import CompileSpec
 from torch import nn
 
+from examples import zoo
 from orchestrator import lower
 from orchestrator.backends import Backend, BackendError, backend_names, find_backend, registry
 from orchestrator.dry_run import plan
@@ -53,6 +54,23 @@ def test_what_runs_elsewhere_is_planned_here() -> None:
     assert method.plan.lower_bound_ns is not None
     names = {each.name for each in method.plan.alternatives}
     assert {"vulkan alone", "ggml alone", "xnnpack alone"} <= names
+
+
+def test_a_plan_by_rates_uses_three_backends_where_each_is_best() -> None:
+    network, inputs = zoo.mobilenet_v2()
+    report = plan(
+        network,
+        inputs,
+        backends=["vulkan", "ggml", "xnnpack"],
+        target="phone",
+        cost_table=PHONE.with_name("small_phone.json"),
+    ).report
+    method = report.methods[0]
+    assert {part.backend for part in method.partitions} == {"vulkan", "ggml", "xnnpack"}
+    assert method.plan is not None
+    assert method.plan.lower_bound_ns is not None
+    assert method.plan.predicted_ns is not None
+    assert method.plan.lower_bound_ns <= method.plan.predicted_ns
 
 
 def test_a_program_for_another_device_says_what_brings_its_delegate() -> None:

@@ -1,5 +1,5 @@
-// A delegate that copies its input to its output, or crashes, hangs, or gives another result, as
-// its blob says; for tests of how such delegates are timed.
+// A delegate that copies its input to its output, or crashes, hangs, takes more threads, or
+// gives another result, as its blob says; for tests of how such delegates are timed.
 #include <executorch/runtime/backend/interface.h>
 
 #include <chrono>
@@ -38,6 +38,17 @@ class CrashingBackend final : public executorch::runtime::BackendInterface {
     const auto& from = values[0]->toTensor();
     auto to = values[values.size() - 1]->toTensor();
     std::memcpy(to.mutable_data_ptr(), from.const_data_ptr(), to.nbytes());
+    if (way == "helps itself") {  // to two more threads
+      const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+      const auto work = [end] {
+        while (std::chrono::steady_clock::now() < end) {
+        }
+      };
+      std::thread first(work);
+      std::thread second(work);
+      first.join();
+      second.join();
+    }
     if (way == "is wrong") to.mutable_data_ptr<float>()[0] += 100;
     return Error::Ok;
   }

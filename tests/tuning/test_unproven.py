@@ -93,7 +93,12 @@ def measured(backend: Backend, folder: Path) -> LoweredProgram:
     torch.manual_seed(0)
     table = folder / "costs.db"
     return lower(
-        Model().eval(), inputs(), backends=[backend, "xnnpack"], tune="measure", cost_table=table
+        Model().eval(),
+        inputs(),
+        backends=[backend, "xnnpack"],
+        tune="measure",
+        threads=1,
+        cost_table=table,
     )
 
 
@@ -115,6 +120,7 @@ def expected() -> Tensor:
         ("crashes", "crashing alone was left out: the process that ran it died of SIGSEGV"),
         ("hangs", "crashing alone was left out: it did not finish within 4 s"),
         ("is wrong", "crashing alone was left out: its results are off by"),
+        ("helps itself", "threads at a time, where 1 was asked for"),
     ],
 )
 def test_what_goes_wrong_costs_that_plan_only(
