@@ -90,7 +90,8 @@ def calibration_tasks(backends: Sequence[Backend]) -> Iterator[Task]:
             yield _task(_CALLS, backend, chain, separate_calls=True)
         if not backend.propose(image).rejections:
             for layout, key in _DEPTHWISE.items():
-                yield _task(key, backend, image, layout=layout)
+                if layout in backend.boundary_layouts(len(_IMAGE)):
+                    yield _task(key, backend, image, layout=layout)
 
 
 def baseline_task(backend: Backend | None) -> Task | None:

@@ -26,7 +26,7 @@ from torch.utils import _pytree as pytree
 from orchestrator.graph.queries import constant_nodes, dtype_name, expected_shape, op_name
 from orchestrator.planner import Layout
 
-_CHANNELS_LAST_RANK = 4
+CHANNELS_LAST_RANK = 4
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class _Extraction:
         return torch.zeros(shape, dtype=value.dtype)
 
     def _laid_out(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self._layout is Layout.CHANNELS_LAST and tensor.dim() == _CHANNELS_LAST_RANK:
+        if self._layout is Layout.CHANNELS_LAST and tensor.dim() == CHANNELS_LAST_RANK:
             return tensor.contiguous(memory_format=torch.channels_last)
         return tensor.contiguous()
 

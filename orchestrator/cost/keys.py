@@ -10,7 +10,7 @@ from torch.fx import Node
 from orchestrator.backends.base import Backend
 from orchestrator.backends.candidates import Atom, Candidates, runs_on
 from orchestrator.backends.portable import NAME as KERNELS
-from orchestrator.cost.extract import AtomProgram, extract, label, signature
+from orchestrator.cost.extract import CHANNELS_LAST_RANK, AtomProgram, extract, label, signature
 from orchestrator.cost.model import AnalyticCosts, estimates_of
 from orchestrator.cost.task import Task
 from orchestrator.graph.layouts import image_nodes, layouts_of
@@ -60,12 +60,16 @@ class AtomKeys:
                 names.remove(KERNELS)
             for layout in self.layouts(atom):
                 for name in names:
-                    if name == KERNELS and layout is not self.layouts(atom)[0]:
-                        continue  # they take tensors as they lie in memory
+                    backend = by_name[name]
+                    if backend is None:  # kernels take tensors as they lie in memory
+                        if layout is not self.layouts(atom)[0]:
+                            continue
+                    elif layout not in backend.boundary_layouts(CHANNELS_LAST_RANK):
+                        continue
                     yield Task(
                         self.key(atom, layout),
                         label(atom.nodes),
-                        by_name[name],
+                        backend,
                         _extractor(self._ep, atom.nodes, layout),
                     )
 
