@@ -13,6 +13,7 @@ from typing import Any
 import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 
+from orchestrator.fallback import is_fallback
 from orchestrator.native import NativeProgram, load_libraries, missing_backends
 from orchestrator.planner import Plan
 from orchestrator.report.data import Report
@@ -105,7 +106,8 @@ class LoweredProgram:
 
     def _method(self, method: str | None) -> str:
         if method is None:
-            method = next(iter(self.signatures)) if len(self.signatures) == 1 else "forward"
+            own = [name for name in self.signatures if not is_fallback(name)]
+            method = own[0] if len(own) == 1 else "forward"
         if method not in self.signatures:
             raise KeyError(f"no method {method!r}; this program has {', '.join(self.signatures)}")
         return method

@@ -160,7 +160,6 @@ std::map<std::string, std::string> Program::fallbacks() const {
   return found;
 }
 
-// Without fallbacks that are not needed, and without what they stand for.
 std::vector<std::string> Program::methods_in_use() const {
   std::set<std::string> left_out;
   for (const std::string& name : method_names_) {

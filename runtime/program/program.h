@@ -64,8 +64,8 @@ class Program {
 
   const std::vector<std::string>& method_names() const { return method_names_; }
   // Methods that call delegates which cannot be used here, with the methods that run in their
-  // place: for "name", that is "name__fallback", if the program has it. Those that all the
-  // functions below are asked about by the first name, but for peek().
+  // place: for "name", that is "name__fallback", if the program has it. All functions below that
+  // are given "name" then mean its fallback, but for peek().
   std::map<std::string, std::string> fallbacks() const;
   int num_threads() const { return threads_.count(); }
   // Where the program comes from, for messages.
@@ -102,6 +102,7 @@ class Program {
           std::shared_ptr<const void> owner, const LoadOptions& options);
   // The fallback of a method that has one and needs it, or the method itself.
   std::string in_place_of(const std::string& name) const;
+  // Without fallbacks that are not needed, and without what those that are stand for.
   std::vector<std::string> methods_in_use() const;
   LoadedMethod& loaded(const std::string& name);
   void check_state(const std::string& what, size_t found, size_t expected) const;

@@ -82,7 +82,6 @@ def test_a_method_that_runs_anywhere_has_none() -> None:
 def test_weights_that_both_have_in_xnnpack_are_stored_once() -> None:
     wide, x = nn.Conv2d(64, 128, 3).eval(), (torch.randn(1, 64, 6, 6),)
     convolves = OpsBackend("convolves", {"convolution"})  # on XNNPACK's delegate as well
-    convolves.compile_specs = list  # type: ignore[method-assign]
     sizes = {
         fallback: len(
             lower(wide, x, backends=[convolves], strategy="greedy", fallback=fallback).buffer
@@ -133,6 +132,13 @@ def test_options_for_other_backends_do_not_reach_it() -> None:
         each.name: {part.backend for part in each.partitions} for each in program.report.methods
     }
     assert found == {"forward": {"ggml"}, "forward__fallback": {"xnnpack"}}
+
+
+def test_a_lone_method_needs_no_name_beside_its_fallback() -> None:
+    exported = torch.export.export(network(), X)
+    program = lower({"classify": exported}, backends=["vulkan"], strategy="greedy", fallback=True)
+    assert list(program.signatures) == ["classify", "classify__fallback"]
+    torch.testing.assert_close(program(*X), network()(*X))
 
 
 def test_a_name_that_is_taken_is_an_error() -> None:
